@@ -1,0 +1,1 @@
+"""Scores -> the chosen rows: rank, rules, export."""

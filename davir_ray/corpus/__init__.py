@@ -1,0 +1,1 @@
+"""Files -> examples: which files, which rows, which shape, and what is wrong with a row."""

@@ -1,0 +1,1 @@
+"""Token ids -> log-probabilities of the scored tokens."""

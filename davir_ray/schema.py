@@ -1,0 +1,100 @@
+"""The Arrow schema of every table, in pipeline order, and the words that its columns use.
+
+    corpus rows -> EXAMPLES + TOKENS (one part of each per split) -> MEASUREMENTS -> SCORED -> core-set
+"""
+
+from enum import StrEnum
+
+import pyarrow as pa
+
+ID = pa.binary(16)
+
+
+class Status(StrEnum):
+    """Where a row ended. Only `ok` and `truncated` rows are measured, ranked and selectable."""
+
+    OK = "ok"
+    TRUNCATED = "truncated"
+    """Cut at `tokens.max_length`, with part of its response left: scored, and flagged."""
+    BAD_FORMAT = "bad_format"
+    """The row does not have the shape that the corpus format asks for."""
+    EMPTY = "empty"
+    """The text that would be scored is empty."""
+    NO_RESPONSE_TOKENS = "no_response_tokens"
+    """No token of the row counts: no assistant turn, or all of it cut off."""
+    TOO_LONG = "too_long"
+    """Longer than `tokens.max_length` where `tokens.truncation` is `drop`."""
+    BAD_TEXT = "bad_text"
+    """Text that no tokenizer can take, such as an unpaired surrogate."""
+    TEMPLATE_ERROR = "template_error"
+    """The chat template refused the row, or its turns could not be told apart in its output."""
+    DUPLICATE = "duplicate"
+    """The same content as another row, which stands for all of them."""
+    ENGINE_ERROR = "engine_error"
+    """The engine could not measure one of the row's sequences."""
+    NO_SCORE = "no_score"
+    """The score's formula has no finite value for this row."""
+
+
+SCORABLE = (Status.OK, Status.TRUNCATED)
+
+
+class View(StrEnum):
+    """One way to turn an example into a sequence of tokens."""
+
+    RESPONSE = "response"
+    """The conversation; its response tokens count."""
+    RESPONSE_ALONE = "response_alone"
+    """The response without its prompt (IFD)."""
+    REJECTED = "rejected"
+    """The conversation with the rejected response in place of the chosen one."""
+
+
+EXAMPLES = pa.schema(
+    [
+        pa.field("row", pa.int64(), nullable=False),  # position in the source file, from 0
+        pa.field("example_id", ID, nullable=False),  # hash of the content
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("group", pa.string(), nullable=False),
+        pa.field("status", pa.string(), nullable=False),
+        pa.field("reason", pa.string()),
+    ]
+)
+
+TOKENS = pa.schema(
+    [
+        pa.field("example", pa.int32(), nullable=False),  # index into the EXAMPLES part of the same split
+        pa.field("view", pa.string(), nullable=False),
+        pa.field("sequence_id", ID, nullable=False),  # hash of ids and scored
+        pa.field("num_tokens", pa.int32(), nullable=False),  # how many positions count
+        pa.field("length", pa.int32(), nullable=False),  # how many ids there are
+        pa.field("ids", pa.list_(pa.int32()), nullable=False),
+        pa.field("scored", pa.list_(pa.bool_()), nullable=False),
+    ]
+)
+
+MEASUREMENTS = pa.schema(
+    [
+        pa.field("sequence_id", ID, nullable=False),
+        pa.field("loss", pa.float64(), nullable=False),  # nats, summed over the scored tokens
+        pa.field("num_tokens", pa.int32(), nullable=False),
+    ]
+)
+
+SCORED = pa.schema(
+    [
+        pa.field("example_id", ID, nullable=False),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("group", pa.string(), nullable=False),
+        pa.field("status", pa.string(), nullable=False),
+        pa.field("reason", pa.string()),
+        pa.field("base_loss", pa.float64()),  # nats, summed over the response tokens
+        pa.field("reference_loss", pa.float64()),
+        pa.field("num_tokens", pa.int32()),  # response tokens that count
+        pa.field("score", pa.float64()),
+        pa.field("rank", pa.int64()),  # 1 is best
+        pa.field("percentile", pa.float64()),  # 100 is best
+        pa.field("selected", pa.bool_(), nullable=False),
+        pa.field("dropped_by", pa.string()),  # the selection rule that left the row out
+    ]
+)

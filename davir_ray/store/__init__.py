@@ -1,0 +1,1 @@
+"""What has been measured: names, parts, and what is missing."""

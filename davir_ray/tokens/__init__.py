@@ -1,0 +1,1 @@
+"""Examples -> token ids with the counted positions marked."""
