@@ -1,0 +1,107 @@
+"""Files on any fsspec URI: whole, or not there at all.
+
+Everything that the project writes goes through `write_atomic`, so a file that can be listed is complete.
+"""
+
+import os
+from uuid import uuid4
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+from fsspec import AbstractFileSystem
+from fsspec.core import url_to_fs
+
+TEMPORARY = ".davir-tmp-"
+"""What the name of a half-written local file starts with."""
+
+
+def filesystem(uri: str) -> tuple[AbstractFileSystem, str]:
+    """Return the filesystem of a URI, and the path on it; local paths become absolute."""
+    fs, path = url_to_fs(uri)
+    fs.invalidate_cache()
+    return fs, path
+
+
+def is_local(fs: AbstractFileSystem) -> bool:
+    """Tell whether this filesystem is the machine's own."""
+    return isinstance(fs, fsspec.get_filesystem_class("file"))
+
+
+def join(uri: str, *names: str) -> str:
+    """Append names to a folder's URI."""
+    return "/".join([uri if uri.endswith("://") else uri.rstrip("/"), *names])
+
+
+def write_atomic(uri: str, data: bytes) -> None:
+    """Write a file that no reader ever sees in part; an older one is replaced."""
+    fs, path = filesystem(uri)
+    if is_local(fs):
+        _replace_local(path, data)
+    else:
+        fs.makedirs(fs._parent(path), exist_ok=True)
+        fs.pipe_file(path, data)
+        fs.invalidate_cache()
+
+
+def _replace_local(path: str, data: bytes) -> None:
+    folder, name = os.path.split(path)
+    os.makedirs(folder, exist_ok=True)
+    temporary = os.path.join(folder, f"{TEMPORARY}{uuid4().hex}-{name}")
+    try:
+        with open(temporary, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        if os.path.exists(temporary):
+            os.remove(temporary)
+        raise
+
+
+def write_table(uri: str, table: pa.Table) -> None:
+    """Write a table as Parquet, atomically; equal tables give equal bytes."""
+    sink = pa.BufferOutputStream()
+    # Chunking decides where pages begin, so it must not depend on how the table was put together.
+    pq.write_table(table.combine_chunks(), sink, compression="zstd")
+    write_atomic(uri, sink.getvalue().to_pybytes())
+
+
+def read_table(uri: str, columns: list[str] | None = None) -> pa.Table:
+    """Read a Parquet file, or some of its columns."""
+    return pq.read_table(pa.BufferReader(read_bytes(uri)), columns=columns)
+
+
+def read_bytes(uri: str) -> bytes:
+    """Read a whole file."""
+    fs, path = filesystem(uri)
+    return bytes(fs.cat_file(path))
+
+
+def exists(uri: str) -> bool:
+    """Tell whether there is a file or folder."""
+    fs, path = filesystem(uri)
+    return bool(fs.exists(path))
+
+
+def list_files(uri: str, suffix: str = "") -> list[str]:
+    """List the files of one folder by name, sorted, as URIs; a folder that is not there has none."""
+    fs, path = filesystem(uri)
+    try:
+        entries = fs.ls(path, detail=True)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    names = (entry["name"].rsplit("/", 1)[-1] for entry in entries if entry["type"] == "file")
+    return sorted(
+        join(uri, name) for name in names if name.endswith(suffix) and not name.startswith(TEMPORARY)
+    )
+
+
+def delete(uri: str) -> None:
+    """Delete a file or a folder with all that is in it; nothing happens where there is none."""
+    fs, path = filesystem(uri)
+    try:
+        fs.rm(path, recursive=True)
+    except FileNotFoundError:
+        return
