@@ -1,0 +1,44 @@
+"""An engine without a model: the numbers mean nothing. For trying a recipe, and for tests."""
+
+from collections.abc import Sequence
+from hashlib import blake2b
+
+import numpy as np
+from numpy.typing import NDArray
+
+from davir_ray.logprobs.engine import TokenSequence
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+class HashEngine:
+    """Give each scored token a fixed log-probability: a hash of the model's name and `ids[: t + 1]`.
+
+    Like a causal model, and unlike a random one: equal prefixes give equal values, whatever else is in the
+    call and whatever follows. The values are the logarithms of uniform numbers, so their mean is -1.
+    """
+
+    def __init__(self, model_name: str) -> None:
+        digest = blake2b(model_name.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+        self._seed = np.frombuffer(digest, dtype="<u8")
+
+    def logprobs(self, sequences: Sequence[TokenSequence]) -> list[NDArray[np.float32]]:
+        """Return log-probabilities below zero, finite: one float32 [S] array a sequence, in order."""
+        return [self._hash(sequence) for sequence in sequences]
+
+    def close(self) -> None:
+        """Do nothing: there is nothing to free."""
+
+    def _hash(self, sequence: TokenSequence) -> NDArray[np.float32]:
+        position = np.arange(1, len(sequence.ids) + 1, dtype=np.uint64) * _GOLDEN
+        tokens = _mix(sequence.ids.astype(np.uint64) ^ position)
+        prefixes = _mix(np.cumsum(tokens, dtype=np.uint64)[sequence.scored] ^ self._seed)
+        # The half keeps the uniform number away from 0 and 1, and so its logarithm finite and below 0.
+        return np.log(((prefixes >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53).astype(np.float32)
+
+
+def _mix(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Scatter 64-bit words (the finaliser of SplitMix64, which wraps around by design)."""
+    words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return words ^ (words >> np.uint64(31))
