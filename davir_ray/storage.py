@@ -39,9 +39,16 @@ def write_atomic(uri: str, data: bytes) -> None:
     if is_local(fs):
         _replace_local(path, data)
     else:
-        fs.makedirs(fs._parent(path), exist_ok=True)
+        _put(fs, path, data)
+
+
+def _put(fs: AbstractFileSystem, path: str, data: bytes) -> None:
+    try:
         fs.pipe_file(path, data)
-        fs.invalidate_cache()
+    except FileNotFoundError:
+        # Only filesystems with real folders come here; an object store may forbid looking at the bucket.
+        fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
+        fs.pipe_file(path, data)
 
 
 def _replace_local(path: str, data: bytes) -> None:
@@ -94,7 +101,7 @@ def list_files(uri: str, suffix: str = "") -> list[str]:
         return []
     names = (entry["name"].rsplit("/", 1)[-1] for entry in entries if entry["type"] == "file")
     return sorted(
-        join(uri, name) for name in names if name.endswith(suffix) and not name.startswith(TEMPORARY)
+        join(uri, name) for name in names if name and name.endswith(suffix) and not name.startswith(TEMPORARY)
     )
 
 

@@ -1,0 +1,55 @@
+"""Examples -> rows in the shapes that trainers read."""
+
+from typing import Any
+
+from davir_ray.corpus.example import Example, Message
+
+IGNORED = -100
+"""The label of a token that does not count."""
+
+
+def to_messages(example: Example) -> dict[str, Any]:
+    """Return `{messages}`, with `rejected` for pairs and `tools` where there are some."""
+    if example.messages is None:
+        return _without_messages(example)
+    row: dict[str, Any] = {"messages": list(example.messages)}
+    if example.rejected is not None:
+        row["rejected"] = list(example.rejected)
+    return row | _tools(example)
+
+
+def to_trl(example: Example) -> dict[str, Any]:
+    """Return TRL's conversational rows: `{prompt, completion}`, or `{prompt, chosen, rejected}` for pairs.
+
+    The completion is the last assistant turn; the prompt of a pair is all that both sides begin with.
+    """
+    if example.messages is None:
+        return _without_messages(example)
+    if example.rejected is None:
+        *prompt, completion = example.messages
+        return {"prompt": prompt, "completion": [completion]} | _tools(example)
+    shared = _shared(example.messages, example.rejected)
+    return {
+        "prompt": list(example.messages[:shared]),
+        "chosen": list(example.messages[shared:]),
+        "rejected": list(example.rejected[shared:]),
+    } | _tools(example)
+
+
+def _shared(one: tuple[Message, ...], other: tuple[Message, ...]) -> int:
+    """Count the turns that both begin with, and leave each at least one of its own."""
+    most = min(len(one), len(other)) - 1
+    return next((index for index in range(most) if one[index] != other[index]), most)
+
+
+def _tools(example: Example) -> dict[str, Any]:
+    return {} if example.tools is None else {"tools": list(example.tools)}
+
+
+def _without_messages(example: Example) -> dict[str, Any]:
+    """Return `{text}`, or `{input_ids, labels}` with -100 where a token does not count."""
+    if example.text is not None:
+        return {"text": example.text}
+    ids, scored = example.input_ids or (), example.scored or ()
+    labels = [token if counts else IGNORED for token, counts in zip(ids, scored, strict=True)]
+    return {"input_ids": list(ids), "labels": labels}

@@ -1,0 +1,148 @@
+"""JSON lines and JSON arrays, plain or compressed, read row by row."""
+
+import io
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+
+from davir_ray import storage
+from davir_ray.corpus.columns import JSON_TEXT
+from davir_ray.corpus.split import BadRow, Kind, Record, Split, codec_of
+from davir_ray.corpus.turns import describe
+from davir_ray.errors import UnreadableFile
+from davir_ray.schema import Status
+
+DEEPEST = 64
+"""Brackets within brackets that a row may have; more would overflow the stack of whoever walks it."""
+
+BOM = b"\xef\xbb\xbf"
+SNIFFED_ROWS = 100
+
+
+@contextmanager
+def opened(path: str) -> Iterator[BinaryIO]:
+    """Open a file and decompress it; a broken stream is an `UnreadableFile`."""
+    fs, name = storage.filesystem(path)
+    codec = codec_of(path)
+    with fs.open(name, "rb") as file:
+        if codec is None:
+            yield file
+            return
+        try:
+            yield io.BufferedReader(pa.CompressedInputStream(pa.PythonFile(file, "r"), codec), 1 << 20)
+        except (pa.ArrowException, OSError) as error:
+            if getattr(error, "errno", None) is not None:
+                raise
+            raise UnreadableFile(f"{path}: is not {codec}, or is cut off ({error})") from error
+
+
+def look(path: str, kind: Kind) -> tuple[Kind, tuple[str, ...], int | None]:
+    """Return how to read the file, the columns of its first rows, and how many rows it has if that is known.
+
+    A JSON array is read whole, here and later. Raises `UnreadableFile` where there is nothing to read.
+    """
+    with opened(path) as file:
+        start = file.read(4096).removeprefix(BOM).lstrip()
+    if not start:
+        raise UnreadableFile(f"{path}: is empty, expected JSON")
+    is_array = kind == "json" and start.startswith(b"[")
+    found: Kind = "json" if is_array else "jsonl"
+    items = list(_array(path)) if is_array else list(islice(_lines(path), SNIFFED_ROWS))
+    known = [item for item in items if isinstance(item, dict)]
+    if not known:
+        raise UnreadableFile(f"{path}: none of its first {len(items)} rows is a JSON object")
+    columns = dict.fromkeys(name for item in known[:SNIFFED_ROWS] for name in item)
+    return found, tuple(columns), len(items) if is_array else None
+
+
+def count_rows(path: str, limit: int) -> int:
+    """Count the rows of a JSON lines file, up to a limit."""
+    with opened(path) as file:
+        return sum(1 for _ in islice((line for line in file if line.strip()), limit))
+
+
+def rows(split: Split, columns: Sequence[str] | None) -> Iterator[tuple[int, Record]]:
+    """Read the rows of a split with their positions in the file (blank lines are no rows)."""
+    records = _array(split.path) if split.kind == "json" else _lines(split.path)
+    end = None if split.num_rows is None else split.first_row + split.num_rows
+    for row, record in islice(enumerate(records), split.first_row, end):
+        if columns is not None and isinstance(record, dict):
+            record = {name: record[name] for name in columns if name in record}
+        yield row, record
+
+
+def _lines(path: str) -> Iterator[Record]:
+    with opened(path) as file:
+        for number, line in enumerate(file):
+            text = (line.removeprefix(BOM) if number == 0 else line).strip()
+            if text:
+                yield _parse(text)
+
+
+def _array(path: str) -> Iterable[Record]:
+    with opened(path) as file:
+        data = file.read()
+    try:
+        items = json.loads(data.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise UnreadableFile(f"{path}: begins as a JSON array, but is not valid JSON: {error}") from error
+    return [_checked(item, ascii(item) if not isinstance(item, dict) else "") for item in items]
+
+
+def _parse(line: bytes) -> Record:
+    raw = line.decode("utf-8", "backslashreplace")
+    try:
+        value = json.loads(line.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        return BadRow(Status.BAD_TEXT, f"the line is not UTF-8: {error.reason} at byte {error.start}", raw)
+    except (ValueError, RecursionError) as error:
+        return BadRow(Status.BAD_FORMAT, f"the line is not valid JSON: {error}", raw)
+    return _checked(value, raw)
+
+
+def _checked(value: Any, raw: str) -> Record:
+    if not isinstance(value, dict):
+        return BadRow(Status.BAD_FORMAT, f"expected a JSON object, found {describe(value)}", raw)
+    if _deeper_than(value, DEEPEST):
+        return BadRow(Status.BAD_FORMAT, f"the row is nested more than {DEEPEST} deep", raw)
+    return value
+
+
+def _deeper_than(value: Any, limit: int) -> bool:
+    level = [value]
+    for _ in range(limit):
+        level = [
+            child
+            for node in level
+            for child in (node.values() if isinstance(node, dict) else node)
+            if isinstance(child, dict | list)
+        ]
+        if not level:
+            return False
+    return True
+
+
+def table(split: Split, wanted: Sequence[int]) -> pa.Table:
+    """Read the rows at these positions of the file, in this order, with types inferred from them."""
+    needed = set(wanted)
+    found = {row: record for row, record in rows(split, None) if row in needed}
+    records = [record if isinstance(record := found[row], dict) else {} for row in wanted]
+    names = dict.fromkeys(name for record in records for name in record)
+    columns = [_inferred(name, [record.get(name) for record in records]) for name in names]
+    return pa.Table.from_arrays(
+        [array for _, array in columns], schema=pa.schema([field for field, _ in columns])
+    )
+
+
+def _inferred(name: str, values: list[Any]) -> tuple[pa.Field, pa.Array]:
+    """Infer a column's type; what Arrow cannot hold in one type becomes JSON text."""
+    try:
+        array = pa.array(values)
+    except (pa.ArrowException, OverflowError, ValueError, TypeError):
+        texts = [None if value is None else json.dumps(value) for value in values]
+        return pa.field(name, pa.string(), metadata=JSON_TEXT), pa.array(texts, pa.string())
+    return pa.field(name, array.type), array

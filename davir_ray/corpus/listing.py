@@ -1,0 +1,206 @@
+"""Which files make up the corpus, and how they are split: decided once, from footers and first rows."""
+
+import json
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from hashlib import blake2b
+from itertools import groupby, islice
+
+import pyarrow as pa
+
+from davir_ray.config import CorpusConfig
+from davir_ray.corpus import json_files, parquet_files
+from davir_ray.corpus.formats import FORMATS, check_columns, check_renames, detect
+from davir_ray.corpus.paths import CorpusFile, expand
+from davir_ray.corpus.reading import read_rows
+from davir_ray.corpus.split import Kind, Split
+from davir_ray.errors import CorpusError, UnreadableFile
+
+ROWS_PER_SPLIT = 50_000
+"""The most rows of a Parquet split. A larger row group is read by several, each decoding what is before."""
+
+THREADS = 16
+FILES_AT_ONCE = 256
+DETECTION_ROWS = 32
+DETECTION_FILES = 3
+
+
+@dataclass(frozen=True)
+class BadFile:
+    """A file that cannot be read, and why."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The corpus as it stood.
+
+    formats: source name -> format name. schemas: the distinct schemas of its Parquet files.
+    digest: equal for the same files (path, size, time or checksum), split and understood in the same way.
+    """
+
+    splits: tuple[Split, ...]
+    bad_files: tuple[BadFile, ...]
+    formats: dict[str, str]
+    schemas: tuple[pa.Schema, ...]
+    digest: str
+
+
+@dataclass(frozen=True)
+class _Looked:
+    """What footer or first rows say of a file. `rows` None: not counted."""
+
+    file: CorpusFile
+    kind: Kind
+    columns: tuple[str, ...]
+    rows: int | None
+    row_groups: tuple[int, ...] = ()
+    schema: pa.Schema | None = None
+
+
+def list_corpus(config: CorpusConfig, limit: int | None = None) -> Listing:
+    """List the splits of a corpus by source and path, or of its first `limit` rows.
+
+    Raises `CorpusError` for a path without files, a missing column or an empty corpus, `UnknownFormat`, and
+    `UnreadableFile` unless such files are to be skipped.
+    """
+    check_renames(config.columns, config.format)
+    looked = list(_look_at_all(expand(config.paths), limit))
+    bad = tuple(item for item in looked if isinstance(item, BadFile))
+    if bad and config.on_bad_file == "error":
+        raise UnreadableFile(_complaint(bad))
+    files = [item for item in looked if isinstance(item, _Looked) and item.rows != 0]
+    if not files:
+        raise CorpusError(
+            "the corpus holds no rows: " + ", ".join(p for ps in config.paths.values() for p in ps)
+        )
+    splits = tuple(_first_rows((split for file in files for split in _splits(file)), limit))
+    formats = _formats(files, config)
+    return Listing(splits, bad, formats, _distinct(files), _digest(files, splits, formats))
+
+
+def _complaint(bad: Sequence[BadFile]) -> str:
+    lines = "\n".join(f"  {item.reason}" for item in bad[:20])
+    return (
+        f"{len(bad)} of the corpus's files cannot be read (corpus.on_bad_file: skip leaves them out)\n{lines}"
+    )
+
+
+def _look_at_all(files: Sequence[CorpusFile], limit: int | None) -> Iterator[_Looked | BadFile]:
+    """Look at files side by side, in order, and at no more than the limit asks for."""
+    rows = 0
+    with ThreadPoolExecutor(THREADS) as pool:
+        for start in range(0, len(files), FILES_AT_ONCE):
+            for item in pool.map(partial(_look, limit=limit), files[start : start + FILES_AT_ONCE]):
+                yield item
+                rows += (item.rows or 0) if isinstance(item, _Looked) else 0
+            if limit is not None and rows >= limit:
+                return
+
+
+def _look(file: CorpusFile, limit: int | None) -> _Looked | BadFile:
+    try:
+        return _look_parquet(file) if file.kind == "parquet" else _look_json(file, limit)
+    except UnreadableFile as error:
+        return BadFile(file.path, str(error))
+    except (FileNotFoundError, PermissionError) as error:
+        return BadFile(file.path, f"{file.path}: cannot be opened: {error.strerror or error}")
+
+
+def _look_parquet(file: CorpusFile) -> _Looked:
+    schema, groups = parquet_files.footer(file.path)
+    return _Looked(file, "parquet", tuple(schema.names), sum(groups), groups, schema)
+
+
+def _look_json(file: CorpusFile, limit: int | None) -> _Looked:
+    kind, columns, rows = json_files.look(file.path, file.kind)
+    if rows is None and limit is not None:
+        rows = json_files.count_rows(file.path, limit)
+    return _Looked(file, kind, columns, rows)
+
+
+def _splits(looked: _Looked) -> Iterator[Split]:
+    file = looked.file
+    if looked.kind != "parquet":
+        yield Split(file.source, file.path, looked.kind, 0, looked.rows, None)
+        return
+    for groups, first, rows in _group_ranges(looked.row_groups):
+        for start in range(0, rows, ROWS_PER_SPLIT):
+            count = min(ROWS_PER_SPLIT, rows - start)
+            yield Split(file.source, file.path, "parquet", first + start, count, groups)
+
+
+def _group_ranges(sizes: Sequence[int]) -> Iterator[tuple[tuple[int, ...], int, int]]:
+    """Join neighbouring row groups up to the size of a split: (row groups, first row, rows)."""
+    groups: list[int] = []
+    first = rows = 0
+    for index, size in enumerate(sizes):
+        if groups and rows + size > ROWS_PER_SPLIT:
+            yield tuple(groups), first, rows
+            groups, first, rows = [], first + rows, 0
+        groups.append(index)
+        rows += size
+    yield tuple(groups), first, rows
+
+
+def _first_rows(splits: Iterator[Split], limit: int | None) -> Iterator[Split]:
+    left = limit
+    for split in splits:
+        if left is None or split.num_rows is None:
+            yield split
+        elif left > 0:
+            yield replace(split, num_rows=min(left, split.num_rows))
+            left -= min(left, split.num_rows)
+
+
+def _formats(files: Sequence[_Looked], config: CorpusConfig) -> dict[str, str]:
+    """Choose the format of each source, and check that every file has its columns."""
+    formats = {}
+    for source, members in groupby(files, key=lambda looked: looked.file.source):
+        looked = list(members)
+        formats[source] = config.format if config.format != "auto" else _detected(looked, config)
+        for item in looked:
+            check_columns(FORMATS[formats[source]], item.columns, config.columns, item.file.path)
+            _check_labels(item, config)
+    return formats
+
+
+def _detected(looked: Sequence[_Looked], config: CorpusConfig) -> str:
+    wanted = [config.columns.get(name, name) for format in FORMATS.values() for name in format.columns]
+    rows = [
+        record
+        for item in looked[:DETECTION_FILES]
+        for _, record in islice(read_rows(next(_splits(item)), wanted, DETECTION_ROWS), DETECTION_ROWS)
+        if isinstance(record, dict)
+    ]
+    columns = tuple(dict.fromkeys(name for item in looked for name in item.columns))
+    try:
+        return detect(columns, rows, config.columns).name
+    except CorpusError as error:
+        raise type(error)(f"{looked[0].file.path}: {error}") from error
+
+
+def _check_labels(looked: _Looked, config: CorpusConfig) -> None:
+    group = None if config.group_by == "source" else config.group_by
+    for key, column in (("source_by", config.source_by), ("group_by", group)):
+        if column and column not in looked.columns and column.split(".")[0] not in looked.columns:
+            raise CorpusError(
+                f"{looked.file.path}: has no column `{column}`, which corpus.{key} names; "
+                f"the file has {', '.join(looked.columns)}"
+            )
+
+
+def _distinct(files: Sequence[_Looked]) -> tuple[pa.Schema, ...]:
+    schemas = (item.schema.remove_metadata() for item in files if item.schema is not None)
+    return tuple({str(schema): schema for schema in schemas}.values())
+
+
+def _digest(files: Sequence[_Looked], splits: Sequence[Split], formats: dict[str, str]) -> str:
+    facts = [[asdict(item.file) for item in files], [asdict(split) for split in splits], formats]
+    return blake2b(
+        json.dumps(facts, sort_keys=True).encode("utf-8", "backslashreplace"), digest_size=16
+    ).hexdigest()

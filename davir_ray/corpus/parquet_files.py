@@ -1,0 +1,113 @@
+"""Parquet files: footers, rows in batches, and single rows with all their columns."""
+
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from davir_ray import storage
+from davir_ray.corpus.split import BadRow, Record, Split
+from davir_ray.errors import UnreadableFile
+from davir_ray.schema import Status
+
+MAGIC = b"PAR1"
+
+
+@contextmanager
+def opened(path: str) -> Iterator[pq.ParquetFile]:
+    """Open a Parquet file; what Arrow cannot make sense of is an `UnreadableFile`."""
+    fs, name = storage.filesystem(path)
+    with fs.open(name, "rb") as file:
+        try:
+            yield pq.ParquetFile(file)
+        except (pa.ArrowException, OSError) as error:
+            if getattr(error, "errno", None) is not None:
+                raise
+            raise UnreadableFile(f"{path}: {_what_is_wrong(file)} ({_first_line(error)})") from error
+
+
+def _what_is_wrong(file: pa.PythonFile) -> str:
+    size = file.seek(0, 2)
+    if size == 0:
+        return "is empty (0 bytes), expected Parquet"
+    file.seek(0)
+    head = file.read(4)
+    file.seek(max(0, size - 4))
+    if head != MAGIC:
+        return f"is not Parquet: {size} bytes that begin with {head!r}"
+    if file.read(4) != MAGIC:
+        return f"is cut off: it begins as Parquet, but its {size} bytes end without a footer"
+    return f"is damaged: Parquet of {size} bytes that cannot be decoded"
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def footer(path: str) -> tuple[pa.Schema, tuple[int, ...]]:
+    """Return the schema, and how many rows each row group has."""
+    with opened(path) as file:
+        meta = file.metadata
+        return file.schema_arrow, tuple(meta.row_group(i).num_rows for i in range(meta.num_row_groups))
+
+
+def rows(split: Split, columns: Sequence[str] | None, batch_rows: int) -> Iterator[tuple[int, Record]]:
+    """Read the rows of a split with their positions in the file; `columns` None is all of them."""
+    with opened(split.path) as file:
+        names = file.schema_arrow.names
+        wanted = None if columns is None else [name for name in names if name in columns]
+        for first, batch in _batches(file, split, wanted, batch_rows):
+            yield from enumerate(_records(batch), first)
+
+
+def _batches(
+    file: pq.ParquetFile, split: Split, columns: list[str] | None, batch_rows: int
+) -> Iterator[tuple[int, pa.RecordBatch]]:
+    groups = split.row_groups or ()
+    at = sum(file.metadata.row_group(i).num_rows for i in range(groups[0])) if groups else 0
+    end = split.first_row + (split.num_rows or 0)
+    # One thread: the callers run side by side already, and order must be kept.
+    for batch in file.iter_batches(batch_rows, row_groups=list(groups), columns=columns, use_threads=False):
+        low, high = max(split.first_row - at, 0), min(end - at, batch.num_rows)
+        if low < high:
+            yield at + low, batch.slice(low, high - low)
+        at += batch.num_rows
+        if at >= end:
+            return
+
+
+def _records(batch: pa.RecordBatch) -> list[Record]:
+    try:
+        records: list[Record] = list(batch.to_pylist())
+    except UnicodeDecodeError:
+        records = [_record(batch, index) for index in range(batch.num_rows)]
+    return records
+
+
+def _record(batch: pa.RecordBatch, index: int) -> Record:
+    """Read one row of a batch in which some text is not UTF-8."""
+    row = batch.take(pa.array([index]))
+    for name in sorted(row.schema.names):
+        try:
+            row.column(name).to_pylist()
+        except UnicodeDecodeError as error:
+            raw = row.select(sorted(row.schema.names)).serialize().to_pybytes().hex()
+            return BadRow(Status.BAD_TEXT, f"column `{name}`: is not UTF-8: {error.reason}", raw)
+    record: Record = row.to_pylist()[0]
+    return record
+
+
+def table(split: Split, wanted: Sequence[int]) -> pa.Table:
+    """Read the rows at these positions of the file, in this order, with all columns and their types."""
+    ordered = sorted(set(wanted))
+    with opened(split.path) as file:
+        parts = [file.schema_arrow.empty_table()]
+        for first, batch in _batches(file, split, None, 1024):
+            low, high = bisect_left(ordered, first), bisect_left(ordered, first + batch.num_rows)
+            if low < high:
+                picked = batch.take(pa.array([row - first for row in ordered[low:high]]))
+                parts.append(pa.Table.from_batches([picked], parts[0].schema))
+    place = {row: index for index, row in enumerate(ordered)}
+    return pa.concat_tables(parts).take(pa.array([place[row] for row in wanted], pa.int64()))
