@@ -3,6 +3,7 @@
 Precedence: the defaults here, then the YAML file, then each `--set a.b=c` in order.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -31,6 +32,8 @@ class CorpusConfig(Section):
     """Column that names the source of a row; without it, the key under `paths`."""
     group_by: str | None = None
     """Column that names the group of a row, for quotas; `source` takes the row's source."""
+    limit: int | None = Field(None, ge=1)
+    """Take only the first rows, by source and path; `--limit` sets it."""
     on_bad_file: Literal["error", "skip"] = "error"
     """A file that cannot be read stops the run, or is named in the record and skipped."""
 
@@ -256,7 +259,7 @@ class Recipe(Section):
     """Folder or fsspec URI under which each run has a folder."""
 
 
-def load_recipe(path: str | Path, overrides: tuple[str, ...] = ()) -> Recipe:
+def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe and apply `a.b=c` overrides; values are read as YAML. Raises `RecipeError`."""
     try:
         tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
@@ -266,9 +269,14 @@ def load_recipe(path: str | Path, overrides: tuple[str, ...] = ()) -> Recipe:
         raise RecipeError(f"{path}: is not valid YAML: {error}") from error
     if not isinstance(tree, dict):
         raise RecipeError(f"{path}: expected a mapping of sections (corpus, models, ...)")
-    for override in overrides:
-        _apply(tree, override)
-    return parse_recipe(tree, str(path))
+    return parse_recipe(override(tree, overrides), str(path))
+
+
+def override(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Apply `a.b=c` overrides to a recipe given as plain data, in order."""
+    for text in overrides:
+        _apply(tree, text)
+    return tree
 
 
 def parse_recipe(tree: dict[str, Any], name: str) -> Recipe:
@@ -280,10 +288,10 @@ def parse_recipe(tree: dict[str, Any], name: str) -> Recipe:
         raise RecipeError(f"{name}: not a valid recipe\n" + "\n".join(lines)) from error
 
 
-def _apply(tree: dict[str, Any], override: str) -> None:
-    key, separator, text = override.partition("=")
+def _apply(tree: dict[str, Any], setting: str) -> None:
+    key, separator, text = setting.partition("=")
     if not separator or not key:
-        raise RecipeError(f"--set {override}: expected a.b=value")
+        raise RecipeError(f"--set {setting}: expected a.b=value")
     *parents, last = key.split(".")
     node = tree
     for parent in parents:
@@ -291,9 +299,9 @@ def _apply(tree: dict[str, Any], override: str) -> None:
         if isinstance(child, str) and parents[0] == "models":
             child = node[parent] = {"model_name_or_path": child}
         if not isinstance(child, dict):
-            raise RecipeError(f"--set {override}: `{parent}` is not a section")
+            raise RecipeError(f"--set {setting}: `{parent}` is not a section")
         node = child
     try:
         node[last] = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise RecipeError(f"--set {override}: the value is not valid YAML: {error}") from error
+        raise RecipeError(f"--set {setting}: the value is not valid YAML: {error}") from error

@@ -1,0 +1,131 @@
+"""The `davir` command: parse, call, print. Each verb is one function of the package.
+
+Exit codes: 0 done; 1 unexpected; 2 recipe or usage; 3 corpus; 4 model or tokenizer; 5 engine; 6 store.
+"""
+
+import json
+import sys
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from davir_ray import __version__
+from davir_ray.errors import DavirError
+
+if TYPE_CHECKING:
+    from davir_ray.config import Recipe
+
+RECIPE = click.argument("recipe")
+SET = click.option("--set", "overrides", multiple=True, metavar="a.b=c", help="Override a setting of the recipe.")
+LIMIT = click.option("--limit", type=click.IntRange(min=1), metavar="N", help="The same as --set corpus.limit=N.")
+JSON = click.option("--json", "as_json", is_flag=True, help="End stdout with one line of JSON.")
+
+
+class Verbs(click.Group):
+    """Turns the errors of the package into a message and an exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a verb."""
+        try:
+            return super().invoke(ctx)
+        except DavirError as error:
+            click.echo(f"error: {error}", err=True)
+            ctx.exit(error.exit_code)
+
+
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def main() -> None:
+    """Choose the training data that a language model can still learn from."""
+
+
+@main.command()
+@RECIPE
+@SET
+@LIMIT
+@click.option("--dry-run", is_flag=True, help="Check and tokenise; tell what would be measured, and stop.")
+@JSON
+def score(recipe: str, overrides: tuple[str, ...], limit: int | None, dry_run: bool, as_json: bool) -> None:
+    """Measure what is missing, score, rank, select and export."""
+    from davir_ray import pipeline
+    from davir_ray.observe.closing import plan_lines, record_lines
+
+    job = pipeline.preview if dry_run else pipeline.score
+    record = job(*_load(recipe, overrides, limit))
+    _finish(record, plan_lines if dry_run else record_lines, as_json)
+
+
+@main.command()
+@click.argument("run_or_recipe")
+@SET
+@LIMIT
+@JSON
+def select(run_or_recipe: str, overrides: tuple[str, ...], limit: int | None, as_json: bool) -> None:
+    """Choose again from stored measurements; no model is loaded."""
+    from davir_ray import pipeline
+    from davir_ray.observe.closing import record_lines
+
+    record = pipeline.score(*_load(run_or_recipe, overrides, limit), may_measure=False)
+    _finish(record, record_lines, as_json)
+
+
+@main.command()
+@RECIPE
+@SET
+@LIMIT
+def validate(recipe: str, overrides: tuple[str, ...], limit: int | None) -> None:
+    """Check recipe, corpus, models, tokenizers and storage; show three rendered rows."""
+    from davir_ray.observe.inspection import validate as lines
+
+    _print(lines(_load(recipe, overrides, limit)[0], colour=sys.stdout.isatty()))
+
+
+@main.command()
+@RECIPE
+@SET
+@click.option("--rows", default=3, type=click.IntRange(min=1), help="How many rows to show.")
+def inspect(recipe: str, overrides: tuple[str, ...], rows: int) -> None:
+    """Print rows as tokens, coloured by what is scored."""
+    from davir_ray.observe.inspection import inspect as lines
+
+    _print(lines(_load(recipe, overrides, None)[0], rows, colour=sys.stdout.isatty()))
+
+
+@main.command()
+def scores() -> None:
+    """List the scores with formula, needs, cost and paper."""
+    from davir_ray.scores import SCORES
+
+    for one in SCORES.values():
+        click.echo(f"{one.name}\n  formula  {one.formula}\n  cost     {one.cost}\n  paper    {one.paper}")
+
+
+@main.command()
+def formats() -> None:
+    """List the corpus formats, each with a row."""
+    from davir_ray.corpus.formats import FORMATS
+
+    for one in FORMATS.values():
+        click.echo(f"{one.name}\n  {one.example}")
+
+
+def _load(path: str, overrides: tuple[str, ...], limit: int | None) -> "tuple[Recipe, str]":
+    from davir_ray.run import load_run_or_recipe
+
+    return load_run_or_recipe(path, [*overrides, *([f"corpus.limit={limit}"] if limit else [])])
+
+
+def _print(lines: Iterable[str]) -> None:
+    for line in lines:
+        click.echo(line)
+
+
+def _finish(record: dict[str, Any], show: Callable[[dict[str, Any]], Iterable[str]], as_json: bool) -> None:
+    _print(show(record))
+    if as_json:
+        click.echo(json.dumps(record))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,256 @@
+"""The Ray stage that writes the scored table, and the core-set in the shapes that trainers read.
+
+    ranked parts + choices -> <run>/scored/00000.parquet ...
+                           -> the chosen rows, fetched from their splits -> <run>/coreset/part-00000.parquet ...
+
+A source row reaches the core-set unchanged: it is read again from its file, by place. Each file of the core-set is a
+range of ranks, so what is written does not depend on how the corpus was cut into files.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray
+from numpy.typing import NDArray
+
+from davir_ray import storage
+from davir_ray.config import CorpusConfig, ExportConfig
+from davir_ray.coreset.ray_rank import Ranked
+from davir_ray.coreset.rules import Choice
+from davir_ray.coreset.shapes import to_messages, to_trl
+from davir_ray.corpus.columns import conform, unify
+from davir_ray.corpus.example import Example
+from davir_ray.corpus.split import Split
+from davir_ray.corpus.reading import examples, read_source_rows
+from davir_ray.ray_exchange import gather, scatter
+from davir_ray.schema import SCORED
+from davir_ray.store.keys import split_table
+
+SCORE_COLUMN = "davir_score"
+RANK_COLUMN = "davir_rank"
+CHOSEN = pa.schema(
+    [
+        ("split", pa.int32()),
+        ("row", pa.int64()),
+        ("place", pa.int64()),  # position in the core-set, from 0
+        (RANK_COLUMN, pa.int64()),
+        (SCORE_COLUMN, pa.float64()),
+        ("example_id", pa.binary(16)),
+        ("base_loss", pa.float64()),
+        ("rejected_base_loss", pa.float64()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Export:
+    """Everything that a worker needs to write the core-set."""
+
+    corpus: CorpusConfig
+    formats: dict[str, str]
+    splits: tuple[Split, ...]
+    config: ExportConfig
+    run_dir: str
+
+    def folder(self, name: str) -> str:
+        """Name the folder of one export format."""
+        return storage.join(self.run_dir, *(["coreset"] if name == "parquet" else ["exports", name]))
+
+
+def write_scored(ranked: Ranked, choices: Sequence[Choice], rules: Sequence[str], export: Export) -> list[Any]:
+    """Write the scored table; return references to the chosen rows, a CHOSEN table a split."""
+    pieces, before = [], 0
+    count = len(export.splits)
+    for index, choice in enumerate(choices):
+        uri = storage.join(export.run_dir, "scored", f"{index:05d}.parquet")
+        pieces.append(scatter(write_scored_part, count, ranked, index, choice, rules, before, count, uri))
+        before += int(np.count_nonzero(choice.selected))
+    return gather(pieces, concat)
+
+
+def concat(*pieces: pa.Table) -> pa.Table:
+    """Put the pieces of one split together."""
+    return pa.concat_tables(pieces)
+
+
+def write_scored_part(
+    ranked: Ranked, index: int, choice: Choice, rules: Sequence[str], before: int, splits: int, uri: str
+) -> list[pa.Table]:
+    """Write one part of the scored table; deal out the rows chosen from it by their splits."""
+    table = ranked.part(index)
+    has_rank = np.asarray(table["rank"].is_valid())
+    selected = np.zeros(len(table), dtype=bool)
+    selected[has_rank] = choice.selected
+    names = np.array([*rules, None], dtype=object)
+    dropped: Any = np.full(len(table), None, dtype=object)
+    dropped[has_rank] = names[choice.dropped_by]
+    scored = table.append_column("selected", pa.array(selected)).append_column(
+        "dropped_by", pa.array(dropped, pa.string())
+    )
+    storage.write_table(uri, scored.select(SCORED.names).cast(SCORED))
+    chosen = _chosen(table.filter(pa.array(selected)), before)
+    return split_table(chosen, chosen["split"].to_numpy(), splits)
+
+
+def _chosen(table: pa.Table, before: int) -> pa.Table:
+    """List the places of selected rows: one row a place that could be exported."""
+    table = table.append_column("place", pa.array(before + np.arange(len(table), dtype=np.int64)))
+    locations = table["locations"].combine_chunks()
+    repeat = np.repeat(np.arange(len(table)), np.asarray(locations.value_lengths().fill_null(0)))
+    table = table.take(pa.array(repeat))
+    places = locations.flatten()
+    columns = {
+        "split": places.field("split"),
+        "row": places.field("row"),
+        RANK_COLUMN: table["rank"],
+        SCORE_COLUMN: table["score"],
+    }
+    rest = {name: table[name] for name in ("place", "example_id", "base_loss", "rejected_base_loss")}
+    return pa.table({**columns, **rest}).select(CHOSEN.names).cast(CHOSEN)
+
+
+def write_coreset(export: Export, chosen: Sequence[Any], selected: int) -> dict[str, str]:
+    """Write the core-set in every asked format; return the folder of each."""
+    files = max(1, -(-selected // export.config.rows_per_file))
+    fetch = ray.remote(fetch_rows).options(num_returns=2)
+    fetched = [fetch.remote(export, split, table) for split, table in enumerate(chosen)]
+    schemas = [schema for schema in ray.get([schema for schema, _ in fetched]) if schema is not None]
+    schema = unify(schemas) if schemas else pa.schema([])
+    pieces = [scatter(deal_files, files, export, rows, files) for _, rows in fetched]
+    ray.get(gather(pieces, write_file, export, schema))
+    return {name: export.folder(name) for name in export.config.formats}
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """Chosen rows beside their source rows, in the same order."""
+
+    chosen: pa.Table
+    source: pa.Table
+
+    def take(self, index: NDArray[np.integer[Any]]) -> "Fetched":
+        """Return some of the rows."""
+        return Fetched(self.chosen.take(pa.array(index)), self.source.take(pa.array(index)))
+
+
+def fetch_rows(export: Export, split: int, chosen: pa.Table) -> tuple[pa.Schema | None, Fetched | None]:
+    """Read the chosen rows of one split again, with all the columns of their file."""
+    if len(chosen) == 0:
+        return None, None
+    chosen = chosen.sort_by("row").combine_chunks()
+    source = read_source_rows(export.splits[split], chosen["row"].to_pylist())
+    source = source.drop_columns([name for name in (SCORE_COLUMN, RANK_COLUMN) if name in source.column_names])
+    for name in set(export.config.formats) & SHAPES.keys():
+        chosen = chosen.append_column(name, pa.array(_shaped(export, split, chosen, name), pa.string()))
+    return source.schema, Fetched(chosen, source)
+
+
+def _shaped(export: Export, split: int, chosen: pa.Table, shape: str) -> list[str]:
+    """Turn the chosen rows into the JSON of an export shape."""
+    wanted = set(chosen["row"].to_pylist())
+    place = export.splits[split]
+    parsed = examples(place, export.corpus, export.formats[place.source])
+    found = {one.row: one.example for one in parsed if one.row in wanted}
+    return [
+        json.dumps(SHAPES[shape](found[row["row"]], row), ensure_ascii=False) for row in chosen.to_pylist()
+    ]
+
+
+def messages_row(example: Example, chosen: dict[str, Any]) -> dict[str, Any]:
+    """Return a row of the `messages` export."""
+    return to_messages(example) | {name: chosen[name] for name in (SCORE_COLUMN, RANK_COLUMN)}
+
+
+def trl_row(example: Example, chosen: dict[str, Any]) -> dict[str, Any]:
+    """Return a row of the `trl` export; pairs carry DPO's frozen log-probabilities, measured under the base."""
+    row = to_trl(example)
+    if chosen["rejected_base_loss"] is not None:
+        row["ref_chosen_logps"] = -chosen["base_loss"]
+        row["ref_rejected_logps"] = -chosen["rejected_base_loss"]
+    return row
+
+
+SHAPES = {"messages": messages_row, "trl": trl_row}
+
+
+def deal_files(export: Export, rows: Fetched | None, files: int) -> list[Fetched | None]:
+    """Send each row to the file of the core-set that it belongs to."""
+    if rows is None:
+        return [None] * files
+    file = rows.chosen["place"].to_numpy() // export.config.rows_per_file
+    return [rows.take(np.flatnonzero(file == index)) for index in range(files)]
+
+
+def write_file(export: Export, schema: pa.Schema, *pieces: Fetched | None) -> None:
+    """Write one file of the core-set in every asked format."""
+    present = [piece for piece in pieces if piece is not None and len(piece.chosen)]
+    if not present:
+        return
+    rows = Fetched(
+        pa.concat_tables(piece.chosen for piece in present),
+        pa.concat_tables(conform(piece.source, schema) for piece in present),
+    )
+    rows = rows.take(_one_a_place(rows))
+    number = rows.chosen["place"][0].as_py() // export.config.rows_per_file
+    for name in export.config.formats:
+        suffix, content = WRITERS[name](rows)
+        uri = storage.join(export.folder(name), f"part-{number:05d}.{suffix}")
+        if isinstance(content, pa.Table):
+            storage.write_table(uri, content)
+        else:
+            storage.write_atomic(uri, "".join(f"{line}\n" for line in content).encode())
+
+
+def _one_a_place(rows: Fetched) -> NDArray[np.integer[Any]]:
+    """Order rows by place; of several source rows with the same content, take the one whose JSON sorts first."""
+    place = rows.chosen["place"].to_numpy()
+    order = np.argsort(place, kind="stable")
+    starts = np.flatnonzero(np.diff(place[order], prepend=-1))
+    if len(starts) == len(order):
+        return order
+    groups = np.split(order, starts[1:])
+    return np.array([min(group, key=lambda index: _json(rows.source, index)) for group in groups])
+
+
+def _json(table: pa.Table, index: int) -> str:
+    return json.dumps(table.slice(int(index), 1).to_pylist()[0], sort_keys=True, default=str)
+
+
+def user_table(rows: Fetched) -> pa.Table:
+    """Return the source rows, unchanged and in order of rank, with their score and rank behind."""
+    table = rows.source
+    for name in (SCORE_COLUMN, RANK_COLUMN):
+        table = table.append_column(name, rows.chosen[name])
+    return table
+
+
+def parquet(rows: Fetched) -> tuple[str, pa.Table]:
+    """Write the user's own columns as Parquet."""
+    return "parquet", user_table(rows)
+
+
+def jsonl(rows: Fetched) -> tuple[str, list[str]]:
+    """Write the user's own columns as JSON lines."""
+    return "jsonl", [json.dumps(row, ensure_ascii=False, default=str) for row in user_table(rows).to_pylist()]
+
+
+def messages(rows: Fetched) -> tuple[str, list[str]]:
+    """Write chat messages as JSON lines."""
+    return "jsonl", rows.chosen["messages"].to_pylist()
+
+
+def trl(rows: Fetched) -> tuple[str, list[str]]:
+    """Write TRL's prompt-completion or preference shape as JSON lines."""
+    return "jsonl", rows.chosen["trl"].to_pylist()
+
+
+def ids(rows: Fetched) -> tuple[str, list[str]]:
+    """Write the example ids in hex, best first."""
+    return "txt", [example_id.hex() for example_id in rows.chosen["example_id"].to_pylist()]
+
+
+WRITERS = {"parquet": parquet, "jsonl": jsonl, "messages": messages, "trl": trl, "ids": ids}

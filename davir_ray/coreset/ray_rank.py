@@ -1,0 +1,179 @@
+"""The Ray stage that scores and ranks the whole corpus without sorting it.
+
+    splits -> scored rows -> ranges of rank keys -> <run>/ranked/00000.parquet, 00001, ... in rank order
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray
+
+from davir_ray import storage
+from davir_ray.config import NearDuplicatesRule, ScoreConfig
+from davir_ray.coreset.rank import (
+    SAMPLE_PER_RANGE,
+    choose_bounds,
+    ids_in,
+    number,
+    rank_keys,
+    sample_keys,
+    score_in,
+    settle,
+)
+from davir_ray.ray_exchange import gather, partitions_for, scatter
+from davir_ray.schema import ID, View
+from davir_ray.scores.assemble import Measurements, assemble
+from davir_ray.scores.score import Need, Score
+from davir_ray.store.keys import split_table
+from davir_ray.tokens.prepared import Prepared
+
+LOCATION = pa.struct([("split", pa.int32()), ("row", pa.int64())])
+ROWS = pa.schema(
+    [
+        ("example_id", ID),
+        ("source", pa.string()),
+        ("group", pa.string()),
+        ("status", pa.string()),
+        ("reason", pa.string()),
+        ("base_loss", pa.float64()),
+        ("reference_loss", pa.float64()),
+        ("rejected_base_loss", pa.float64()),
+        ("num_tokens", pa.int32()),
+        ("score", pa.float64()),
+        ("locations", pa.list_(LOCATION)),  # where the row is in the corpus; never leaves the run's own files
+        ("signature", pa.binary()),  # MinHash values, where a rule asks for them
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Everything that a worker needs to score a split."""
+
+    prepared: Prepared
+    needs: tuple[Need, ...]
+    score: Score
+    config: ScoreConfig
+    near_duplicates: NearDuplicatesRule | None
+    failed: Mapping[str, Mapping[bytes, str]]
+
+    @property
+    def views(self) -> tuple[View, ...]:
+        """The views whose sequences are looked at."""
+        return tuple(dict.fromkeys([View.RESPONSE, *(view for _, view in self.needs)]))
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """All rows in rank order, on disk: `folder`/00000.parquet and on. ROWS with rank and percentile."""
+
+    folder: str
+    parts: int
+    rows: int
+    ranked: int
+
+    def part(self, index: int, columns: list[str] | None = None) -> pa.Table:
+        """Read one part, or some of its columns."""
+        return storage.read_table(self.uri(index), columns)
+
+    def uri(self, index: int) -> str:
+        """Name one part."""
+        return storage.join(self.folder, f"{index:05d}.parquet")
+
+    def scan(self, columns: Sequence[str]) -> Iterator[pa.Table]:
+        """Read the rows that have a rank, in rank order, a part at a time."""
+        for index in range(self.parts):
+            table = self.part(index, list(dict.fromkeys([*columns, "rank"])))
+            yield table.filter(table["rank"].is_valid()).select(list(columns))
+
+
+def rank(ranking: Ranking, found: Mapping[str, list[Any]], rows: int, folder: str) -> Ranked:
+    """Score every split and write all rows in rank order under `folder`.
+
+    `found` has, for each role, a FOUND table (see store/ray_lookup.py) a split. `rows` is about how many there are.
+    """
+    ranges = partitions_for(rows)
+    share = min(1.0, SAMPLE_PER_RANGE * ranges / max(rows, 1))
+    score_task = ray.remote(score_split).options(num_returns=2)
+    scored = [
+        score_task.remote(ranking, split, share, list(found), *[tables[split] for tables in found.values()])
+        for split in range(ranking.prepared.splits)
+    ]
+    bounds = choose_bounds(np.concatenate(ray.get([sample for _, sample in scored])), ranges)
+    pieces = [scatter(deal, ranges, table, bounds, ranking.config.order) for table, _ in scored]
+    settled = gather(pieces, settle_range, ranking.config.order)
+    counts = ray.get([ray.remote(count_rows).remote(table) for table in settled])
+    total = sum(ranked for _, ranked in counts)
+    before, writes = 0, []
+    result = Ranked(folder, ranges, sum(all_rows for all_rows, _ in counts), total)
+    for index, (table, (_, ranked)) in enumerate(zip(settled, counts, strict=True)):
+        writes.append(ray.remote(write_range).remote(table, before, total, result.uri(index)))
+        before += ranked
+    ray.get(writes)
+    return result
+
+
+def score_split(
+    ranking: Ranking, split: int, share: float, roles: Sequence[str], *found: pa.Table
+) -> tuple[pa.Table, Any]:
+    """Score the rows of one split; return them with a sample of their rank keys."""
+    examples = ranking.prepared.examples(split)
+    sequences = ranking.prepared.sequences(split, ranking.views)
+    loss = {role: _losses(sequences, table) for role, table in zip(roles, found, strict=True)}
+    measurements = Measurements(sequences, loss, ranking.failed)
+    table = assemble(examples, measurements, ranking.needs, ranking.score, ranking.config)
+    place = pa.StructArray.from_arrays(
+        [pa.array(np.full(len(table), split), pa.int32()), examples["row"].combine_chunks()],
+        fields=list(LOCATION),
+    )
+    offsets = pa.array(np.arange(len(table) + 1), pa.int32())
+    table = table.append_column("locations", pa.ListArray.from_arrays(offsets, place))
+    table = table.append_column("signature", _signatures(ranking, split, len(table)))
+    table = table.select(ROWS.names).cast(ROWS)
+    keys = rank_keys(score_in(table), ids_in(table), ranking.config.order)
+    return table, sample_keys(keys, ids_in(table), share)
+
+
+def _losses(sequences: pa.Table, found: pa.Table) -> Any:
+    """Line up what was found with the sequences that are looked at; NaN for those that were not asked for."""
+    loss = dict(zip(found["position"].to_pylist(), found["loss"].to_pylist(), strict=True))
+    return np.array([loss.get(position) for position in sequences["position"].to_pylist()], dtype=np.float64)
+
+
+def _signatures(ranking: Ranking, split: int, rows: int) -> pa.Array:
+    if ranking.near_duplicates is None:
+        return pa.nulls(rows, pa.binary())
+    from davir_ray.coreset.near_duplicates import signatures
+
+    tokens = ranking.prepared.tokens(split, ["example", "view", "ids"]).to_pylist()
+    responses = [row for row in tokens if row["view"] == View.RESPONSE]
+    values = signatures([np.array(row["ids"], dtype=np.int32) for row in responses], ranking.near_duplicates)
+    column: list[bytes | None] = [None] * rows
+    for row, signature in zip(responses, values, strict=True):
+        column[row["example"]] = signature.tobytes()
+    return pa.array(column, pa.binary())
+
+
+def deal(table: pa.Table, bounds: Any, order: Any) -> list[pa.Table]:
+    """Send each row to the range of its rank key."""
+    keys = rank_keys(score_in(table), ids_in(table), order)
+    return split_table(table, np.searchsorted(bounds, keys, side="right"), len(bounds) + 1)
+
+
+def settle_range(order: Any, *pieces: pa.Table) -> pa.Table:
+    """Sort one range and settle its repeats."""
+    table = pa.concat_tables(pieces).combine_chunks()
+    return settle(table, rank_keys(score_in(table), ids_in(table), order))
+
+
+def count_rows(table: pa.Table) -> tuple[int, int]:
+    """Count the rows of a range, and those of them that have a score."""
+    return len(table), len(table) - table["score"].null_count
+
+
+def write_range(table: pa.Table, before: int, total: int, uri: str) -> None:
+    """Number the rows of a range and write it."""
+    storage.write_table(uri, number(table, before, total))

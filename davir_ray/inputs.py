@@ -1,0 +1,104 @@
+"""Everything that a run is about, checked before an accelerator is claimed: corpus, models, tokenizers, score."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import blake2b
+from itertools import islice
+
+from davir_ray.config import Recipe
+from davir_ray.corpus.example import Example
+from davir_ray.corpus.listing import ROWS_PER_SPLIT, Listing, list_corpus
+from davir_ray.corpus.reading import examples
+from davir_ray.errors import CorpusError, RecipeError
+from davir_ray.models import ResolvedModel, resolve_pair
+from davir_ray.schema import View
+from davir_ray.scores import resolve_score
+from davir_ray.scores.score import Need, Role, Score
+from davir_ray.tokens.tokenizer import Tokenizer, check_agreement, load_tokenizer, tokenizer_identity
+
+ROWS_TO_COMPARE = 256
+"""Rows on which base and reference must give the same ids before anything is measured."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a run works on."""
+
+    recipe: Recipe
+    listing: Listing
+    score: Score
+    base: ResolvedModel
+    reference: ResolvedModel | None
+    tokenizer: Tokenizer
+
+    @property
+    def models(self) -> dict[Role, ResolvedModel]:
+        """The models by their role."""
+        return {"base": self.base} | ({"reference": self.reference} if self.reference else {})
+
+    @cached_property
+    def needs(self) -> tuple[Need, ...]:
+        """What has to be measured: what the score needs, and the frozen log-probabilities of exported pairs."""
+        pairs: tuple[Need, ...] = (("base", View.RESPONSE), ("base", View.REJECTED))
+        wants_pairs = "trl" in self.recipe.export.formats and any(
+            name.startswith("preference") for name in self.listing.formats.values()
+        )
+        return tuple(dict.fromkeys([*self.score.needs, *(pairs if wants_pairs else ())]))
+
+    @property
+    def views(self) -> tuple[View, ...]:
+        """The views that rows are tokenised in, in the order of `View`."""
+        wanted = {View.RESPONSE, *(view for _, view in self.needs)}
+        return tuple(view for view in View if view in wanted)
+
+    def views_of(self, role: Role) -> tuple[View, ...]:
+        """The views that one model measures."""
+        return tuple(view for view in self.views if (role, view) in self.needs)
+
+    @property
+    def roles(self) -> tuple[Role, ...]:
+        """The models that have something to measure, in the order in which they do."""
+        roles: tuple[Role, ...] = ("base", "reference")
+        return tuple(role for role in roles if self.views_of(role))
+
+    @cached_property
+    def tokens_digest(self) -> str:
+        """Name everything that decides the token ids of the corpus."""
+        corpus = self.recipe.corpus.model_dump_json(exclude={"paths", "on_bad_file", "limit"})
+        tokens = self.recipe.tokens.model_dump_json()
+        parts = [self.listing.digest, corpus, tokens]
+        parts += [tokenizer_identity(self.tokenizer), *self.views]
+        return blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
+
+    @property
+    def rows(self) -> int:
+        """About how many rows the corpus has: JSON files are counted only when they are read."""
+        return sum(split.num_rows or ROWS_PER_SPLIT for split in self.listing.splits)
+
+    def sample(self, rows: int) -> list[Example]:
+        """Return the first rows of the corpus that parse."""
+        parsed = (
+            one.example
+            for split in self.listing.splits
+            for one in examples(split, self.recipe.corpus, self.listing.formats[split.source])
+            if one.example is not None
+        )
+        return list(islice(parsed, rows))
+
+
+def check_inputs(recipe: Recipe) -> Inputs:
+    """Load what a run is about, and check that its parts fit each other. Raises a `DavirError` that says what not."""
+    score = resolve_score(recipe.score.name)
+    if any(role == "reference" for role, _ in score.needs) and recipe.models.reference is None:
+        raise RecipeError(f"score.name: {score.name} compares with models.reference, which the recipe does not name")
+    listing = list_corpus(recipe.corpus, recipe.corpus.limit)
+    base, reference = resolve_pair(recipe.models)
+    tokenizer = load_tokenizer(base.tokenizer_path, recipe.tokens)
+    inputs = Inputs(recipe, listing, score, base, reference, tokenizer)
+    sample = inputs.sample(ROWS_TO_COMPARE)
+    if not sample:
+        raise CorpusError(f"no row fits its format ({listing.formats}); `davir inspect` shows the reasons")
+    if reference is not None:
+        theirs = load_tokenizer(reference.tokenizer_path, recipe.tokens)
+        check_agreement(tokenizer, theirs, sample, recipe.tokens)
+    return inputs

@@ -1,0 +1,235 @@
+"""The Ray Data stage that measures what the store does not hold, for one model over the cluster.
+
+    look up -> chunks (written down) -> actors with an engine -> parts of the store
+
+A finished chunk is a finished part, so a stop loses only the chunks in flight. An engine that dies takes its actor
+with it; Ray starts another, which takes the chunk up again (see trial.py).
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray
+import ray.data
+from ray.exceptions import RayError
+
+from davir_ray import ray_session, storage
+from davir_ray.config import EngineConfig, ModelsConfig
+from davir_ray.errors import EngineDied, EngineError
+from davir_ray.logprobs.choice import Choice, build_engine
+from davir_ray.logprobs.chunks import CHUNKS, CPU_CHUNK_TOKENS, GPU_CHUNK_TOKENS, plan_chunks, work_of
+from davir_ray.logprobs.engine import TokenSequence
+from davir_ray.logprobs.trial import Journal, Range, try_ranges
+from davir_ray.models import resolve_pair
+from davir_ray.observe.progress import Progress
+from davir_ray.schema import ID, View
+from davir_ray.scores.score import Role
+from davir_ray.store.measurements import MeasurementStore
+from davir_ray.store.ray_lookup import look_up
+from davir_ray.tokens.prepared import Prepared
+
+FAILED = pa.schema([("sequence_id", ID), ("reason", pa.string())])
+READER_CPUS = 0.25
+"""What reading token ids takes beside an engine."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Everything that measuring one model needs. `folder` keeps the plan and its progress, within the run."""
+
+    role: Role
+    views: tuple[View, ...]
+    models: ModelsConfig
+    engine: EngineConfig
+    choice: Choice
+    max_length: int
+    prepared: Prepared
+    store: MeasurementStore
+    folder: str
+
+    @property
+    def chunk_tokens(self) -> int:
+        """Tokens of one chunk."""
+        return GPU_CHUNK_TOKENS if self.choice.device == "cuda" else CPU_CHUNK_TOKENS
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one pass has to measure. `chunks` has the columns split, name, sequences, tokens."""
+
+    asked: int
+    missing: int
+    tokens: int
+    chunks: pa.Table
+
+
+def plan(measurement: Measurement, sequences: int) -> Plan:
+    """Find what the store does not hold and cut it into chunks; a plan that was written down is kept."""
+    uri = storage.join(measurement.folder, "plan.parquet")
+    if not storage.exists(uri):
+        found = look_up(measurement.prepared, measurement.views, measurement.store, sequences)
+        task = ray.remote(plan_split)
+        parts = ray.get([task.remote(measurement, split, ref) for split, ref in enumerate(found)])
+        asked = {b"asked": str(sum(count for count, _ in parts)).encode()}
+        table = pa.concat_tables(chunks for _, chunks in parts)
+        storage.write_table(uri, table.replace_schema_metadata(asked))
+    table = storage.read_table(uri)
+    asked_count = int(table.schema.metadata[b"asked"])
+    return Plan(
+        asked_count, sum(table["sequences"].to_pylist()), sum(table["tokens"].to_pylist()), table
+    )
+
+
+def plan_split(measurement: Measurement, split: int, found: pa.Table) -> tuple[int, pa.Table]:
+    """Write down the chunks of one split; return how many distinct sequences it has, and a summary."""
+    first = found.filter(found["first"])
+    missing = first.filter(first["loss"].is_null())
+    sequences = measurement.prepared.sequences(split, measurement.views)
+    wanted = np.isin(sequences["position"].to_numpy(), missing["position"].to_numpy())
+    chunks = plan_chunks(sequences.filter(pa.array(wanted)), measurement.chunk_tokens)
+    storage.write_table(storage.join(measurement.folder, "chunks", f"{split:05d}.parquet"), chunks)
+    lengths = [len(positions) for positions in chunks["positions"].to_pylist()]
+    summary = {
+        "split": pa.array([split] * len(chunks), pa.int32()),
+        "name": chunks["name"],
+        "sequences": pa.array(lengths, pa.int64()),
+        "tokens": chunks["tokens"],
+    }
+    return len(first), pa.table(summary)
+
+
+def settled(measurement: Measurement) -> frozenset[str]:
+    """Name the chunks that are measured, or whose failures are written down."""
+    failures = storage.list_files(storage.join(measurement.folder, "failed"), ".parquet")
+    names = frozenset(uri.rsplit("/", 1)[-1].removesuffix(".parquet") for uri in failures)
+    return names | measurement.store.part_names()
+
+
+def measure(measurement: Measurement, planned: Plan) -> None:
+    """Measure the chunks of a plan that are not settled. Raises `EngineError` if no engine can be had."""
+    done = settled(measurement)
+    cpus = engine_cpus(measurement)
+    todo = [row for row in planned.chunks.to_pylist() if row["name"] not in done]
+    if not todo:
+        return
+    names = {row["name"] for row in todo}
+    splits = sorted({row["split"] for row in todo})
+    progress = Progress(f"measure {measurement.role}", sum(row["tokens"] for row in todo), "tokens")
+    dataset = (
+        ray.data.from_items([{"split": split} for split in splits], override_num_blocks=len(splits))
+        .map_batches(
+            read_chunks,
+            fn_args=(measurement, frozenset(names)),
+            batch_size=1,
+            num_cpus=READER_CPUS,
+        )
+        .repartition(target_num_rows_per_block=1)
+        .map_batches(
+            ChunkMeasurer,
+            fn_constructor_args=(measurement, cpus),
+            batch_size=1,
+            batch_format="pyarrow",
+            num_cpus=cpus,
+            num_gpus=_gpus(measurement),
+            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=min(engine_replicas(measurement, cpus), len(todo))),
+        )
+    )
+    try:
+        for batch in dataset.iter_batches(batch_size=None):
+            progress.add(int(batch["tokens"].sum()))
+    except RayError as error:
+        raise EngineError(f"measuring {measurement.role} stopped: {_cause(error)}") from error
+
+
+def engine_cpus(measurement: Measurement) -> float:
+    """Choose the CPUs that Ray holds for an engine: 1 beside a GPU, else a node's, less what its reader takes."""
+    if measurement.engine.num_cpus:
+        return measurement.engine.num_cpus
+    return 1.0 if measurement.choice.device == "cuda" else ray_session.node_cpus() - READER_CPUS
+
+
+def engine_replicas(measurement: Measurement, cpus: float) -> int:
+    """Choose how many engines run at once: as asked, or as many as the cluster has room for."""
+    if measurement.engine.replicas:
+        return measurement.engine.replicas
+    gpus = _gpus(measurement)
+    room = ray_session.cluster_gpus() / gpus if gpus else ray_session.cluster_cpus() / (cpus + READER_CPUS)
+    return max(1, int(room))
+
+
+def _gpus(measurement: Measurement) -> int | None:
+    return measurement.engine.tensor_parallel_size if measurement.choice.device == "cuda" else None
+
+
+def _cause(error: BaseException) -> str:
+    """Find what went wrong at the bottom of a stack of Ray's exceptions."""
+    while (cause := getattr(error, "cause", None) or error.__cause__) is not None:
+        error = cause
+    return f"{type(error).__name__}: {error}".strip().splitlines()[-1]
+
+
+def read_chunks(
+    batch: dict[str, Any], measurement: Measurement, names: frozenset[str]
+) -> Iterator[pa.Table]:
+    """Read the token ids of the chunks of one split: a row a chunk."""
+    for split in batch["split"].tolist():
+        uri = storage.join(measurement.folder, "chunks", f"{split:05d}.parquet")
+        chunks = storage.read_table(uri, CHUNKS.names)
+        tokens = measurement.prepared.tokens(split, ["sequence_id", "ids", "scored"])
+        for index, name in enumerate(chunks["name"].to_pylist()):
+            if name in names:
+                yield work_of(chunks.slice(index, 1), tokens)
+
+
+class ChunkMeasurer:
+    """Holds an engine; each call measures one chunk and adds it to the store."""
+
+    def __init__(self, measurement: Measurement, cpus: float) -> None:
+        os.environ["OMP_NUM_THREADS"] = str(max(1, int(cpus + READER_CPUS)))
+        self.measurement = measurement
+        base, reference = resolve_pair(measurement.models)
+        model = base if measurement.role == "base" else reference
+        self.engine = build_engine(measurement.choice, measurement.engine, model, measurement.max_length)
+
+    def __call__(self, batch: pa.Table) -> dict[str, Any]:
+        """Measure a batch of one chunk."""
+        (row,) = batch.to_pylist()
+        sequences = [
+            (key, TokenSequence(np.array(ids, dtype=np.int32), np.array(scored, dtype=bool)))
+            for key, ids, scored in zip(row["sequence_id"], row["ids"], row["scored"], strict=True)
+        ]
+        uri = storage.join(self.measurement.folder, "journal", f"{row['name']}.json")
+        journal = Journal.open(uri, len(sequences))
+        try:
+            failed = try_ranges(journal, sequences, self._measure)
+        except EngineDied:
+            # Raising would leave Ray with a dead engine in a live actor; ending the process gets a new one.
+            os._exit(1)
+        if failed or not journal.undisturbed:
+            self._write_failed(row["name"], [(sequences[i][0], failed[i]) for i in sorted(failed)])
+        journal.close()
+        return {"tokens": np.array([sum(len(ids) for ids in row["ids"])]), "failed": np.array([len(failed)])}
+
+    def _measure(self, _: Range, sequences: Sequence[tuple[bytes, TokenSequence]]) -> None:
+        logprobs = self.engine.logprobs([sequence for _, sequence in sequences])
+        loss = np.array([-values.sum(dtype=np.float64) for values in logprobs])
+        num_tokens = np.array([len(values) for values in logprobs], dtype=np.int32)
+        self.measurement.store.write(np.array([key for key, _ in sequences], dtype="S16"), loss, num_tokens)
+
+    def _write_failed(self, name: str, failed: list[tuple[bytes, str]]) -> None:
+        columns = [pa.array([one[i] for one in failed], FAILED.types[i]) for i in range(2)]
+        table = pa.Table.from_arrays(columns, schema=FAILED)
+        storage.write_table(storage.join(self.measurement.folder, "failed", f"{name}.parquet"), table)
+
+
+def failures(measurement: Measurement) -> dict[bytes, str]:
+    """Return the sequences that could not be measured, with the reason."""
+    uris = storage.list_files(storage.join(measurement.folder, "failed"), ".parquet")
+    rows = [row for uri in uris for row in storage.read_table(uri).to_pylist()]
+    return {row["sequence_id"]: row["reason"] for row in rows}
+
+

@@ -1,0 +1,110 @@
+"""Measure a chunk with an engine that may fail or die on one of its sequences.
+
+A range of the chunk is noted down before it is measured, so the process that comes after a death knows where the
+last one died. A range that failed is halved until the guilty sequence stands alone; that one is marked, and the
+others are measured. A death may be chance (a preempted node), so a range is halved at its third death.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from davir_ray import storage
+from davir_ray.errors import EngineDied
+
+Range = tuple[int, int]
+DEATHS_ALLOWED = 2
+
+
+@dataclass
+class Journal:
+    """What is still to be measured of one chunk, kept in a file that outlives the process."""
+
+    uri: str
+    size: int
+    pending: list[Range] = field(default_factory=list)
+    current: Range | None = None
+    deaths: int = 0
+    failed: dict[int, str] = field(default_factory=dict)
+
+    @classmethod
+    def open(cls, uri: str, size: int) -> "Journal":
+        """Take up the journal at `uri`, noting the death of the process that left it, or begin one."""
+        if not storage.exists(uri):
+            return cls(uri, size, pending=[(0, size)])
+        state = json.loads(storage.read_bytes(uri))
+        journal = cls(
+            uri,
+            size,
+            [(a, b) for a, b in state["pending"]],
+            deaths=state["deaths"],
+            failed={int(index): reason for index, reason in state["failed"].items()},
+        )
+        if state["current"]:
+            start, stop = state["current"]
+            journal._died((start, stop))
+        return journal
+
+    def _died(self, current: Range) -> None:
+        self.deaths += 1
+        if self.deaths <= DEATHS_ALLOWED:
+            self.pending.append(current)
+        else:
+            self.blame(current, "the engine died each time it measured this sequence")
+
+    def blame(self, suspect: Range, reason: str) -> None:
+        """Halve a range that failed, or mark the one sequence in it."""
+        start, stop = suspect
+        self.deaths = 0
+        if stop - start == 1:
+            self.failed[start] = reason
+        else:
+            middle = (start + stop) // 2
+            self.pending += [(middle, stop), (start, middle)]
+
+    def next(self) -> Range | None:
+        """Take the next range, and write down that it is under way."""
+        if not self.pending:
+            return None
+        self.current = self.pending.pop()
+        self._save()
+        return self.current
+
+    def _save(self) -> None:
+        state: dict[str, Any] = {
+            "pending": self.pending,
+            "current": self.current,
+            "deaths": self.deaths,
+            "failed": self.failed,
+        }
+        storage.write_atomic(self.uri, json.dumps(state).encode())
+
+    @property
+    def undisturbed(self) -> bool:
+        """Tell whether the chunk is being measured in one piece."""
+        return self.current == (0, self.size)
+
+    def close(self) -> None:
+        """Forget the journal: the chunk is settled."""
+        storage.delete(self.uri)
+
+
+def try_ranges(
+    journal: Journal, sequences: Sequence[Any], measure: Callable[[Range, Sequence[Any]], None]
+) -> dict[int, str]:
+    """Measure every range of a chunk; return the sequences that cannot be, with the reason.
+
+    `measure(range, sequences)` computes and stores. `EngineDied` passes through.
+    """
+    while (current := journal.next()) is not None:
+        start, stop = current
+        try:
+            measure(current, sequences[start:stop])
+        except EngineDied:
+            raise
+        except Exception as error:  # whatever the engine raised is about these sequences: narrow it down
+            journal.blame(current, f"{type(error).__name__}: {error}"[:500])
+        else:
+            journal.deaths = 0
+    return journal.failed

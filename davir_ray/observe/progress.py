@@ -1,0 +1,50 @@
+"""A line of progress now and then: what is done, how fast, and how long the rest will take."""
+
+import sys
+import time
+from dataclasses import dataclass, field
+
+SECONDS_BETWEEN_LINES = 10.0 if sys.stderr.isatty() else 60.0
+"""A terminal is told often; the log of a job is not flooded."""
+
+
+@dataclass
+class Progress:
+    """Progress of one stage towards `total` units."""
+
+    stage: str
+    total: int
+    unit: str
+    done: int = 0
+    started: float = field(default_factory=time.monotonic)
+    _last: float = field(default_factory=time.monotonic)
+
+    def add(self, amount: int) -> None:
+        """Note that so many more units are done, and print a line if it is time to."""
+        self.done += amount
+        now = time.monotonic()
+        if now - self._last >= SECONDS_BETWEEN_LINES or (self.done >= self.total and amount):
+            self._last = now
+            say(f"{self.stage}: {self.line(now)}")
+
+    def line(self, now: float) -> str:
+        """Describe the state at a time of the monotonic clock."""
+        rate = self.done / max(now - self.started, 1e-9)
+        left = (self.total - self.done) / rate if rate else 0.0
+        share = self.done / max(self.total, 1)
+        text = f"{self.done:,} of {self.total:,} {self.unit} ({share:.0%}), {rate:,.0f} {self.unit}/s"
+        return text if self.done >= self.total else f"{text}, {duration(left)} left"
+
+
+def duration(seconds: float) -> str:
+    """Write seconds as people say them."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours}h {minutes:02d}m"
+    return f"{minutes}m {rest:02d}s" if minutes else f"{rest}s"
+
+
+def say(line: str) -> None:
+    """Print a line for people; stdout is kept for results."""
+    print(line, file=sys.stderr, flush=True)

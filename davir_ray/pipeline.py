@@ -1,0 +1,203 @@
+"""The main job, in the order of the data.
+
+    corpus -> tokens -> measurements (base, reference) -> scores -> global rank -> core-set
+
+Every stage keeps what it finished under the store or the run, so a job that was stopped goes on where it stopped.
+"""
+
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any
+
+import ray
+
+import davir_ray
+from davir_ray import ray_session, storage
+from davir_ray.config import NearDuplicatesRule, Recipe
+from davir_ray.coreset.ray_export import Export, write_coreset, write_scored
+from davir_ray.coreset.ray_rank import Ranked, Ranking, rank
+from davir_ray.coreset.rules import choose
+from davir_ray.coreset.summary import summarise
+from davir_ray.errors import NotMeasured
+from davir_ray.inputs import Inputs, check_inputs
+from davir_ray.logprobs.choice import Choice, choose_engine, numerics
+from davir_ray.logprobs.ray_measure import Measurement, Plan, failures, measure, plan
+from davir_ray.observe.progress import say
+from davir_ray.run import Run, run_id_of
+from davir_ray.scores.score import Role
+from davir_ray.store.measurements import MeasurementStore, fingerprint
+from davir_ray.store.ray_lookup import look_up
+from davir_ray.tokens.prepared import Prepared
+from davir_ray.tokens.ray_prepare import Preparation, prepare
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run under way: what it works on, where it is kept, and how it measures."""
+
+    inputs: Inputs
+    run: Run
+    choice: Choice
+    prepared: Prepared
+    measurements: dict[Role, Measurement]
+
+
+def score(recipe: Recipe, name: str, *, may_measure: bool = True) -> Record:
+    """Measure what is missing, score, rank, select and export; return the record of the run.
+
+    A run that is finished is not done again. With `may_measure` off, missing measurements raise `NotMeasured`
+    and no model is loaded.
+    """
+    started = monotonic()
+    job = open_job(check_inputs(recipe), name)
+    if (record := job.run.record()) is not None:
+        say(f"finished already: {job.run.folder}")
+        return record
+    prepare_corpus(job)
+    plans = measure_models(job, may_measure)
+    ranked = rank_corpus(job)
+    record = {**facts(job), **counts(plans), **select_and_export(job, ranked)}
+    record["seconds"] = round(monotonic() - started, 1)
+    job.run.finish(record)
+    return record
+
+
+def preview(recipe: Recipe, name: str) -> Record:
+    """Do what needs no accelerator, and tell what a run would measure."""
+    job = open_job(check_inputs(recipe), name)
+    prepare_corpus(job)
+    plans = {role: plan(one, job.inputs.rows) for role, one in job.measurements.items()}
+    return {**facts(job), **counts(plans), "tokens": {role: one.tokens for role, one in plans.items()}}
+
+
+def open_job(inputs: Inputs, name: str) -> Job:
+    """Connect to Ray, choose the engine, and begin or take up the run."""
+    recipe = inputs.recipe
+    identities = [model.identity for model in inputs.models.values()]
+    run_id = run_id_of(recipe, name, inputs.tokens_digest, *identities)
+    say(f"run {run_id} (resume with the same command)")
+    ray_session.connect()
+    run = Run.open(recipe, run_id)
+    choice = choose_engine(recipe.engine, gpus=ray_session.cluster_gpus(), model_type=inputs.base.model_type)
+    say(f"engine: {choice.type}, {choice.dtype} on {choice.device} ({choice.reason})")
+    prepared = Prepared(storage.join(recipe.store, "prepared", inputs.tokens_digest), len(inputs.listing.splits))
+    measurements = {role: _measurement(inputs, role, choice, prepared, run) for role in inputs.roles}
+    return Job(inputs, run, choice, prepared, measurements)
+
+
+def _measurement(inputs: Inputs, role: Role, choice: Choice, prepared: Prepared, run: Run) -> Measurement:
+    recipe, identity = inputs.recipe, inputs.models[role].identity
+    computed = numerics(choice, recipe.engine)
+    name = fingerprint(identity, computed)
+    store = MeasurementStore(storage.join(recipe.store, "measurements", name))
+    store.describe({"model": identity, "numerics": computed})
+    return Measurement(
+        role=role,
+        views=inputs.views_of(role),
+        models=recipe.models,
+        engine=recipe.engine,
+        choice=choice,
+        max_length=recipe.tokens.max_length,
+        prepared=prepared,
+        store=store,
+        folder=run.uri("work", role),
+    )
+
+
+def prepare_corpus(job: Job) -> None:
+    """Read, parse and tokenise the splits that are not prepared yet."""
+    inputs = job.inputs
+    for bad in inputs.listing.bad_files:
+        say(f"skipped {bad.path}: {bad.reason}")
+    job.run.event("prepare", splits=len(inputs.listing.splits), bad_files=len(inputs.listing.bad_files))
+    preparation = Preparation(
+        corpus=inputs.recipe.corpus,
+        tokens=inputs.recipe.tokens,
+        views=inputs.views,
+        formats=inputs.listing.formats,
+        tokenizer_path=inputs.base.tokenizer_path,
+        prepared=job.prepared,
+        splits=inputs.listing.splits,
+    )
+    prepare(preparation, workers=ray_session.cluster_cpus())
+
+
+def measure_models(job: Job, may_measure: bool) -> dict[Role, Plan]:
+    """Measure what the store lacks, one model after the other over the whole cluster."""
+    plans = {}
+    for role, measurement in job.measurements.items():
+        plans[role] = planned = plan(measurement, job.inputs.rows)
+        job.run.event("measure", role=role, sequences=planned.missing, tokens=planned.tokens)
+        say(f"{role}: {planned.missing:,} of {planned.asked:,} sequences to measure ({planned.tokens:,} tokens)")
+        if planned.missing and not may_measure:
+            raise NotMeasured(
+                f"{planned.missing:,} sequences are not measured under {role}; `davir score` measures them"
+            )
+        measure(measurement, planned)
+    return plans
+
+
+def rank_corpus(job: Job) -> Ranked:
+    """Score every row, and put all rows in the order of their scores."""
+    inputs, rows = job.inputs, job.inputs.rows
+    job.run.event("rank", rows=rows)
+    found = {role: look_up(job.prepared, one.views, one.store, rows) for role, one in job.measurements.items()}
+    near = [rule for rule in inputs.recipe.select if isinstance(rule, NearDuplicatesRule)]
+    ranking = Ranking(
+        prepared=job.prepared,
+        needs=inputs.needs,
+        score=inputs.score,
+        config=inputs.recipe.score,
+        near_duplicates=near[0] if near else None,
+        failed={role: failures(one) for role, one in job.measurements.items()},
+    )
+    return rank(ranking, found, rows, job.run.uri("ranked"))
+
+
+def select_and_export(job: Job, ranked: Ranked) -> Record:
+    """Apply the selection rules, write the scored table and the core-set, and sum them up."""
+    inputs, run = job.inputs, job.run
+    job.run.event("select", ranked=ranked.ranked)
+    choices = choose(inputs.recipe.select, ranked.scan)
+    export = Export(
+        corpus=inputs.recipe.corpus,
+        formats=inputs.listing.formats,
+        splits=inputs.listing.splits,
+        config=inputs.recipe.export,
+        run_dir=run.folder,
+    )
+    rules = [f"{index}:{rule.type}" for index, rule in enumerate(inputs.recipe.select)]
+    chosen = write_scored(ranked, choices, rules, export)
+    selected = sum(int(choice.selected.sum()) for choice in choices)
+    folders = write_coreset(export, chosen, selected)
+    return {"scored": run.uri("scored"), "coreset": folders, "selected": selected}
+
+
+def facts(job: Job) -> Record:
+    """What the record says of how the run was made."""
+    inputs = job.inputs
+    return {
+        "run_id": job.run.run_id,
+        "run_dir": job.run.folder,
+        "davir_ray": davir_ray.__version__,
+        "ray": ray.__version__,
+        "score": inputs.score.name,
+        "formats": inputs.listing.formats,
+        "models": {role: model.identity for role, model in inputs.models.items()},
+        "engine": {"type": job.choice.type, "dtype": job.choice.dtype, "reason": job.choice.reason},
+        "measurements": {role: one.store.folder for role, one in job.measurements.items()},
+        "bad_files": [{"path": bad.path, "reason": bad.reason} for bad in inputs.listing.bad_files],
+    }
+
+
+def counts(plans: dict[Role, Plan]) -> Record:
+    """How many sequences were measured, and how many the store held already, by model."""
+    return {
+        "measured": {role: one.missing for role, one in plans.items()},
+        "reused": {role: one.asked - one.missing for role, one in plans.items()},
+    }
+
+
+_ = summarise

@@ -1,0 +1,41 @@
+"""Connect to Ray: the cluster that a job runs on, or one of this machine's own."""
+
+import os
+
+import ray
+import ray.data
+
+
+def connect() -> None:
+    """Join the cluster named by RAY_ADDRESS (`ray job submit` sets it), else start Ray on this machine."""
+    if ray.is_initialized():
+        return
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(logging_level="warning")
+    else:
+        ray.init(include_dashboard=False, logging_level="warning")
+    quiet_ray_data()
+
+
+def quiet_ray_data() -> None:
+    """Keep Ray Data's progress out of the output, which has a progress line of its own."""
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+
+
+def cluster_gpus() -> int:
+    """Count the GPUs of the cluster."""
+    return int(ray.cluster_resources().get("GPU", 0))
+
+
+def cluster_cpus() -> int:
+    """Count the CPUs of the cluster."""
+    return max(1, int(ray.cluster_resources().get("CPU", 1)))
+
+
+def node_cpus() -> int:
+    """Count the CPUs of the cluster's largest node."""
+    return max(int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"])

@@ -1,0 +1,80 @@
+"""A run on disk: its name, its recipe, its events, and the record that says it is finished.
+
+    <output>/<run_id>/recipe.json  events.jsonl  scored/  coreset/  exports/  record.json
+
+`run_id` names everything that decides the result, so the command that started a run also resumes it.
+`record.json` is written last: a folder without it is unfinished.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from pathlib import Path
+from time import time
+from typing import Any
+
+from davir_ray import storage
+from davir_ray.config import Recipe, load_recipe, override, parse_recipe
+
+RECORD = "record.json"
+HOW_NOT_WHAT = {"engine": {"replicas", "num_cpus", "gpu_memory_utilization"}, "output": True, "store": True}
+"""Settings that decide where and how fast a run works, and nothing of its result."""
+
+
+def run_id_of(recipe: Recipe, name: str, *content: str) -> str:
+    """Name a run: `name`, and a hash of its recipe and of the content (corpus, models) that it works on."""
+    settings = recipe.model_dump(mode="json", exclude=HOW_NOT_WHAT)
+    text = json.dumps([settings, content], sort_keys=True)
+    return f"{name}-{blake2b(text.encode(), digest_size=6).hexdigest()}"
+
+
+@dataclass
+class Run:
+    """One run. `folder` is `<output>/<run_id>`."""
+
+    run_id: str
+    folder: str
+    events: list[dict[str, Any]] = field(default_factory=list)
+
+    @classmethod
+    def open(cls, recipe: Recipe, run_id: str) -> "Run":
+        """Begin a run, or take up one that was begun: write its recipe down."""
+        run = cls(run_id, storage.join(recipe.output, run_id))
+        storage.write_atomic(run.uri("recipe.json"), recipe.model_dump_json(indent=2).encode())
+        if storage.exists(run.uri("events.jsonl")):
+            lines = storage.read_bytes(run.uri("events.jsonl")).decode().splitlines()
+            run.events = [json.loads(line) for line in lines]
+        return run
+
+    def uri(self, *names: str) -> str:
+        """Name a file of the run."""
+        return storage.join(self.folder, *names)
+
+    def event(self, name: str, **values: Any) -> None:
+        """Note what happened, for whoever reads the run later."""
+        self.events.append({"time": round(time(), 3), "event": name, **values})
+        text = "".join(json.dumps(event) + "\n" for event in self.events)
+        storage.write_atomic(self.uri("events.jsonl"), text.encode())
+
+    def record(self) -> dict[str, Any] | None:
+        """Read the record; None while the run is unfinished."""
+        if not storage.exists(self.uri(RECORD)):
+            return None
+        record: dict[str, Any] = json.loads(storage.read_bytes(self.uri(RECORD)))
+        return record
+
+    def finish(self, record: dict[str, Any]) -> None:
+        """Write the record, and delete what only an unfinished run needs."""
+        storage.write_atomic(self.uri(RECORD), json.dumps(record, indent=2).encode())
+        for name in ("work", "ranked"):
+            storage.delete(self.uri(name))
+
+
+def load_run_or_recipe(path: str, overrides: Sequence[str]) -> tuple[Recipe, str]:
+    """Read the recipe of a run's folder, or of a file; return it with the name that its runs carry."""
+    uri = storage.join(path, "recipe.json")
+    if not storage.exists(uri):
+        return load_recipe(path, overrides), Path(path).stem
+    tree = override(json.loads(storage.read_bytes(uri)), overrides)
+    return parse_recipe(tree, uri), path.rstrip("/").rsplit("/", 1)[-1].rsplit("-", 1)[0]

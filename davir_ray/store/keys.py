@@ -1,0 +1,48 @@
+"""16-byte ids as NumPy keys: comparing, sorting and partitioning them.
+
+NumPy's `S16` compares like `memcmp`. It hides trailing zero bytes, which is harmless between keys of one width.
+"""
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from davir_ray.schema import ID
+
+Keys = NDArray[np.bytes_]
+
+
+def keys_of(column: pa.ChunkedArray | pa.Array) -> Keys:
+    """View a column of 16-byte ids as `S16` [N]."""
+    if isinstance(column, pa.ChunkedArray):
+        column = column.combine_chunks()
+    start = column.offset * 16
+    return np.frombuffer(column.buffers()[1], dtype="S16", count=len(column), offset=start)
+
+
+def column_of(keys: Keys) -> pa.Array:
+    """Turn `S16` [N] back into a column of 16-byte ids."""
+    data = np.ascontiguousarray(keys).tobytes()
+    return pa.FixedSizeBinaryArray.from_buffers(ID, len(keys), [None, pa.py_buffer(data)])
+
+
+def partition_of(keys: Keys, partitions: int) -> NDArray[np.int64]:
+    """Tell the partition of each key, by its first 32 bits: ids are hashes, so partitions are even."""
+    words = np.ascontiguousarray(keys).view(">u4").reshape(-1, 4)[:, 0]
+    return (words.astype(np.uint64) * np.uint64(partitions) >> np.uint64(32)).astype(np.int64)
+
+
+def split_table(table: pa.Table, partition: NDArray[np.int64], partitions: int) -> list[pa.Table]:
+    """Cut a table into one table a partition; the order of rows within each stays."""
+    order = np.argsort(partition, kind="stable")
+    bounds = np.searchsorted(partition[order], np.arange(partitions + 1))
+    table = table.take(pa.array(order))
+    return [table.slice(a, b - a) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+
+
+def find(keys: Keys, within: Keys) -> NDArray[np.int64]:
+    """Tell where each key stands in `within`, which is sorted; -1 where it does not."""
+    if len(within) == 0:
+        return np.full(len(keys), -1, dtype=np.int64)
+    index = np.minimum(np.searchsorted(within, keys), len(within) - 1)
+    return np.where(within[index] == keys, index, -1)

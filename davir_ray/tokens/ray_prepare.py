@@ -1,0 +1,119 @@
+"""The Ray Data stage that turns a corpus into EXAMPLES and TOKENS, split by split.
+
+Each split is read, parsed, tokenised and written by one call, so a stop loses only the splits in flight.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import ray.data
+
+from davir_ray.config import CorpusConfig, TokensConfig
+from davir_ray.corpus.split import Split
+from davir_ray.corpus.reading import Parsed, examples
+from davir_ray.errors import RowError
+from davir_ray.observe.progress import Progress
+from davir_ray.schema import EXAMPLES, SCORABLE, TOKENS, Status, View
+from davir_ray.tokens.prepared import Prepared
+from davir_ray.tokens.tokenizer import load_tokenizer
+from davir_ray.tokens.views import ViewTokens, sequence_id, sequences
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """Everything that a worker needs to prepare a split."""
+
+    corpus: CorpusConfig
+    tokens: TokensConfig
+    views: tuple[View, ...]
+    formats: dict[str, str]
+    tokenizer_path: str
+    prepared: Prepared
+    splits: tuple[Split, ...]
+
+
+def prepare(preparation: Preparation, workers: int) -> None:
+    """Prepare the splits that are not prepared yet."""
+    done = preparation.prepared.done()
+    todo = [{"split": index} for index in range(len(preparation.splits)) if index not in done]
+    if not todo:
+        return
+    progress = Progress("prepare", len(todo), "splits")
+    dataset = ray.data.from_items(todo, override_num_blocks=len(todo)).map_batches(
+        SplitPreparer,
+        fn_constructor_args=(preparation,),
+        batch_size=1,
+        num_cpus=1,
+        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=max(1, min(workers, len(todo)))),
+    )
+    for batch in dataset.iter_batches(batch_size=None):
+        progress.add(len(batch["split"]))
+
+
+class SplitPreparer:
+    """Holds a tokenizer; each call prepares one split."""
+
+    def __init__(self, preparation: Preparation) -> None:
+        self.preparation = preparation
+        self.tokenizer = load_tokenizer(preparation.tokenizer_path, preparation.tokens)
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Prepare the split that a batch of one row names."""
+        (index,) = batch["split"].tolist()
+        plan = self.preparation
+        collected = Collected()
+        split = plan.splits[index]
+        for parsed in examples(split, plan.corpus, plan.formats[split.source]):
+            collected.add(parsed, *self._tokenise(parsed))
+        plan.prepared.write(index, *collected.tables())
+        return batch
+
+    def _tokenise(self, parsed: Parsed) -> tuple[Sequence[ViewTokens], str, str | None]:
+        """Return the sequences of a row, and the row's status and reason."""
+        if parsed.example is None:
+            return (), parsed.status, parsed.reason
+        plan = self.preparation
+        views = [view for view in plan.views if view != View.REJECTED or parsed.example.rejected is not None]
+        try:
+            made = sequences(parsed.example, self.tokenizer, plan.tokens, views)
+        except RowError as error:
+            return (), error.status, error.reason
+        if any(one.truncated for one in made):
+            return made, Status.TRUNCATED, f"cut at max_length = {plan.tokens.max_length} tokens"
+        return made, Status.OK, None
+
+
+@dataclass
+class Collected:
+    """The rows of a split, column by column, until they are written."""
+
+    rows: list[tuple[Any, ...]] = field(default_factory=list)
+    sequences: list[tuple[Any, ...]] = field(default_factory=list)
+
+    def add(self, parsed: Parsed, made: Sequence[ViewTokens], status: str, reason: str | None) -> None:
+        """Take in one row and its sequences."""
+        if status in SCORABLE:
+            self.sequences += [self._sequence(one) for one in made]
+        self.rows.append(
+            (parsed.row, parsed.example_id, parsed.source, parsed.group, str(status), reason)
+        )
+
+    def _sequence(self, one: ViewTokens) -> tuple[Any, ...]:
+        scored = int(np.count_nonzero(one.scored))
+        key = sequence_id(one.ids, one.scored)
+        return len(self.rows), str(one.view), key, scored, len(one.ids), one.ids, one.scored
+
+    def tables(self) -> tuple[pa.Table, pa.Table]:
+        """Return the EXAMPLES and the TOKENS part."""
+        return _table(self.rows, EXAMPLES), _table(self.sequences, TOKENS)
+
+
+def _table(rows: list[tuple[Any, ...]], schema: pa.Schema) -> pa.Table:
+    columns = list(zip(*rows, strict=True)) or [() for _ in schema]
+    return pa.Table.from_arrays(
+        [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)], schema=schema
+    )
+
