@@ -97,9 +97,7 @@ class Collected:
         """Take in one row and its sequences."""
         if status in SCORABLE:
             self.sequences += [self._sequence(one) for one in made]
-        self.rows.append(
-            (parsed.row, parsed.example_id, parsed.source, parsed.group, str(status), reason)
-        )
+        self.rows.append((parsed.row, parsed.example_id, parsed.source, parsed.group, str(status), reason))
 
     def _sequence(self, one: ViewTokens) -> tuple[Any, ...]:
         scored = int(np.count_nonzero(one.scored))
@@ -116,4 +114,3 @@ def _table(rows: list[tuple[Any, ...]], schema: pa.Schema) -> pa.Table:
     return pa.Table.from_arrays(
         [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)], schema=schema
     )
-
