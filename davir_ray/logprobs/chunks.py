@@ -5,6 +5,8 @@ batch at once. The plan of a run is written down before anything is measured: a 
 chunks, hence the same batches, hence the same numbers to the last bit.
 """
 
+from itertools import pairwise
+
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
@@ -41,8 +43,8 @@ def plan_chunks(sequences: pa.Table, budget: int) -> pa.Table:
     keys = keys_of(sequences["sequence_id"])
     order = np.lexsort((keys, -length))
     chunk = chunk_numbers(length[order], budget)
-    bounds = np.flatnonzero(np.diff(chunk, prepend=-1))
-    rows = [order[a:b] for a, b in zip(bounds, [*bounds[1:], len(order)], strict=True)]
+    bounds = [*np.flatnonzero(np.diff(chunk, prepend=-1)), len(order)]
+    rows = [order[start:stop] for start, stop in pairwise(bounds)]
     positions = sequences["position"].to_numpy()
     columns = [
         [part_name(keys[index]) for index in rows],

@@ -1,0 +1,86 @@
+"""What a recipe does to rows, shown before an accelerator is claimed: `davir validate` and `davir inspect`."""
+
+from collections.abc import Iterator
+from itertools import islice
+from uuid import uuid4
+
+from davir_ray import storage
+from davir_ray.config import Recipe
+from davir_ray.corpus.listing import Listing
+from davir_ray.corpus.reading import Parsed, examples
+from davir_ray.errors import RowError, StoreError
+from davir_ray.inputs import Inputs, check_inputs
+from davir_ray.schema import View
+from davir_ray.tokens.preview import bracketed, coloured, visible
+from davir_ray.tokens.views import ViewTokens, sequences
+
+ROWS_SHOWN = 3
+
+
+def validate(recipe: Recipe, *, colour: bool) -> Iterator[str]:
+    """Check everything that can be checked without an accelerator; yield what was found, line by line."""
+    inputs = check_inputs(recipe)
+    listing = inputs.listing
+    for source, name in listing.formats.items():
+        splits = [split for split in listing.splits if split.source == source]
+        counted = sum(split.num_rows or 0 for split in splits)
+        yield f"corpus    {source}: {len({s.path for s in splits})} files, {counted:,} rows counted, format {name}"
+    for bad in listing.bad_files:
+        yield f"skipped   {bad.path}: {bad.reason}"
+    for role, model in inputs.models.items():
+        yield f"{role:<10}{model.model_path}{' + ' + model.adapter_path if model.adapter_path else ''}"
+    if inputs.reference is not None:
+        yield "tokens    base and reference give the same ids on the first rows"
+    needs = ", ".join(f"{role}({view})" for role, view in inputs.needs) or "nothing"
+    yield f"score     {inputs.score.name} = {inputs.score.formula}; measures {needs}"
+    for uri in (recipe.store, recipe.output):
+        _check_writable(uri)
+        yield f"writable  {uri}"
+    yield from _shown(inputs, _good_rows(inputs), ROWS_SHOWN, colour)
+
+
+def inspect(recipe: Recipe, rows: int, *, colour: bool) -> Iterator[str]:
+    """Show the first rows of the corpus as tokens, what counts marked; a row without tokens with its reason."""
+    inputs = check_inputs(recipe)
+    yield from _shown(inputs, _all_rows(inputs), rows, colour)
+
+
+def _check_writable(uri: str) -> None:
+    probe = storage.join(uri, f"probe-{uuid4().hex}")
+    try:
+        storage.write_atomic(probe, b"")
+        storage.delete(probe)
+    except Exception as error:  # every filesystem has its own exceptions; to the user they are all this one
+        raise StoreError(f"{uri}: cannot be written: {type(error).__name__}: {error}") from error
+
+
+def _all_rows(inputs: Inputs) -> Iterator[tuple[str, Parsed]]:
+    listing: Listing = inputs.listing
+    for split in listing.splits:
+        for parsed in examples(split, inputs.recipe.corpus, listing.formats[split.source]):
+            yield split.path, parsed
+
+
+def _good_rows(inputs: Inputs) -> Iterator[tuple[str, Parsed]]:
+    return (item for item in _all_rows(inputs) if item[1].example is not None)
+
+
+def _shown(inputs: Inputs, rows: Iterator[tuple[str, Parsed]], count: int, colour: bool) -> Iterator[str]:
+    for path, parsed in islice(rows, count):
+        title = f"--- {path} row {parsed.row} example {parsed.example_id.hex()}"
+        try:
+            made = _sequences(inputs, parsed)
+        except RowError as error:
+            yield f"{title}\n{error.status}: {visible(error.reason)}"
+            continue
+        for one in made:
+            cut = ", cut" if one.truncated else ""
+            yield f"{title} {one.view}: {one.scored.sum()} of {len(one.ids)} tokens count{cut}"
+            yield (coloured if colour else bracketed)(inputs.tokenizer, one.ids, one.scored)
+
+
+def _sequences(inputs: Inputs, parsed: Parsed) -> list[ViewTokens]:
+    if parsed.example is None:
+        raise RowError(parsed.status, parsed.reason or "")
+    views = [view for view in inputs.views if view != View.REJECTED or parsed.example.rejected is not None]
+    return sequences(parsed.example, inputs.tokenizer, inputs.recipe.tokens, views)

@@ -1,0 +1,77 @@
+"""A chunk is measured whole if it can be, and without its guilty sequences if it cannot."""
+
+import pytest
+
+from davir_ray import storage
+from davir_ray.errors import EngineDied
+from davir_ray.logprobs.trial import Journal, try_ranges
+
+
+class Killed(BaseException):
+    """Stands for the end of the process: nothing catches it."""
+
+
+def life(uri: str, size: int, lethal: set[int], failing: set[int], stored: list[tuple[int, int]]) -> dict[int, str]:
+    """Run one process until it ends; return what failed."""
+
+    def measure(current, sequences):
+        if lethal & set(sequences):
+            raise Killed
+        if failing & set(sequences):
+            raise ValueError("no good")
+        stored.append(current)
+
+    journal = Journal.open(uri, size)
+    failed = try_ranges(journal, list(range(size)), measure)
+    journal.close()
+    return failed
+
+
+def lives(uri: str, size: int, lethal: set[int], failing: set[int]) -> tuple[dict[int, str], list[tuple[int, int]]]:
+    stored: list[tuple[int, int]] = []
+    for _ in range(200):
+        try:
+            return life(uri, size, lethal, failing, stored), stored
+        except Killed:
+            continue
+    raise AssertionError("the chunk never settled")
+
+
+@pytest.mark.parametrize(
+    ("lethal", "failing"), [(set(), set()), ({5}, set()), (set(), {0}), ({0, 7}, {3}), (set(range(8)), set())]
+)
+def test_the_guilty_are_marked_and_all_others_measured_once(tmp_path, lethal, failing):
+    failed, stored = lives(str(tmp_path / "j.json"), 8, lethal, failing)
+    assert set(failed) == lethal | failing
+    measured = [index for start, stop in stored for index in range(start, stop)]
+    assert sorted(measured) == sorted(set(range(8)) - set(failed))
+    assert not storage.exists(str(tmp_path / "j.json"))
+
+
+def test_a_chunk_without_trouble_is_measured_in_one_piece(tmp_path):
+    assert lives(str(tmp_path / "j.json"), 8, set(), set()) == ({}, [(0, 8)])
+
+
+def test_a_death_by_chance_does_not_cut_the_chunk(tmp_path):
+    uri = str(tmp_path / "j.json")
+    for _ in range(2):
+        journal = Journal.open(uri, 8)
+        assert journal.next() == (0, 8)  # and then the process ends
+    stored: list[tuple[int, int]] = []
+    assert life(uri, 8, set(), set(), stored) == {}
+    assert stored == [(0, 8)]
+
+
+def test_a_dead_engine_is_not_the_fault_of_a_sequence(tmp_path):
+    def measure(current, sequences):
+        raise EngineDied("gone")
+
+    journal = Journal.open(str(tmp_path / "j.json"), 4)
+    with pytest.raises(EngineDied):
+        try_ranges(journal, list(range(4)), measure)
+    assert Journal.open(journal.uri, 4).pending == [(0, 4)]
+
+
+def test_the_reason_names_what_the_engine_raised(tmp_path):
+    failed, _ = lives(str(tmp_path / "j.json"), 2, set(), {1})
+    assert failed == {1: "ValueError: no good"}
