@@ -4,33 +4,25 @@ The hash is over config.json and the safetensors (and the adapter's), whatever t
 measurements stay valid when a model moves. Weights must be safetensors.
 """
 
-import fnmatch
 import hashlib
 import json
 import os
-import re
-import shutil
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import fsspec
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HFValidationError
-
 from davir_ray.config import ModelConfig, ModelsConfig
 from davir_ray.errors import ModelError
+from davir_ray.model_files import fetch, is_wanted
 
-WANTED = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
-UNWANTED = ("*/*", "consolidated*")
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "vocab.txt")
 LOCATION_KEYS = ("_name_or_path", "base_model_name_or_path", "transformers_version")
 """Keys of a config that tell where or with what it was saved, not what the model computes."""
-HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+CACHE = Path("~/.cache/davir_ray")
+"""Where models that come from a URI are kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +44,20 @@ class ResolvedModel:
             return self.adapter_path
         return self.model_path
 
+    @property
+    def model_type(self) -> str:
+        """The architecture's name in config.json, such as `llama`."""
+        return str(_read_json(Path(self.model_path) / "config.json").get("model_type", ""))
 
-def resolve_pair(models: ModelsConfig, cache_dir: str | Path) -> tuple[ResolvedModel, ResolvedModel | None]:
+
+def resolve_pair(
+    models: ModelsConfig, cache_dir: str | Path = CACHE
+) -> tuple[ResolvedModel, ResolvedModel | None]:
     """Resolve base and reference; a reference folder that holds only an adapter goes over the base."""
     base = resolve(models.base, cache_dir)
     if models.reference is None:
         return base, None
-    folder = _fetch(models.reference.model_name_or_path, models.reference.revision, cache_dir)
+    folder = fetch(models.reference.model_name_or_path, models.reference.revision, cache_dir)
     if not _is_adapter_only(folder):
         return base, resolve(models.reference, cache_dir)
     if base.adapter_path or models.reference.adapter_name_or_path:
@@ -68,9 +67,9 @@ def resolve_pair(models: ModelsConfig, cache_dir: str | Path) -> tuple[ResolvedM
     return base, _describe(Path(base.model_path), folder)
 
 
-def resolve(config: ModelConfig, cache_dir: str | Path) -> ResolvedModel:
+def resolve(config: ModelConfig, cache_dir: str | Path = CACHE) -> ResolvedModel:
     """Bring a model to this machine, check that it can be used, and hash it. Raises `ModelError`."""
-    folder = _fetch(config.model_name_or_path, config.revision, cache_dir)
+    folder = fetch(config.model_name_or_path, config.revision, cache_dir)
     if _is_adapter_only(folder):
         raise ModelError(
             f"{folder}: holds only an adapter, and a model is needed here; give the model under "
@@ -78,7 +77,7 @@ def resolve(config: ModelConfig, cache_dir: str | Path) -> ResolvedModel:
         )
     if config.adapter_name_or_path is None:
         return _describe(folder, None)
-    return _describe(folder, _fetch(config.adapter_name_or_path, None, cache_dir))
+    return _describe(folder, fetch(config.adapter_name_or_path, None, cache_dir))
 
 
 def _describe(folder: Path, adapter: Path | None) -> ResolvedModel:
@@ -87,89 +86,6 @@ def _describe(folder: Path, adapter: Path | None) -> ResolvedModel:
         _check_adapter(adapter)
         _check_fit(folder, adapter)
     return ResolvedModel(str(folder), str(adapter) if adapter else None, _identity(folder, adapter))
-
-
-# Fetching
-
-
-def _fetch(name: str, revision: str | None, cache_dir: str | Path) -> Path:
-    """Return the local folder of a path, URI or hub id."""
-    if name.startswith("file://"):
-        name = name.removeprefix("file://")
-    if "://" in name:
-        return _download(name, Path(cache_dir))
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        return folder.resolve()
-    if folder.exists():
-        raise ModelError(f"{name}: is a file; expected the model's folder")
-    if not HUB_ID.fullmatch(name) or name.startswith("."):
-        raise ModelError(f"{name}: there is no such folder")
-    return _download_from_hub(name, revision)
-
-
-def _download_from_hub(name: str, revision: str | None) -> Path:
-    try:
-        path = snapshot_download(
-            name, revision=revision, allow_patterns=list(WANTED), ignore_patterns=list(UNWANTED)
-        )
-    except (OSError, HFValidationError) as error:  # all errors of the hub and of the network are OSErrors
-        version = f" at revision {revision}" if revision else ""
-        raise ModelError(
-            f"{name}: is no local folder, and no such model{version} could be had from the Hugging Face hub "
-            f"or its local cache: {_first_line(error)}"
-        ) from error
-    return Path(path)
-
-
-def _download(uri: str, cache_dir: Path) -> Path:
-    """Copy the folder behind a URI into a cache folder that is named by a hash of its listing."""
-    try:
-        filesystem, root = fsspec.core.url_to_fs(uri)
-        files = _listing(filesystem, root)
-        digest = hashlib.blake2b(json.dumps([uri, files]).encode(), digest_size=16).hexdigest()
-        folder = cache_dir / "models" / digest
-        if files and not folder.is_dir():
-            _copy(filesystem, root, [name for name, _, _ in files], folder)
-    except (OSError, ImportError, ValueError) as error:
-        raise ModelError(f"{uri}: cannot be read: {_first_line(error)}") from error
-    if not files:
-        raise ModelError(f"{uri}: there is no model there (no {', '.join(WANTED)})")
-    return folder
-
-
-def _listing(filesystem: fsspec.AbstractFileSystem, root: str) -> list[tuple[str, int, str]]:
-    """Name, size and checksum of each wanted file. The checksum is the store's own: nothing is read."""
-    found = filesystem.ls(root, detail=True)
-    files = {info["name"]: info for info in found if info["type"] == "file"}
-    return [
-        (name, int(files[path]["size"]), str(filesystem.checksum(path)))
-        for path in sorted(files)
-        if _is_wanted(name := path.rsplit("/", 1)[-1])
-    ]
-
-
-def _is_wanted(name: str) -> bool:
-    def fits(patterns: tuple[str, ...]) -> bool:
-        return any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
-
-    return fits(WANTED) and not fits(UNWANTED)
-
-
-def _copy(filesystem: fsspec.AbstractFileSystem, root: str, names: list[str], folder: Path) -> None:
-    """Copy under another name and rename at the end, so that a folder that exists is whole."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = tempfile.mkdtemp(dir=folder.parent, prefix=".partial-")
-    try:
-        for name in names:
-            filesystem.get_file(f"{root.rstrip('/')}/{name}", os.path.join(partial, name))
-        os.chmod(partial, 0o755)
-        os.rename(partial, folder)
-    except OSError:
-        if not folder.is_dir():  # otherwise another process was quicker, and its copy is the same
-            raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 # Checking
@@ -271,7 +187,7 @@ def _identity(folder: Path, adapter: Path | None) -> str:
 
 
 def _weights(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("*.safetensors") if _is_wanted(path.name))
+    return sorted(path for path in folder.glob("*.safetensors") if is_wanted(path.name))
 
 
 def _content(path: Path) -> str:
@@ -298,7 +214,3 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ModelError(f"{path}: expected a JSON object")
     return value
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
