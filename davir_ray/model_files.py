@@ -22,7 +22,7 @@ HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
 def fetch(name: str, revision: str | None, cache_dir: str | Path) -> Path:
-    """Return the local folder of a path, URI or hub id, after downloading it if need be. Raises `ModelError`."""
+    """Return the local folder of a path, URI or hub id, downloading it if need be. Raises `ModelError`."""
     if name.startswith("file://"):
         name = name.removeprefix("file://")
     if "://" in name:
