@@ -98,6 +98,8 @@ class EngineConfig(Section):
 
     type: str = "auto"
     """`auto`, `vllm`, `transformers`, `hash` (meaningless numbers, for trying a recipe), or `module:Class`."""
+    device: Literal["auto", "cuda", "cpu"] = "auto"
+    """`auto`: a GPU where the cluster has one now; say `cuda` for a cluster that starts its GPUs on demand."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """`auto`: bfloat16 on a GPU, float32 on a CPU."""
     replicas: int | None = Field(None, ge=1)

@@ -1,0 +1,41 @@
+"""The table that every `davir score` ends with, and the plan that a dry run ends with: records as lines of text."""
+
+from collections.abc import Iterator
+from typing import Any
+
+Record = dict[str, Any]
+
+
+def record_lines(record: Record) -> Iterator[str]:
+    """Tell where the rows went, how the scores lie, and where the files are."""
+    yield f"run       {record['run_id']}  ({record['seconds']} s)"
+    yield f"rows      {record['rows']:,}"
+    for status, count in sorted(record["status"].items(), key=lambda item: -item[1]):
+        yield f"  {status:<20}{count:>10,}"
+    yield from _measured(record)
+    yield f"selected  {record['selected']:,} rows, {record['tokens']:,} response tokens"
+    for source, share in record["sources"].items():
+        yield f"  {source:<20}{share['selected']:>10,} of {share['rows']:,}"
+    yield f"score     {record['score']}; rank correlation with response length {_number(record['length_correlation'])}"
+    for name in ("best", "borderline", "worst"):
+        for row in record[name]:
+            place = f"rank {row['rank']:<9,} {row['num_tokens']:>6,} tokens"
+            yield f"  {name:<11}{row['score']:>10.4f}  {place}  {row['example_id']}"
+    yield f"scored    {record['scored']}"
+    for name, folder in record["coreset"].items():
+        yield f"core-set  {folder}  ({name})"
+
+
+def plan_lines(record: Record) -> Iterator[str]:
+    """Tell what a run would measure."""
+    yield f"run       {record['run_id']}  (dry run: nothing was measured)"
+    yield from _measured(record)
+
+
+def _measured(record: Record) -> Iterator[str]:
+    for role, count in record["measured"].items():
+        yield f"measured  {role}: {count:,} sequences; {record['reused'][role]:,} were in the store"
+
+
+def _number(value: float | None) -> str:
+    return "not defined" if value is None else f"{value:+.2f}"

@@ -1,0 +1,168 @@
+"""The whole job on real Ray with the hash engine: the same result however the corpus lies, every row accounted for."""
+
+import hashlib
+import json
+import random
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from davir_ray import pipeline
+from davir_ray.config import parse_recipe
+from davir_ray.errors import NotMeasured
+from davir_ray.schema import SCORED
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
+
+ROWS = [
+    {"id": f"r{i}", "question": f"What is {i} plus {i % 7}?", "answer": f"It is {i + i % 7}." + " Yes." * (i % 5)}
+    for i in range(120)
+] + [{"id": f"again{i}", "question": f"What is {i} plus {i}?", "answer": f"It is {i + i}."} for i in (1, 2, 3)]
+
+
+def write_corpus(folder: Path, rows: list[dict], shards: int) -> None:
+    folder.mkdir(parents=True)
+    for shard in range(shards):
+        pq.write_table(pa.Table.from_pylist(rows[shard::shards]), folder / f"s{shard}.parquet", row_group_size=16)
+
+
+def recipe(tmp_path: Path, models: tuple[str, str], corpus: Path, **changes):
+    base, reference = models
+    tree = {
+        "corpus": {"paths": f"{corpus}/*.parquet"},
+        "models": {"base": base, "reference": reference},
+        "engine": {"type": "hash", "num_cpus": 1},
+        "select": [{"type": "fraction", "fraction": 0.25}],
+        "export": {"formats": ["parquet", "jsonl", "messages", "trl", "ids"], "rows_per_file": 20},
+        "store": str(tmp_path / "store"),
+        "output": str(tmp_path / "runs"),
+    }
+    return parse_recipe(tree | changes, "test")
+
+
+def digest(record: dict) -> dict[str, str]:
+    """Hash every file of the scored table and of the core-set."""
+    folders = [Path(record["scored"]), *map(Path, record["coreset"].values())]
+    files = sorted(file for folder in folders for file in folder.iterdir())
+    root = Path(record["run_dir"])
+    return {str(file.relative_to(root)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+
+def scored(record: dict) -> list[dict]:
+    return pq.read_table(record["scored"]).to_pylist()
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory, tiny_models, ray_cluster):
+    """One run, as it comes."""
+    folder = tmp_path_factory.mktemp("first")
+    write_corpus(folder / "corpus", ROWS, 3)
+    return pipeline.score(recipe(folder, tiny_models, folder / "corpus"), "test")
+
+
+def test_every_row_is_in_the_scored_table_once(first):
+    rows = scored(first)
+    assert len(rows) == len(ROWS) == first["rows"] == sum(first["status"].values())
+    ranks = [row["rank"] for row in rows if row["rank"] is not None]
+    assert ranks == list(range(1, len(ranks) + 1))
+    assert pq.read_schema(next(Path(first["scored"]).iterdir())).equals(SCORED)
+
+
+def test_the_score_is_davir_of_the_losses_beside_it(first):
+    for row in scored(first):
+        if row["status"] == "ok":
+            assert row["score"] == (row["base_loss"] - row["reference_loss"]) / row["base_loss"]
+
+
+def test_the_best_quarter_is_selected_and_exported_unchanged(first):
+    rows = scored(first)
+    ranked = [row for row in rows if row["rank"] is not None]
+    chosen = pq.read_table(first["coreset"]["parquet"]).to_pylist()
+    assert len(chosen) == first["selected"] == len(ranked) // 4
+    assert [row["rank"] for row in rows if row["selected"]] == list(range(1, len(chosen) + 1))
+    assert [row["davir_rank"] for row in chosen] == list(range(1, len(chosen) + 1))
+    originals = {row["id"]: row for row in ROWS}
+    for row in chosen:
+        assert {name: row[name] for name in ("id", "question", "answer")} == originals[row["id"]]
+    assert list(chosen[0]) == ["id", "question", "answer", "davir_score", "davir_rank"]
+
+
+def test_the_exports_hold_the_same_rows(first):
+    chosen = pq.read_table(first["coreset"]["parquet"]).to_pylist()
+    lines = {
+        name: [line for file in sorted(Path(folder).iterdir()) for line in file.read_text().splitlines()]
+        for name, folder in first["coreset"].items()
+        if name != "parquet"
+    }
+    assert [json.loads(line) for line in lines["jsonl"]] == chosen
+    assert [json.loads(line)["messages"][-1]["content"] for line in lines["messages"]] == [r["answer"] for r in chosen]
+    assert [json.loads(line)["completion"][0]["content"] for line in lines["trl"]] == [r["answer"] for r in chosen]
+    assert lines["ids"] == [row["example_id"].hex() for row in scored(first) if row["selected"]]
+
+
+def test_exports_load_with_datasets(first):
+    from datasets import load_dataset
+
+    folder = first["coreset"]["parquet"]
+    assert load_dataset("parquet", data_dir=folder, split="train").num_rows == first["selected"]
+    for name in ("jsonl", "messages", "trl"):
+        files = f"{first['coreset'][name]}/*.jsonl"
+        assert load_dataset("json", data_files=files, split="train").num_rows == first["selected"]
+
+
+@pytest.mark.parametrize("shards", [1, 7])
+def test_neither_order_nor_sharding_nor_actors_change_a_byte(first, tmp_path, tiny_models, shards):
+    rows = list(ROWS)
+    random.Random(shards).shuffle(rows)
+    write_corpus(tmp_path / "elsewhere", rows, shards)
+    engine = {"type": "hash", "num_cpus": 0.25, "replicas": 4}
+    again = pipeline.score(recipe(tmp_path, tiny_models, tmp_path / "elsewhere", engine=engine), "test")
+    assert digest(again) == digest(first)
+
+
+def test_many_ranges_give_the_bytes_that_one_does_when_joined(first, tmp_path, tiny_models, monkeypatch):
+    monkeypatch.setattr("davir_ray.coreset.ray_rank.partitions_for", lambda rows: 5)
+    monkeypatch.setattr("davir_ray.store.ray_lookup.partitions_for", lambda rows: 3)
+    write_corpus(tmp_path / "corpus", ROWS, 2)
+    again = pipeline.score(recipe(tmp_path, tiny_models, tmp_path / "corpus"), "test")
+    assert scored(again) == scored(first)
+    coreset = {name: value for name, value in digest(first).items() if not name.startswith("scored")}
+    assert coreset.items() <= digest(again).items()
+    assert len(list(Path(again["scored"]).iterdir())) == 5
+
+
+def test_a_finished_run_is_not_done_again(tmp_path, tiny_models):
+    write_corpus(tmp_path / "corpus", ROWS, 2)
+    asked = recipe(tmp_path, tiny_models, tmp_path / "corpus")
+    one = pipeline.score(asked, "test")
+    assert pipeline.score(asked, "test") == one
+    assert sum(one["measured"].values()) > 0
+
+
+def test_another_choice_touches_no_model(tmp_path, tiny_models):
+    write_corpus(tmp_path / "corpus", ROWS, 2)
+    one = pipeline.score(recipe(tmp_path, tiny_models, tmp_path / "corpus"), "test")
+    asked = recipe(
+        tmp_path, tiny_models, tmp_path / "corpus", select=[{"type": "count", "count": 5}], score={"name": "rho_sum"}
+    )
+    other = pipeline.score(asked, "test", may_measure=False)
+    assert other["selected"] == 5
+    assert other["run_id"] != one["run_id"]
+    assert other["measured"] == {"base": 0, "reference": 0}
+    assert other["reused"] == one["measured"]
+
+
+def test_choosing_without_measurements_says_what_to_do(tmp_path, tiny_models):
+    write_corpus(tmp_path / "corpus", ROWS, 2)
+    with pytest.raises(NotMeasured, match="davir score"):
+        pipeline.score(recipe(tmp_path, tiny_models, tmp_path / "corpus"), "test", may_measure=False)
+
+
+def test_new_rows_alone_are_measured_on_the_second_night(tmp_path, tiny_models):
+    write_corpus(tmp_path / "corpus", ROWS[:100], 2)
+    pipeline.score(recipe(tmp_path, tiny_models, tmp_path / "corpus"), "test")
+    pq.write_table(pa.Table.from_pylist(ROWS[100:]), tmp_path / "corpus" / "night2.parquet")
+    second = pipeline.score(recipe(tmp_path, tiny_models, tmp_path / "corpus"), "test")
+    assert second["measured"] == {"base": 20, "reference": 20}
