@@ -30,11 +30,14 @@ def is_local(fs: AbstractFileSystem) -> bool:
 
 def join(uri: str, *names: str) -> str:
     """Append names to a folder's URI."""
-    return "/".join([uri if uri.endswith("://") else uri.rstrip("/"), *names])
+    return (uri if uri.endswith("/") else uri + "/") + "/".join(names)
 
 
 def write_atomic(uri: str, data: bytes) -> None:
-    """Write a file that no reader ever sees in part; an older one is replaced."""
+    """Write a file that no reader ever sees in part; an older one is replaced.
+
+    Holds for local folders (a rename) and object stores (one put), not for FTP and its like.
+    """
     fs, path = filesystem(uri)
     if is_local(fs):
         _replace_local(path, data)

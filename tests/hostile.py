@@ -1,6 +1,7 @@
 """A corpus of `messages` rows in which nearly everything that goes wrong with corpora goes wrong once.
 
 `write_hostile_corpus` says, for each file, whether it can be read and how each row ends before tokenisation.
+Of the three rows named `duplicate` one stands for all; `over-long` and `huge` do not fit into 2,048 tokens.
 """
 
 import json
@@ -14,18 +15,15 @@ import pyarrow.parquet as pq
 from davir_ray.schema import Status
 
 LONG_WORDS = 4_000
-"""Words of the over-long row: beyond the 2,048 tokens of the default `max_length`."""
-
 HUGE_BYTES = 2_000_000
 
 
 @dataclass(frozen=True)
 class HostileRow:
-    """A row and how it ends before tokenisation. `ends` differs where tokenisation or the store changes it."""
+    """A row, what is the matter with it, and its status before tokenisation and before repeats are found."""
 
     what: str
     status: str
-    ends: str | None = None
 
 
 @dataclass(frozen=True)
@@ -57,17 +55,20 @@ PLAIN = [
     (HostileRow("unknown role", BAD_FORMAT), [{"role": "narrator", "content": "It was dark."}]),
     (HostileRow("null role", BAD_FORMAT), [{"role": None, "content": "Who says so?"}]),
     (HostileRow("null turn", BAD_FORMAT), [None]),
-    (HostileRow("control characters", GOOD), chat("Echo \x00\x07\x1b[31m.", "\x00\x01\x7f\u200b\ufeff\u202e")),
-    (HostileRow("over-long", GOOD, "too_long"), chat("Repeat.", "word " * LONG_WORDS)),
-    (HostileRow("huge", GOOD, "too_long"), chat("Say a.", "a" * HUGE_BYTES)),
-    (HostileRow("duplicate", GOOD, Status.DUPLICATE), chat("Same question?", "Same answer.")),
-    (HostileRow("duplicate", GOOD, Status.DUPLICATE), chat("Same question?", "Same answer.")),
+    (
+        HostileRow("control characters", GOOD),
+        chat("Echo \x00\x07\x1b[31m.", "\x00\x01\x7f\u200b\ufeff\u202e"),
+    ),
+    (HostileRow("over-long", GOOD), chat("Repeat.", "word " * LONG_WORDS)),
+    (HostileRow("huge", GOOD), chat("Say a.", "a" * HUGE_BYTES)),
+    (HostileRow("duplicate", GOOD), chat("Same question?", "Same answer.")),
+    (HostileRow("duplicate", GOOD), chat("Same question?", "Same answer.")),
 ]
 
 NESTED = [
     (HostileRow("deeper turns", GOOD), chat("Nested?", "Yes, nested.", name="bot", meta={"weight": 1.5})),
     (HostileRow("no answer", UNANSWERED), chat("Nested and alone?", None)),
-    (HostileRow("duplicate in another shape", GOOD, Status.DUPLICATE), chat("Same question?", "Same answer.")),
+    (HostileRow("duplicate, nested", GOOD), chat("Same question?", "Same answer.")),
 ]
 
 LINES = [
@@ -79,7 +80,10 @@ LINES = [
     (HostileRow("missing column", EMPTY), {"other": 1}),
     (HostileRow("unpaired surrogate", BAD_TEXT), {"messages": chat("Half a pair?", "\ud83d alone")}),
     (HostileRow("lone low surrogate", BAD_TEXT), {"messages": chat("\udc00", "No.")}),
-    (HostileRow("surrogate in another column", GOOD), {"messages": chat("Elsewhere?", "Yes."), "note": "\ud800"}),
+    (
+        HostileRow("surrogate in another column", GOOD),
+        {"messages": chat("Elsewhere?", "Yes."), "note": "\ud800"},
+    ),
 ]
 
 RAW_LINES = [

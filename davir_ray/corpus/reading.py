@@ -61,7 +61,8 @@ def _needed(format: Format, config: CorpusConfig) -> list[str]:
 
 def _parsed(row: int, record: Record, split: Split, config: CorpusConfig, format: Format) -> Parsed:
     if isinstance(record, BadRow):
-        return Parsed(row, content_hash(record.raw), None, split.source, "", record.status, record.reason)
+        group = split.source if config.group_by == "source" else ""
+        return Parsed(row, content_hash(record.raw), None, split.source, group, record.status, record.reason)
     source = _label(record, config.source_by) or split.source
     group = source if config.group_by == "source" else _label(record, config.group_by)
     values = format.select(record, config.columns)

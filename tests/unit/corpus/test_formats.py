@@ -63,7 +63,11 @@ def test_each_example_row_is_detected_as_its_own_format(name):
 
 
 def test_prompt_and_completion_may_be_message_lists():
-    example = parse("prompt_completion", prompt=turns(("system", "S"), ("user", "Q")), completion=turns(("assistant", "A")))
+    example = parse(
+        "prompt_completion",
+        prompt=turns(("system", "S"), ("user", "Q")),
+        completion=turns(("assistant", "A")),
+    )
     assert list(example.messages) == turns(("system", "S"), ("user", "Q"), ("assistant", "A"))
 
 
@@ -75,7 +79,11 @@ def test_alpaca_puts_system_then_history_then_the_question():
 
 
 def test_swift_exchanges_and_a_system_column_are_sharegpt():
-    example = parse("sharegpt", conversation=[{"human": "a", "assistant": "b"}, {"human": "c", "assistant": "d"}], system="S")
+    example = parse(
+        "sharegpt",
+        conversation=[{"human": "a", "assistant": "b"}, {"human": "c", "assistant": "d"}],
+        system="S",
+    )
     assert list(example.messages) == turns(
         ("system", "S"), ("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d")
     )
@@ -90,7 +98,9 @@ def test_a_conversation_keeps_its_own_system_message():
 def test_calls_and_observations_become_tool_calls_and_tool_turns():
     call = '{"name": "add", "arguments": {"a": 2}}'
     roles = (("human", "q"), ("function_call", call), ("observation", "4"), ("gpt", "It is 4."))
-    example = parse("sharegpt", conversations=[{"from": r, "value": v} for r, v in roles], tools='[{"name": "add"}]')
+    example = parse(
+        "sharegpt", conversations=[{"from": r, "value": v} for r, v in roles], tools='[{"name": "add"}]'
+    )
     assert [turn["role"] for turn in example.messages] == ["user", "assistant", "tool", "assistant"]
     function = {"name": "add", "arguments": {"a": 2}}
     assert example.messages[1]["tool_calls"] == [{"type": "function", "function": function}]
@@ -98,7 +108,13 @@ def test_calls_and_observations_become_tool_calls_and_tool_turns():
 
 
 def test_extra_keys_pass_and_nulls_that_arrow_invents_do_not():
-    turn = {"role": "assistant", "content": "4", "name": "bot", "tool_calls": None, "meta": {"a": 1, "b": None}}
+    turn = {
+        "role": "assistant",
+        "content": "4",
+        "name": "bot",
+        "tool_calls": None,
+        "meta": {"a": 1, "b": None},
+    }
     example = parse("messages", messages=[*ASKED, turn])
     assert example.messages[1] == {"role": "assistant", "content": "4", "name": "bot", "meta": {"a": 1}}
 
@@ -110,7 +126,10 @@ def test_a_turn_that_only_calls_a_tool_is_a_response():
 
 def test_text_parts_are_joined():
     parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
-    assert parse("messages", messages=[*ASKED, {"role": "assistant", "content": parts}]).messages[1]["content"] == "ab"
+    assert (
+        parse("messages", messages=[*ASKED, {"role": "assistant", "content": parts}]).messages[1]["content"]
+        == "ab"
+    )
 
 
 def test_turns_after_the_last_response_are_cut_off():
@@ -130,13 +149,19 @@ def test_a_pair_may_come_as_message_lists():
 def test_transcripts_of_several_turns_keep_every_turn():
     chosen = "\n\nHuman: a\n\nAssistant: b\n\nc\n\nHuman: d\n\nAssistant: e"
     example = parse("preference_hh", chosen=chosen, rejected=chosen[:-1] + "f")
-    assert list(example.messages) == turns(("user", "a"), ("assistant", "b\n\nc"), ("user", "d"), ("assistant", "e"))
+    assert list(example.messages) == turns(
+        ("user", "a"), ("assistant", "b\n\nc"), ("user", "d"), ("assistant", "e")
+    )
     assert example.rejected[-1]["content"] == "f"
 
 
 def test_masks_and_labels_must_all_agree_that_a_token_counts():
     example = parse(
-        "tokenized", input_ids=[1, 2, 3, 4], completion_mask=[0, 1, 1, 1], assistant_masks=[1, 1, 0, 1], labels=[-100, -100, 3, 4]
+        "tokenized",
+        input_ids=[1, 2, 3, 4],
+        completion_mask=[0, 1, 1, 1],
+        assistant_masks=[1, 1, 0, 1],
+        labels=[-100, -100, 3, 4],
     )
     assert example.scored == (False, False, False, True)
 
@@ -159,13 +184,23 @@ FAILURES = [
     ("messages", {"messages": [*ASKED, FOUR], "tools": "{"}, Status.BAD_FORMAT, "`tools`"),
     ("messages", {"messages": [*ASKED, FOUR], "tools": [1]}, Status.BAD_FORMAT, "a list of tool schemas"),
     ("messages", {"messages": turns(("user", "q"), ("assistant", "\ud800"))}, Status.BAD_TEXT, r"'\ud800'"),
-    ("sharegpt", {"conversations": [{"from": "function_call", "value": "no"}]}, Status.BAD_FORMAT, "JSON of a call"),
+    (
+        "sharegpt",
+        {"conversations": [{"from": "function_call", "value": "no"}]},
+        Status.BAD_FORMAT,
+        "JSON of a call",
+    ),
     ("prompt_completion", {"prompt": "p"}, Status.EMPTY, "`completion`"),
     ("prompt_completion", {"prompt": "p", "completion": ""}, Status.EMPTY, "`completion`"),
     ("prompt_completion", {"completion": "c"}, Status.BAD_FORMAT, "`prompt`: expected"),
     ("prompt_completion", {"prompt": 3, "completion": "c"}, Status.BAD_FORMAT, "found int 3"),
     ("alpaca", {"instruction": "i", "output": ""}, Status.EMPTY, "`output`"),
-    ("alpaca", {"instruction": None, "output": "o"}, Status.BAD_FORMAT, "`instruction`: expected text, found null"),
+    (
+        "alpaca",
+        {"instruction": None, "output": "o"},
+        Status.BAD_FORMAT,
+        "`instruction`: expected text, found null",
+    ),
     ("alpaca", {"instruction": "i", "input": 2, "output": "o"}, Status.BAD_FORMAT, "`input`"),
     ("alpaca", {"instruction": "i", "output": "o", "history": [["q"]]}, Status.BAD_FORMAT, "`history[0]`"),
     ("alpaca", {"instruction": "i", "output": "o", "history": "h"}, Status.BAD_FORMAT, "[question, answer]"),
@@ -178,13 +213,37 @@ FAILURES = [
     ("tokenized", {"input_ids": [1, 2], "labels": [1]}, Status.BAD_FORMAT, "2 labels"),
     ("tokenized", {"input_ids": [1, 2], "labels": [-100, 9]}, Status.BAD_FORMAT, "input_ids[1], which is 2"),
     ("tokenized", {"input_ids": [1, 2], "completion_mask": [0, 2]}, Status.BAD_FORMAT, "0 or 1"),
-    ("tokenized", {"input_ids": [1, 2], "labels": [-100, -100]}, Status.NO_RESPONSE_TOKENS, "no token to score"),
+    (
+        "tokenized",
+        {"input_ids": [1, 2], "labels": [-100, -100]},
+        Status.NO_RESPONSE_TOKENS,
+        "no token to score",
+    ),
     ("preference", {"prompt": "p", "chosen": "c", "rejected": None}, Status.EMPTY, "`rejected`"),
     ("preference", {"chosen": "c", "rejected": "r"}, Status.BAD_FORMAT, "`prompt`"),
-    ("preference_implicit", {"chosen": [*ASKED, FOUR], "rejected": turns(("user", "x"), ("assistant", "y"))}, Status.BAD_FORMAT, "same prompt"),
+    (
+        "preference_implicit",
+        {"chosen": [*ASKED, FOUR], "rejected": turns(("user", "x"), ("assistant", "y"))},
+        Status.BAD_FORMAT,
+        "same prompt",
+    ),
     ("preference_hh", {"chosen": "hello", "rejected": "x"}, Status.BAD_FORMAT, "transcript"),
-    ("preference_hh", {"chosen": "\n\nHuman: a\n\nAssistant:", "rejected": "\n\nHuman: a\n\nAssistant: b"}, Status.EMPTY, "`chosen`"),
-    ("preference_sharegpt", {"conversations": [{"from": "human", "value": "q"}], "chosen": {"from": "human", "value": "c"}, "rejected": {}}, Status.BAD_FORMAT, "`rejected`"),
+    (
+        "preference_hh",
+        {"chosen": "\n\nHuman: a\n\nAssistant:", "rejected": "\n\nHuman: a\n\nAssistant: b"},
+        Status.EMPTY,
+        "`chosen`",
+    ),
+    (
+        "preference_sharegpt",
+        {
+            "conversations": [{"from": "human", "value": "q"}],
+            "chosen": {"from": "human", "value": "c"},
+            "rejected": {},
+        },
+        Status.BAD_FORMAT,
+        "`rejected`",
+    ),
 ]
 
 
@@ -226,18 +285,25 @@ def test_pairs_of_two_shapes_are_ambiguous():
 
 
 def test_an_unknown_format_names_the_columns_and_the_formats():
-    with pytest.raises(UnknownFormat, match=r"columns problem, solution; .*query_response \(query, response\)"):
+    with pytest.raises(
+        UnknownFormat, match=r"columns problem, solution; .*query_response \(query, response\)"
+    ):
         detect(["problem", "solution"], [], {})
 
 
 def test_renames_decide_the_format():
-    assert detect(["problem", "solution"], [], {"query": "problem", "response": "solution"}).name == "query_response"
+    assert (
+        detect(["problem", "solution"], [], {"query": "problem", "response": "solution"}).name
+        == "query_response"
+    )
     renames = {"question": "instruction", "answer": "output"}
     assert detect(["instruction", "output"], [], renames).name == "question_answer"
 
 
 def test_a_missing_column_is_named_with_the_file_and_its_columns():
-    with pytest.raises(CorpusError, match=r"x\.parquet: format `alpaca` needs the column answer; the file has instruction"):
+    with pytest.raises(
+        CorpusError, match=r"x\.parquet: format `alpaca` needs the column answer; the file has instruction"
+    ):
         check_columns(FORMATS["alpaca"], ["instruction"], {"output": "answer"}, "x.parquet")
 
 

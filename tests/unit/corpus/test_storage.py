@@ -1,0 +1,90 @@
+import os
+
+import pyarrow as pa
+import pytest
+
+from davir_ray import storage
+
+TABLE = pa.table({"n": pa.chunked_array([[1, 2], [3]]), "text": ["a", None, "c"]})
+
+
+@pytest.fixture(params=["local", "memory"])
+def folder(request, tmp_path):
+    uri = str(tmp_path / "store") if request.param == "local" else "memory://davir-test/store"
+    yield uri
+    storage.delete(uri)
+
+
+def test_a_table_comes_back_as_it_was(folder):
+    uri = storage.join(folder, "deep", "part.parquet")
+    storage.write_table(uri, TABLE)
+    assert storage.read_table(uri).equals(TABLE)
+    assert storage.read_table(uri, ["text"]).column_names == ["text"]
+    assert storage.exists(uri)
+
+
+def test_equal_tables_give_equal_bytes(folder):
+    one, other = storage.join(folder, "one.parquet"), storage.join(folder, "other.parquet")
+    storage.write_table(one, TABLE)
+    storage.write_table(other, pa.concat_tables([TABLE.slice(0, 1), TABLE.slice(1)]))
+    assert storage.read_bytes(one) == storage.read_bytes(other)
+
+
+def test_files_are_listed_by_name_and_a_missing_folder_has_none(folder):
+    for name in ("b.parquet", "a.parquet", "c.json"):
+        storage.write_atomic(storage.join(folder, name), b"x")
+    assert storage.list_files(folder, ".parquet") == [f"{folder}/a.parquet", f"{folder}/b.parquet"]
+    assert storage.list_files(storage.join(folder, "missing"), ".parquet") == []
+
+
+def test_a_listing_is_never_stale(folder):
+    storage.write_atomic(storage.join(folder, "a.json"), b"1")
+    assert len(storage.list_files(folder, ".json")) == 1
+    storage.write_atomic(storage.join(folder, "b.json"), b"2")
+    assert len(storage.list_files(folder, ".json")) == 2
+    storage.delete(storage.join(folder, "a.json"))
+    assert storage.list_files(folder, ".json") == [f"{folder}/b.json"]
+
+
+def test_an_older_file_is_replaced(folder):
+    uri = storage.join(folder, "a.json")
+    storage.write_atomic(uri, b"old and longer")
+    storage.write_atomic(uri, b"new")
+    assert storage.read_bytes(uri) == b"new"
+
+
+def test_deleting_what_is_not_there_does_nothing(folder):
+    storage.delete(storage.join(folder, "nothing"))
+    assert not storage.exists(storage.join(folder, "nothing"))
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
+    uri = str(tmp_path / "a.json")
+    storage.write_atomic(uri, b"old")
+
+    def fail(descriptor):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="disk full"):
+        storage.write_atomic(uri, b"new")
+    assert os.listdir(tmp_path) == ["a.json"]
+    assert storage.read_bytes(uri) == b"old"
+
+
+def test_a_half_written_file_is_not_listed(tmp_path):
+    (tmp_path / f"{storage.TEMPORARY}123-a.parquet").write_bytes(b"half")
+    assert storage.list_files(str(tmp_path), ".parquet") == []
+
+
+def test_local_paths_become_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert storage.filesystem("some/file")[1] == str(tmp_path / "some/file")
+    storage.write_atomic("some/file", b"x")
+    assert (tmp_path / "some/file").read_bytes() == b"x"
+
+
+def test_joining_keeps_the_scheme():
+    assert storage.join("s3://bucket/", "a", "b") == "s3://bucket/a/b"
+    assert storage.join("/", "a") == "/a"
+    assert storage.join("memory://", "a") == "memory://a"
