@@ -1,10 +1,10 @@
 """Do two models' tokenizers give the same ids?
 
 What must agree: every token string that both know has one id; strings that only one of them knows are added
-tokens (a padding token that fine-tuning brought is no difference); normalisation, pre-tokenisation and merges are
-the same; and real rows get the same ids and marks. So these are no difference: an embedding matrix padded to a
-round size, another padding token, a chat template that differs only where no row shows it. Where there are no
-rows to judge by, BOS, EOS and the chat template must be equal.
+tokens (a padding token that fine-tuning brought is no difference); normalisation, pre-tokenisation and merges
+are the same; and real rows get the same ids and marks. So these are no difference: an embedding matrix padded
+to a round size, another padding token, a chat template that differs where no row shows it. Where there are
+no rows to judge by, BOS, EOS and the chat template must be equal.
 """
 
 import json

@@ -13,16 +13,13 @@ Two ways to find an answer, in this order:
 Both end an answer by the same rule (see `rendering`): its end-of-turn token counts, what follows does not.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from davir_ray.corpus.example import Message
 from davir_ray.errors import RowError
 from davir_ray.schema import Status
 from davir_ray.tokens.templates import Rendered, Turn, said
-from davir_ray.tokens.tokenizer import MARK, Span, Tokenizer
-
-Tools = Sequence[Mapping[str, Any]] | None
+from davir_ray.tokens.tokenizer import MARK, Span, Tokenizer, Tools
 
 
 def render_chat(
@@ -67,7 +64,7 @@ class _Finder:
             return None
         end = len(self.text) - len(after)
         start = len(before) if self.text.startswith(before) else self._prompt_length(index)
-        return None if start is None or start > end else (start, self._with_marker(end))
+        return None if start is None or start > end else (start, self._closed(end))
 
     def _grow(self, index: int) -> Span | None:
         start = self._prompt_length(index)
@@ -86,26 +83,32 @@ class _Finder:
         except RowError:
             return None
 
-    def _with_marker(self, end: int) -> int:
-        after = self.tokenizer.after_marker(self.text, end) if self.tokenizer.closes_turns else None
-        return end if after is None else after
+    def _closed(self, end: int) -> int:
+        closing = self.tokenizer.closing
+        if closing and not self.text.startswith(closing, end):
+            # Some templates end an answer in another way where a message follows it.
+            return self.tokenizer.after_marker(self.text, end) or end
+        return end + len(closing)
 
     def close(self, start: int, end: int) -> Span:
         """End a span that may hold more or less than the answer right after its end-of-turn token."""
         body = self.text[start:end].rstrip()
         if body.endswith(self.tokenizer.markers):
             return start, start + len(body)
-        return start, self._with_marker(end)
+        return start, self._closed(end)
 
     def check(self, index: int, start: int, end: int) -> None:
         """Raise unless what was found ends with what the message says."""
-        message, body = self.messages[index], self.text[start:end]
-        if self.tokenizer.closes_turns:
-            marker = next((m for m in self.tokenizer.markers if body.endswith(m)), "")
-            body = body.removesuffix(marker)
-        answer = _squeeze(said(message).rpartition("</think>")[2])
-        if not (message.get("tool_calls") or _squeeze(body).endswith(answer)):
-            raise _lost(index, f"it reads {_short(said(message))}, the template wrote {_short(body)}")
+        message, body = self.messages[index], _squeeze(self.text[start:end])
+        found, words = {body}, _squeeze(said(message))
+        while body.endswith(self.tokenizer.markers):
+            body = next(body.removesuffix(m) for m in self.tokenizer.markers if body.endswith(m))
+            found.add(body)
+        answer = words.rpartition("</think>")[2]
+        called = bool(message.get("tool_calls"))
+        if (called and not body) or not (called or any(text.endswith(answer) for text in found)):
+            said_short, found_short = _short(said(message)), _short(self.text[start:end])
+            raise _lost(index, f"it reads {said_short}, the template wrote {found_short}")
 
     def header(self, index: int, start: int) -> int:
         """Return where the template's text between the message before and the answer begins."""

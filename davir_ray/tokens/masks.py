@@ -1,9 +1,9 @@
 """Characters that count -> tokens that count.
 
-T tokens. A token counts for an answer when it holds a character of it that is not white space, or begins inside
-it. So ` Yes` counts where the template wrote the space and the answer the word (the model has to write that token
-to answer), and a line break counts that merged the answer's last newline with the template's next. A token that
-holds printed characters of both is an error: no mask would be right.
+T tokens. A token counts for an answer when it holds a character of it that is not white space, or begins
+inside it. So ` Yes` counts where the template wrote the space and the answer the word (the model has to write
+that token to answer), and so does a break that merges the answer's last newline with the template's next.
+A token that holds printed characters of both is an error: no mask would be right.
 """
 
 import numpy as np
@@ -31,11 +31,10 @@ def tokens_of(text: str, chars: NDArray[np.int64], start: int, end: int) -> tupl
     while first > 0 and chars[first - 1, 1] > start and text[start : min(chars[first - 1, 1], end)].strip():
         first -= 1
         _check_joint(text, int(chars[first, 0]), start)
-    while stop > first and chars[stop - 1, 1] > end and text[end : chars[stop - 1, 1]].strip():
-        if not text[max(chars[stop - 1, 0], start) : end].strip():
-            stop -= 1
-            continue
-        _check_joint(text, end, int(chars[stop - 1, 1]))
+    while stop > first and text[end : chars[stop - 1, 1]].strip():
+        if text[max(chars[stop - 1, 0], start) : end].strip():
+            _check_joint(text, end, int(chars[stop - 1, 1]))
+        stop -= 1
     return first, stop
 
 

@@ -24,10 +24,10 @@ from davir_ray.config import TokensConfig
 from davir_ray.corpus.example import Example, Message
 from davir_ray.errors import RowError
 from davir_ray.schema import Status
-from davir_ray.tokens.chat import Tools, render_chat
+from davir_ray.tokens.chat import render_chat
 from davir_ray.tokens.masks import covered, tokens_of
 from davir_ray.tokens.templates import BARE, Rendered, said
-from davir_ray.tokens.tokenizer import Tokenizer
+from davir_ray.tokens.tokenizer import Tokenizer, Tools
 
 Ids = NDArray[np.int32]
 Marks = NDArray[np.bool_]
@@ -92,7 +92,7 @@ def _conversation(
 
 
 def _counted(messages: Sequence[Message], score_on: str) -> list[int]:
-    """Return the indices of the messages that count. Raises `RowError` where there is none with words in it."""
+    """Return the indices of the messages that count. Raises `RowError` where none has words."""
     counted = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
     if not counted:
         raise RowError(Status.NO_RESPONSE_TOKENS, "the conversation has no assistant message")

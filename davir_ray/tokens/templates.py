@@ -1,11 +1,11 @@
 """Templates that need no Jinja: messages -> text, and where each answer stands in it.
 
-`alpaca`, as in LLaMA-Factory: the system message (or Stanford Alpaca's first sentence), an empty line, and for
-each exchange `### Instruction:`, the user's words, an empty line, `### Response:`, the answer, EOS and an empty
-line. The `input` of an Alpaca row is part of the user's words.
+`alpaca`, as in LLaMA-Factory: the system message (or Stanford Alpaca's first sentence), an empty line, and
+for each exchange `### Instruction:`, the user's words, an empty line, `### Response:`, the answer, EOS and an
+empty line. The `input` of an Alpaca row is part of the user's words.
 
-`plain`: the contents one after the other, with a newline between two of them unless one side has white space at
-the joint; EOS after each answer, and nothing between an EOS and what follows it. No headers.
+`plain`: the contents one after the other, with a newline between two of them unless one side has white space
+at the joint; EOS after each answer, and nothing between an EOS and what follows it. No headers.
 
 Both begin with BOS where the tokenizer adds one by itself. Each answer ends with EOS, which counts.
 """
@@ -17,12 +17,15 @@ from davir_ray.corpus.example import Message
 from davir_ray.errors import RowError
 from davir_ray.schema import Status
 
-ALPACA_SYSTEM = "Below is an instruction that describes a task. Write a response that appropriately completes the request."
+ALPACA_SYSTEM = (
+    "Below is an instruction that describes a task. "
+    "Write a response that appropriately completes the request."
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """An answer in a rendered text: its header begins at `header`; its characters, closed, are [start, end)."""
+    """An answer in a text: its header begins at `header`; its characters, EOS too, are [start, end)."""
 
     header: int
     start: int

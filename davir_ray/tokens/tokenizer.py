@@ -29,14 +29,21 @@ TODAY = datetime(2024, 7, 26)
 """What a template that asks for the date is told (Llama 3.1's own default), so that ids last overnight."""
 
 GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
-RESERVED = frozenset(
-    "messages tools add_generation_prompt continue_final_message chat_template conversations "
-    "return_assistant_tokens_mask strftime_now".split()
-)
+RESERVED = {
+    "messages",
+    "conversations",
+    "tools",
+    "chat_template",
+    "add_generation_prompt",
+    "continue_final_message",
+    "return_assistant_tokens_mask",
+    "strftime_now",
+}
 MARK = "davirMARKdavir"
 """Stands for an answer where a template's own text has to be told from it."""
 
 Span = tuple[int, int]
+Tools = Sequence[dict[str, Any]] | None
 
 
 @dataclass(frozen=True)
@@ -76,23 +83,23 @@ class Tokenizer:
         added = (token.content for token in self.hf.added_tokens_decoder.values())
         return tuple(sorted((text for text in added if text.strip()), key=lambda text: (-len(text), text)))
 
-    def chat_template(self, tools: Sequence[Mapping[str, Any]] | None = None) -> str:
+    def chat_template(self, tools: Tools = None) -> str:
         """Return the Jinja text that renders a conversation with these tools."""
         return str(self.hf.get_chat_template(tools=list(tools) if tools else None))
 
     def chat(
         self,
         messages: Sequence[Message],
-        tools: Sequence[Mapping[str, Any]] | None = None,
+        tools: Tools = None,
         prompt: bool = False,
     ) -> tuple[str, list[Span]]:
-        """Render with the chat template; also the character spans that it marks as generated, if it marks any.
+        """Render with the chat template; also the character spans that it marks as generated, if any.
 
         prompt: end with the header of an assistant turn. Raises `RowError` where the template refuses.
         """
         template = self.chat_template(tools)
         try:
-            texts, spans = render_jinja_template(
+            texts, spans = _render(
                 [list(messages)],
                 tools=list(tools) if tools else None,
                 chat_template=template,
@@ -107,17 +114,29 @@ class Tokenizer:
         return texts[0], spans[0] if spans else []
 
     @cached_property
-    def closes_turns(self) -> bool:
-        """Whether the chat template ends an answer with a token of its own. Raises `RowError`."""
+    def closing(self) -> str:
+        """What the chat template puts after a last answer to end it: white space and markers, or nothing.
+
+        Raises `RowError` where the template cannot render a question and its answer.
+        """
         text, _ = self.chat(({"role": "user", "content": "a"}, {"role": "assistant", "content": MARK}))
-        return self.after_marker(text, text.rfind(MARK) + len(MARK)) is not None
+        _, found, after = text.rpartition(MARK)
+        if not found:
+            raise RowError(Status.TEMPLATE_ERROR, "it leaves the answer out where contents are plain text")
+        end = self.after_marker(after, 0)
+        while end is not None and (marker := self._marker_at(after, end)):
+            end += len(marker)
+        return after[:end] if end else ""
 
     def after_marker(self, text: str, position: int) -> int | None:
         """Return where the marker ends that follows `position`, with nothing but white space between them."""
         while position < len(text) and text[position].isspace():
             position += 1
-        found = next((m for m in self.markers if text.startswith(m, position)), None)
-        return position + len(found) if found else None
+        marker = self._marker_at(text, position)
+        return position + len(marker) if marker else None
+
+    def _marker_at(self, text: str, position: int) -> str:
+        return next((marker for marker in self.markers if text.startswith(marker, position)), "")
 
     @cached_property
     def _template_variables(self) -> dict[str, Any]:
@@ -136,12 +155,18 @@ class Tokenizer:
         return str(self.hf.backend_tokenizer.decode([int(i) for i in ids], skip_special_tokens=False))
 
 
+def _render(*args: Any, **kwargs: Any) -> tuple[list[str], list[list[Span]]]:
+    """Call the library's renderer, whose annotation names one text where it returns a list."""
+    return render_jinja_template(*args, **kwargs)  # type: ignore[return-value]
+
+
 def load_tokenizer(path: str, config: TokensConfig, revision: str | None = None) -> Tokenizer:
     """Load the tokenizer of a model folder or hub id. Raises `ModelError` or `RecipeError`."""
     hf = _load(path, revision)
     if not getattr(hf, "is_fast", False):
         raise ModelError(
-            f"{path}: its tokenizer ({type(hf).__name__}) gives no character offsets; a tokenizer.json is needed"
+            f"{path}: its tokenizer ({type(hf).__name__}) gives no character offsets; "
+            "a folder with a tokenizer.json is needed"
         )
     hf.backend_tokenizer.no_truncation()
     hf.backend_tokenizer.no_padding()
@@ -204,7 +229,7 @@ def _check_template(tokenizer: Tokenizer) -> None:
             "or the path of a Jinja chat template"
         )
     try:
-        tokenizer.closes_turns  # noqa: B018
+        tokenizer.closing  # noqa: B018
     except RowError as error:
         raise ModelError(
             f"{tokenizer.path}: a question and its answer cannot be rendered: {error.reason}"

@@ -93,7 +93,7 @@ def _alone(tokenizer: Tokenizer, full: Tokenised, cut: ViewTokens) -> ViewTokens
 
 
 def _lead(tokenizer: Tokenizer, ids: Ids, answer: Answer) -> Ids:
-    """Return what goes before an answer's header: BOS if the conversation has it, and never nothing at all."""
+    """Return what goes before the header: BOS where the conversation has it, something in any case."""
     begun = tokenizer.hf.bos_token_id is not None and ids[0] == tokenizer.hf.bos_token_id
     if begun and answer.header > 0 and ids[answer.header] != ids[0]:
         return ids[:1]
