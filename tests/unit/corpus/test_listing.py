@@ -5,7 +5,6 @@ import os
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hostile import write_hostile_corpus
 
 from davir_ray import storage
 from davir_ray.config import CorpusConfig
@@ -13,6 +12,7 @@ from davir_ray.corpus import listing as listing_module
 from davir_ray.corpus.listing import list_corpus
 from davir_ray.corpus.reading import examples
 from davir_ray.errors import CorpusError, UnknownFormat, UnreadableFile
+from tests.hostile import write_hostile_corpus
 
 
 def write(path, rows=3, start=0, **options):

@@ -5,7 +5,6 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hostile import write_hostile_corpus
 
 from davir_ray.config import CorpusConfig
 from davir_ray.corpus.columns import conform, unify
@@ -15,6 +14,7 @@ from davir_ray.corpus.reading import examples, read_rows, read_source_rows
 from davir_ray.corpus.split import BadRow, Split
 from davir_ray.errors import UnreadableFile
 from davir_ray.schema import Status
+from tests.hostile import write_hostile_corpus
 
 DATA = Path(__file__).parents[3].parent / "shared" / "data"
 
