@@ -10,7 +10,7 @@ from davir_ray.corpus.example import Example
 from davir_ray.corpus.listing import ROWS_PER_SPLIT, Listing, list_corpus
 from davir_ray.corpus.reading import examples
 from davir_ray.errors import CorpusError, RecipeError
-from davir_ray.models import MODEL_CACHE, ResolvedModel, resolve_pair
+from davir_ray.models import ResolvedModel, resolve_pair
 from davir_ray.schema import View
 from davir_ray.scores import resolve_score
 from davir_ray.scores.score import Need, Role, Score
@@ -90,9 +90,11 @@ def check_inputs(recipe: Recipe) -> Inputs:
     """Load what a run is about, and check that its parts fit each other. Raises a `DavirError` that says what not."""
     score = resolve_score(recipe.score.name)
     if any(role == "reference" for role, _ in score.needs) and recipe.models.reference is None:
-        raise RecipeError(f"score.name: {score.name} compares with models.reference, which the recipe does not name")
+        raise RecipeError(
+            f"score.name: {score.name} compares with models.reference, which the recipe does not name"
+        )
     listing = list_corpus(recipe.corpus, recipe.corpus.limit)
-    base, reference = resolve_pair(recipe.models, MODEL_CACHE)
+    base, reference = resolve_pair(recipe.models)
     tokenizer = load_tokenizer(base.tokenizer_path, recipe.tokens)
     inputs = Inputs(recipe, listing, score, base, reference, tokenizer)
     sample = inputs.sample(ROWS_TO_COMPARE)

@@ -17,7 +17,9 @@ SAMPLE_PER_RANGE = 4096
 SIGN = np.uint64(1 << 63)
 
 
-def rank_keys(score: NDArray[np.float64], ids: Keys, order: Literal["highest", "lowest"]) -> NDArray[np.bytes_]:
+def rank_keys(
+    score: NDArray[np.float64], ids: Keys, order: Literal["highest", "lowest"]
+) -> NDArray[np.bytes_]:
     """Return `S24` [N]: sorting them puts the best score first, equal scores by id, rows without a score last."""
     bits = (score + 0.0).view(np.uint64)  # adding zero makes -0.0 equal to 0.0
     ascending = np.where(bits & SIGN, ~bits, bits | SIGN)
@@ -49,7 +51,9 @@ def settle(table: pa.Table, keys: NDArray[np.bytes_]) -> pa.Table:
     """
     order = np.argsort(keys, kind="stable")
     table, keys = table.take(pa.array(order)), keys[order]
-    starts = np.flatnonzero(np.concatenate(([True], keys[1:] != keys[:-1]))) if len(keys) else np.array([], int)
+    starts = (
+        np.flatnonzero(np.concatenate(([True], keys[1:] != keys[:-1]))) if len(keys) else np.array([], int)
+    )
     if len(starts) == len(keys):
         return table
     return _mark_repeats(table, starts)
@@ -74,7 +78,9 @@ def _settle_run(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     if first["score"] is None or first["status"] not in SCORABLE:
         return rows
     alike = [row for row in rows if (row["source"], row["group"]) == (first["source"], first["group"])]
-    locations = sorted((place for row in alike for place in row["locations"]), key=lambda p: (p["split"], p["row"]))
+    locations = sorted(
+        (place for row in alike for place in row["locations"]), key=lambda p: (p["split"], p["row"])
+    )
     repeat = {
         "status": str(Status.DUPLICATE),
         "reason": f"the same content as another row (example {first['example_id'].hex()})",

@@ -15,35 +15,18 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import ray
-from numpy.typing import NDArray
 
 from davir_ray import storage
 from davir_ray.config import CorpusConfig, ExportConfig
+from davir_ray.coreset.export import CHOSEN, RANK_COLUMN, SCORE_COLUMN, SHAPES, WRITERS, Fetched, one_a_place
 from davir_ray.coreset.ray_rank import Ranked
 from davir_ray.coreset.rules import Choice
-from davir_ray.coreset.shapes import to_messages, to_trl
 from davir_ray.corpus.columns import conform, unify
-from davir_ray.corpus.example import Example
-from davir_ray.corpus.split import Split
 from davir_ray.corpus.reading import examples, read_source_rows
+from davir_ray.corpus.split import Split
 from davir_ray.ray_exchange import gather, scatter
 from davir_ray.schema import SCORED
 from davir_ray.store.keys import split_table
-
-SCORE_COLUMN = "davir_score"
-RANK_COLUMN = "davir_rank"
-CHOSEN = pa.schema(
-    [
-        ("split", pa.int32()),
-        ("row", pa.int64()),
-        ("place", pa.int64()),  # position in the core-set, from 0
-        (RANK_COLUMN, pa.int64()),
-        (SCORE_COLUMN, pa.float64()),
-        ("example_id", pa.binary(16)),
-        ("base_loss", pa.float64()),
-        ("rejected_base_loss", pa.float64()),
-    ]
-)
 
 
 @dataclass(frozen=True)
@@ -61,7 +44,9 @@ class Export:
         return storage.join(self.run_dir, *(["coreset"] if name == "parquet" else ["exports", name]))
 
 
-def write_scored(ranked: Ranked, choices: Sequence[Choice], rules: Sequence[str], export: Export) -> list[Any]:
+def write_scored(
+    ranked: Ranked, choices: Sequence[Choice], rules: Sequence[str], export: Export
+) -> list[Any]:
     """Write the scored table; return references to the chosen rows, a CHOSEN table a split."""
     pieces, before = [], 0
     count = len(export.splits)
@@ -125,26 +110,16 @@ def write_coreset(export: Export, chosen: Sequence[Any], selected: int) -> dict[
     return {name: export.folder(name) for name in export.config.formats}
 
 
-@dataclass(frozen=True)
-class Fetched:
-    """Chosen rows beside their source rows, in the same order."""
-
-    chosen: pa.Table
-    source: pa.Table
-
-    def take(self, index: NDArray[np.integer[Any]]) -> "Fetched":
-        """Return some of the rows."""
-        return Fetched(self.chosen.take(pa.array(index)), self.source.take(pa.array(index)))
-
-
 def fetch_rows(export: Export, split: int, chosen: pa.Table) -> tuple[pa.Schema | None, Fetched | None]:
     """Read the chosen rows of one split again, with all the columns of their file."""
     if len(chosen) == 0:
         return None, None
     chosen = chosen.sort_by("row").combine_chunks()
     source = read_source_rows(export.splits[split], chosen["row"].to_pylist())
-    source = source.drop_columns([name for name in (SCORE_COLUMN, RANK_COLUMN) if name in source.column_names])
-    for name in set(export.config.formats) & SHAPES.keys():
+    source = source.drop_columns(
+        [name for name in (SCORE_COLUMN, RANK_COLUMN) if name in source.column_names]
+    )
+    for name in (name for name in export.config.formats if name in SHAPES):
         chosen = chosen.append_column(name, pa.array(_shaped(export, split, chosen, name), pa.string()))
     return source.schema, Fetched(chosen, source)
 
@@ -158,23 +133,6 @@ def _shaped(export: Export, split: int, chosen: pa.Table, shape: str) -> list[st
     return [
         json.dumps(SHAPES[shape](found[row["row"]], row), ensure_ascii=False) for row in chosen.to_pylist()
     ]
-
-
-def messages_row(example: Example, chosen: dict[str, Any]) -> dict[str, Any]:
-    """Return a row of the `messages` export."""
-    return to_messages(example) | {name: chosen[name] for name in (SCORE_COLUMN, RANK_COLUMN)}
-
-
-def trl_row(example: Example, chosen: dict[str, Any]) -> dict[str, Any]:
-    """Return a row of the `trl` export; pairs carry DPO's frozen log-probabilities, measured under the base."""
-    row = to_trl(example)
-    if chosen["rejected_base_loss"] is not None:
-        row["ref_chosen_logps"] = -chosen["base_loss"]
-        row["ref_rejected_logps"] = -chosen["rejected_base_loss"]
-    return row
-
-
-SHAPES = {"messages": messages_row, "trl": trl_row}
 
 
 def deal_files(export: Export, rows: Fetched | None, files: int) -> list[Fetched | None]:
@@ -194,7 +152,7 @@ def write_file(export: Export, schema: pa.Schema, *pieces: Fetched | None) -> No
         pa.concat_tables(piece.chosen for piece in present),
         pa.concat_tables(conform(piece.source, schema) for piece in present),
     )
-    rows = rows.take(_one_a_place(rows))
+    rows = rows.take(one_a_place(rows))
     number = rows.chosen["place"][0].as_py() // export.config.rows_per_file
     for name in export.config.formats:
         suffix, content = WRITERS[name](rows)
@@ -203,54 +161,3 @@ def write_file(export: Export, schema: pa.Schema, *pieces: Fetched | None) -> No
             storage.write_table(uri, content)
         else:
             storage.write_atomic(uri, "".join(f"{line}\n" for line in content).encode())
-
-
-def _one_a_place(rows: Fetched) -> NDArray[np.integer[Any]]:
-    """Order rows by place; of several source rows with the same content, take the one whose JSON sorts first."""
-    place = rows.chosen["place"].to_numpy()
-    order = np.argsort(place, kind="stable")
-    starts = np.flatnonzero(np.diff(place[order], prepend=-1))
-    if len(starts) == len(order):
-        return order
-    groups = np.split(order, starts[1:])
-    return np.array([min(group, key=lambda index: _json(rows.source, index)) for group in groups])
-
-
-def _json(table: pa.Table, index: int) -> str:
-    return json.dumps(table.slice(int(index), 1).to_pylist()[0], sort_keys=True, default=str)
-
-
-def user_table(rows: Fetched) -> pa.Table:
-    """Return the source rows, unchanged and in order of rank, with their score and rank behind."""
-    table = rows.source
-    for name in (SCORE_COLUMN, RANK_COLUMN):
-        table = table.append_column(name, rows.chosen[name])
-    return table
-
-
-def parquet(rows: Fetched) -> tuple[str, pa.Table]:
-    """Write the user's own columns as Parquet."""
-    return "parquet", user_table(rows)
-
-
-def jsonl(rows: Fetched) -> tuple[str, list[str]]:
-    """Write the user's own columns as JSON lines."""
-    return "jsonl", [json.dumps(row, ensure_ascii=False, default=str) for row in user_table(rows).to_pylist()]
-
-
-def messages(rows: Fetched) -> tuple[str, list[str]]:
-    """Write chat messages as JSON lines."""
-    return "jsonl", rows.chosen["messages"].to_pylist()
-
-
-def trl(rows: Fetched) -> tuple[str, list[str]]:
-    """Write TRL's prompt-completion or preference shape as JSON lines."""
-    return "jsonl", rows.chosen["trl"].to_pylist()
-
-
-def ids(rows: Fetched) -> tuple[str, list[str]]:
-    """Write the example ids in hex, best first."""
-    return "txt", [example_id.hex() for example_id in rows.chosen["example_id"].to_pylist()]
-
-
-WRITERS = {"parquet": parquet, "jsonl": jsonl, "messages": messages, "trl": trl, "ids": ids}

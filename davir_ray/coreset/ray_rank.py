@@ -1,6 +1,6 @@
 """The Ray stage that scores and ranks the whole corpus without sorting it.
 
-    splits -> scored rows -> ranges of rank keys -> <run>/ranked/00000.parquet, 00001, ... in rank order
+splits -> scored rows -> ranges of rank keys -> <run>/ranked/00000.parquet, 00001, ... in rank order
 """
 
 from collections.abc import Iterator, Mapping, Sequence
