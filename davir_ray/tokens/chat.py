@@ -13,7 +13,7 @@ Two ways to find an answer, in this order:
 Both end an answer by the same rule (see `rendering`): its end-of-turn token counts, what follows does not.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from davir_ray.corpus.example import Message
 from davir_ray.errors import RowError
@@ -37,6 +37,8 @@ def render_chat(
     for index in wanted:
         start, end = finder.close(*marked[index]) if index in marked else finder.find(index)
         finder.check(index, start, end)
+        if turns and start < turns[-1].end:
+            raise _lost(index, "it is not separate from the answer before it")
         turns.append(Turn(finder.header(index, start) if headers else start, start, end))
     return Rendered(text, tuple(turns))
 
@@ -49,7 +51,9 @@ class _Finder:
 
     def find(self, index: int) -> Span:
         """Return the characters of an answer and its end-of-turn token."""
-        span = self._swap(index) or self._grow(index)
+        # A mark in place of a tool call may leave the tool's reply without its place.
+        calls = bool(self.messages[index].get("tool_calls"))
+        span = (calls and self._grow(index)) or self._swap(index) or self._grow(index)
         if span is None:
             raise _lost(index, "it could not be told apart from the rest of the conversation")
         return span
@@ -105,17 +109,35 @@ class _Finder:
             body = next(body.removesuffix(m) for m in self.tokenizer.markers if body.endswith(m))
             found.add(body)
         answer = words.rpartition("</think>")[2]
-        called = bool(message.get("tool_calls"))
-        if (called and not body) or not (called or any(text.endswith(answer) for text in found)):
-            said_short, found_short = _short(said(message)), _short(self.text[start:end])
-            raise _lost(index, f"it reads {said_short}, the template wrote {found_short}")
+        if message.get("tool_calls"):
+            if not body:
+                raise _lost(index, "it leaves the tool calls out")
+        elif not any(text.endswith(answer) for text in found):
+            read, wrote = _short(said(message)), _short(self.text[start:end])
+            raise _lost(index, f"it reads {read}, the template wrote {wrote}")
 
     def header(self, index: int, start: int) -> int:
         """Return where the template's text between the message before and the answer begins."""
-        before = self._chat(self.messages[:index]) if index else ""
-        if before is None or not self.text[:start].startswith(before):
+        before = (self._chat(self.messages[:index]) or "") if index else ""
+        # Some templates end what they take for the last message in a way of their own: leave that out.
+        limit = min(len(before), start)
+        common = next((at for at in range(limit) if before[at] != self.text[at]), limit)
+        header = next(self._markers_over(common), common)
+        end: int | None = header
+        while end is not None and before[end:].strip():
+            end = self.tokenizer.after_marker(before, end)
+        if end is None or (index and not header):
             raise _lost(index, "its header could not be told apart from the message before it")
-        return len(before)
+        return header
+
+    def _markers_over(self, position: int) -> Iterator[int]:
+        """Yield where a marker begins that `position` is inside of."""
+        longest = max(map(len, self.tokenizer.markers), default=0)
+        for at in range(max(position - longest, 0), position):
+            if self.text.startswith(self.tokenizer.markers, at):
+                found = next(m for m in self.tokenizer.markers if self.text.startswith(m, at))
+                if at + len(found) > position:
+                    yield at
 
 
 def _lost(index: int, why: str) -> RowError:
