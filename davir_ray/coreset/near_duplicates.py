@@ -1,0 +1,97 @@
+"""Near duplicates: MinHash signatures of token shingles, and a walk that keeps the best of those alike.
+
+A row's shingles are the runs of `shingle` tokens in it (a shorter row is one shingle), as a set. The
+share of equal values in two signatures estimates the Jaccard similarity of two sets. Signatures and
+index are datasketch's.
+
+Broder, "On the resemblance and containment of documents", 1997. N rows, P values in a signature.
+"""
+
+from collections.abc import Iterator, Sequence
+from math import ceil
+
+import numpy as np
+from datasketch import LeanMinHash, MinHash, MinHashLSH
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+from davir_ray.config import NearDuplicatesRule
+from davir_ray.coreset.cuts import Mask, Rows, exact
+
+Signature = NDArray[np.uint32]
+SEED = 1
+SCHEME = "affine32"
+RECALL = 0.9
+"""How likely the index must be to find a pair that is just similar enough."""
+
+
+def signatures(ids: Sequence[NDArray[np.int32]], rule: NearDuplicatesRule) -> Signature:
+    """Return the signatures of rows of token ids [N, P]: the same on any machine and in any order."""
+    sketches = MinHash.generator(
+        (_shingles(row, rule.shingle).tolist() for row in ids),
+        num_perm=rule.num_perm,
+        seed=SEED,
+        scheme=SCHEME,
+        hashfunc=int,
+    )
+    values = np.empty((len(ids), rule.num_perm), dtype=np.uint32)
+    for index, sketch in enumerate(sketches):
+        values[index] = sketch.hashvalues
+    return values
+
+
+def _shingles(ids: NDArray[np.int32], size: int) -> NDArray[np.uint32]:
+    """Hash each run of `size` ids to 32 bits, and return the distinct hashes."""
+    if len(ids) == 0:
+        return np.zeros(0, dtype=np.uint32)
+    windows = sliding_window_view(ids.astype(np.uint64), min(size, len(ids)))
+    state = np.full(len(windows), 0xCBF29CE484222325, dtype=np.uint64)
+    for column in windows.T:
+        state = (state ^ column) * np.uint64(0x9E3779B97F4A7C15)
+        state ^= state >> np.uint64(29)
+    return np.unique((state >> np.uint64(32)).astype(np.uint32))
+
+
+def near_duplicates(rule: NearDuplicatesRule, rows: Rows) -> Iterator[Mask]:
+    """Keep a row unless it is nearly a better row that was kept: the best of those alike stands for them.
+
+    The index of kept rows stays in memory: for a large corpus, put a rule that leaves fewer rows first.
+    """
+    kept = KeptRows(rule)
+    for table in rows("signature"):
+        values = np.frombuffer(b"".join(table["signature"].to_pylist()), dtype=np.uint32)
+        yield np.array([kept.add(row) for row in values.reshape(len(table), rule.num_perm)], dtype=bool)
+
+
+class KeptRows:
+    """The rows kept so far, found by the bands of their signatures that equal those of another row."""
+
+    def __init__(self, rule: NearDuplicatesRule) -> None:
+        self.equal_values = ceil(exact(rule.threshold) * rule.num_perm)
+        self.index = MinHashLSH(num_perm=rule.num_perm, params=bands(rule.threshold, rule.num_perm))
+        self.signatures: list[Signature] = []
+
+    def add(self, signature: Signature) -> bool:
+        """Keep a row and return True, unless a row that was kept is estimated to be similar enough."""
+        sketch = LeanMinHash(seed=SEED, hashvalues=signature, scheme=SCHEME)
+        candidates = [self.signatures[key] for key in self.index.query(sketch)]
+        if any(np.count_nonzero(other == signature) >= self.equal_values for other in candidates):
+            return False
+        self.index.insert(len(self.signatures), sketch, check_duplication=False)
+        self.signatures.append(signature.copy())  # a view would hold the whole part
+        return True
+
+
+def bands(threshold: float, num_perm: int) -> tuple[int, int]:
+    """Return how many bands to cut a signature into, and of how many values.
+
+    Candidates share a band, which rows of Jaccard similarity j do with probability 1 - (1 - j**size)**count.
+    These are the fewest and longest bands that find a pair at the threshold with probability RECALL, or
+    the shortest there are. datasketch's own choice weighs false candidates as much as missed pairs; here
+    they only cost time, since each is checked.
+    """
+    for count in range(2, num_perm):
+        size = num_perm // count
+        if 1 - (1 - threshold**size) ** count >= RECALL:
+            return count, size
+    return num_perm, 1
