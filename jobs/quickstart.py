@@ -1,0 +1,97 @@
+"""The main job on an embedded default: a small model, a generated corpus, a reference trained on the spot.
+
+    .venv/bin/python jobs/quickstart.py
+
+Everything goes to ./quickstart; what is whole there is used again. Delete that folder to start from nothing.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+WORK = Path("quickstart")
+RECIPE = Path("jobs/recipes/quickstart.yaml")
+SEED = 0
+STARTED = monotonic()
+
+
+def main() -> None:
+    """Prepare what is not there yet, run the main job, and show what came of it."""
+    os.chdir(Path(__file__).resolve().parent.parent)
+    base = prepare_base()
+    corpus = prepare_corpus()
+    prepare_reference(base, corpus)
+    record = run_main_job()
+    from prepare_quickstart.closing import closing_lines
+
+    print("\n".join(closing_lines(record, corpus)))
+    print(f"\nquickstart took {monotonic() - STARTED:.0f} s")
+
+
+def prepare_base() -> Path:
+    """Make the base model, or find it."""
+    step(1, "model: SmolLM2-135M-Instruct, an instruct checkpoint, de-quantised from Q4_1, Apache-2.0")
+    folder = WORK / "models" / "smollm2-135m-instruct"
+    if not folder.exists():
+        from prepare_quickstart.model import prepare_model
+
+        prepare_model(WORK)
+    return found(folder)
+
+
+def prepare_corpus() -> Path:
+    """Generate the corpus, or find it."""
+    step(2, "corpus: word problems with worked answers (reasoning-gym), some of them spoilt on purpose")
+    folder = WORK / "corpus"
+    if not folder.exists():
+        from prepare_quickstart.corpus import write_corpus
+
+        write_corpus(folder, SEED)
+    return found(folder)
+
+
+def prepare_reference(base: Path, corpus: Path) -> Path:
+    """Train the reference model, or find it."""
+    step(3, "reference: the base with a LoRA adapter, trained for one pass over the whole corpus")
+    folder = WORK / "models" / "reference"
+    if not folder.exists():
+        from prepare_quickstart.train_reference import Settings, train_reference
+
+        train_reference(base, corpus, folder, Settings(seed=SEED))
+    return found(folder)
+
+
+def run_main_job() -> dict[str, Any]:
+    """Run `davir score` as a user would; return the record that it prints last."""
+    command = [sys.executable, "-m", "davir_ray.cli", "score", str(RECIPE), "--json"]
+    step(4, f"main job: davir score {RECIPE}")
+    last = ""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as job:
+        assert job.stdout is not None
+        for line in job.stdout:
+            print(last, end="", flush=True)
+            last = line
+    if job.returncode:
+        print(last, end="")
+        sys.exit(job.returncode)
+    record: dict[str, Any] = json.loads(last)
+    return record
+
+
+def step(number: int, text: str) -> None:
+    """Announce a step."""
+    print(f"[{number}/4 {monotonic() - STARTED:4.0f} s] {text}", flush=True)
+
+
+def found(folder: Path) -> Path:
+    """Tell where the result of a step lies."""
+    print(f"  {folder}", flush=True)
+    return folder
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,160 @@
+"""What the quickstart prepares: a corpus of which the bad rows are known, a model, and a reference."""
+
+from collections import Counter
+from pathlib import Path
+
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+import pytest
+
+from jobs.prepare_quickstart import corpus
+from jobs.prepare_quickstart.closing import known_bad, known_bad_lines
+from jobs.prepare_quickstart.train_reference import Settings, encode_corpus, train_reference
+from jobs.prepare_quickstart.whole import made_whole
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("quickstart") / "corpus"
+    corpus.write_corpus(folder, seed=0)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def rows(folder) -> list[dict]:
+    return ds.dataset(folder).to_table().to_pylist()
+
+
+def answers(rows, kind):
+    return {
+        m[0]["content"]: m[-1]["content"]
+        for m in (row["messages"] for row in rows if row["known_bad"] == kind)
+    }
+
+
+def test_the_corpus_is_the_same_for_a_seed_and_another_for_another(folder, tmp_path):
+    corpus.write_corpus(tmp_path / "again", seed=0)
+    corpus.write_corpus(tmp_path / "other", seed=1)
+    shards = sorted(path.name for path in folder.iterdir())
+    assert shards == [f"part-0000{i}.parquet" for i in range(4)]
+    for name in shards:
+        assert pq.read_table(folder / name).equals(pq.read_table(tmp_path / "again" / name))
+        assert not pq.read_table(folder / name).equals(pq.read_table(tmp_path / "other" / name))
+
+
+def test_the_corpus_holds_exactly_the_bad_rows_it_says(rows):
+    assert Counter(row["known_bad"] for row in rows) == {
+        "": 92,
+        "swapped": 20,
+        "repeat": 12,
+        "empty": 2,
+        "wrong_shape": 2,
+    }
+    assert Counter(row["family"] for row in rows if row["known_bad"] == "swapped") == {
+        "word_problem": 14,
+        "leg_count": 6,
+    }
+    assert len({row["id"] for row in rows}) == 128
+
+
+def test_every_kind_of_bad_row_is_bad_in_its_own_way(rows):
+    good, swapped = answers(rows, ""), answers(rows, "swapped")
+    assert len(good) == len(set(good.values())) == 92
+    assert all(good[question] == answer for question, answer in answers(rows, "repeat").items())
+    assert set(answers(rows, "empty").values()) == {""}
+    assert {len(row["messages"]) for row in rows if row["known_bad"] == "wrong_shape"} == {1}
+    assert len(set(swapped.values())) == 20
+    assert not set(swapped) & set(good)
+    assert not set(swapped.values()) & set(good.values())
+
+
+def test_swapped_leg_counts_answer_another_question(rows):
+    """The animals that a question counts are named in its answer, unless the answer was swapped."""
+
+    def fits(row):
+        question, answer = (message["content"] for message in row["messages"])
+        counted = question.removeprefix("How many legs are there in total if you have ").removesuffix("?")
+        return all(f"{part} have " in answer for part in counted.lower().split(", "))
+
+    legs = [row for row in rows if row["family"] == "leg_count"]
+    assert all(fits(row) == (row["known_bad"] != "swapped") for row in legs)
+
+
+def test_a_worked_leg_count_adds_up(rows):
+    for row in rows:
+        if row["family"] == "leg_count":
+            *lines, total, final = row["messages"][-1]["content"].splitlines()
+            products = [line.partition(" have ")[2].removesuffix(" legs").split(" = ") for line in lines]
+            assert all(int(p.split(" * ")[0]) * int(p.split(" * ")[1]) == int(legs) for p, legs in products)
+            assert f"= {sum(int(legs) for _, legs in products)} legs" in total
+            assert final == f"#### {sum(int(legs) for _, legs in products)}"
+
+
+def test_a_lone_copy_is_no_repeat_and_a_second_copy_is_one(rows):
+    repeat = next(row for row in rows if row["known_bad"] == "repeat")
+    original = next(r for r in rows if r["messages"] == repeat["messages"] and r["known_bad"] == "")
+    assert known_bad([repeat]).total() == 0
+    assert known_bad([repeat, original])["repeat"] == 1
+    assert known_bad(rows) == {"swapped": 20, "repeat": 12, "empty": 2, "wrong_shape": 2}
+
+
+def test_the_closing_table_gives_shares_of_both_sets(rows):
+    table = "\n".join(known_bad_lines(rows, [row for row in rows if row["known_bad"] in ("", "empty")]))
+    assert "20 of 128 (16%)" in table
+    assert "36 of 128 (28%)" in table
+    assert table.count("2 of 94 (2%)") == 2  # the empty answers, and all together
+
+
+def test_an_interrupted_folder_is_not_there(tmp_path):
+    def interrupted():
+        with made_whole(tmp_path / "model") as partial:
+            (partial / "half").touch()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert not (tmp_path / "model").exists()
+    with made_whole(tmp_path / "model") as partial:
+        (partial / "whole").touch()
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    assert [path.name for path in (tmp_path / "model").iterdir()] == ["whole"]
+
+
+def test_what_is_trained_on_is_the_answer_and_the_turn_end(folder, tiny_models):
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_models[0])
+    found = [tokenizer.decode(row.ids[row.start :]) for row in encode_corpus(folder, tokenizer)]
+    conversations = [row["messages"] for row in ds.dataset(folder).to_table().to_pylist()]
+    whole = [messages for messages in conversations if len(messages) == 2 and messages[1]["content"]]
+    assert found == [f"{messages[1]['content']}<|im_end|>" for messages in whole]
+    assert len(found) == 124
+
+
+def test_training_lowers_the_loss_and_writes_only_an_adapter(folder, tiny_models, tmp_path):
+    small = tmp_path / "corpus"
+    small.mkdir()
+    pq.write_table(pq.read_table(folder / "part-00000.parquet").slice(0, 8), small / "part.parquet")
+    settings = Settings(learning_rate=2e-2, batch_size=8, epochs=12)
+    losses = train_reference(Path(tiny_models[0]), small, tmp_path / "reference", settings)
+    assert losses[-1] < losses[0] - 0.1  # small random embeddings leave not much more to gain
+    files = {path.name for path in (tmp_path / "reference").iterdir()}
+    assert {"adapter_config.json", "adapter_model.safetensors"} <= files
+    assert "model.safetensors" not in files
+
+
+@pytest.mark.real
+def test_the_converted_model_keeps_its_licence_and_answers(smollm2):
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    assert "Apache License" in (Path(smollm2) / "LICENSE").read_text()
+    assert not list(Path(smollm2).rglob("*.gguf"))
+    model = AutoModelForCausalLM.from_pretrained(smollm2)
+    tokenizer = AutoTokenizer.from_pretrained(smollm2)
+    assert model.dtype == torch.float32
+    assert model.num_parameters() == 134_515_008
+    prompt = [{"role": "user", "content": "What is the capital of France?"}]
+    ids = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_tensors="pt")
+    out = model.generate(**ids, max_new_tokens=12, do_sample=False)
+    assert "Paris" in tokenizer.decode(out[0][ids["input_ids"].shape[1] :])
