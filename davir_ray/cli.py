@@ -17,8 +17,12 @@ if TYPE_CHECKING:
     from davir_ray.config import Recipe
 
 RECIPE = click.argument("recipe")
-SET = click.option("--set", "overrides", multiple=True, metavar="a.b=c", help="Override a setting of the recipe.")
-LIMIT = click.option("--limit", type=click.IntRange(min=1), metavar="N", help="The same as --set corpus.limit=N.")
+SET = click.option(
+    "--set", "overrides", multiple=True, metavar="a.b=c", help="Override a setting of the recipe."
+)
+LIMIT = click.option(
+    "--limit", type=click.IntRange(min=1), metavar="N", help="The same as --set corpus.limit=N."
+)
 JSON = click.option("--json", "as_json", is_flag=True, help="End stdout with one line of JSON.")
 
 

@@ -14,7 +14,8 @@ from davir_ray.models import ResolvedModel, resolve_pair
 from davir_ray.schema import View
 from davir_ray.scores import resolve_score
 from davir_ray.scores.score import Need, Role, Score
-from davir_ray.tokens.tokenizer import Tokenizer, check_agreement, load_tokenizer, tokenizer_identity
+from davir_ray.tokens.agreement import check_agreement
+from davir_ray.tokens.tokenizer import Tokenizer, load_tokenizer, tokenizer_identity
 
 ROWS_TO_COMPARE = 256
 """Rows on which base and reference must give the same ids before anything is measured."""

@@ -82,7 +82,9 @@ def open_job(inputs: Inputs, name: str) -> Job:
     run = Run.open(recipe, run_id)
     choice = choose_engine(recipe.engine, gpus=ray_session.cluster_gpus(), model_type=inputs.base.model_type)
     say(f"engine: {choice.type}, {choice.dtype} on {choice.device} ({choice.reason})")
-    prepared = Prepared(storage.join(recipe.store, "prepared", inputs.tokens_digest), len(inputs.listing.splits))
+    prepared = Prepared(
+        storage.join(recipe.store, "prepared", inputs.tokens_digest), len(inputs.listing.splits)
+    )
     measurements = {role: _measurement(inputs, role, choice, prepared, run) for role in inputs.roles}
     return Job(inputs, run, choice, prepared, measurements)
 
@@ -109,9 +111,7 @@ def _measurement(inputs: Inputs, role: Role, choice: Choice, prepared: Prepared,
 def prepare_corpus(job: Job) -> None:
     """Read, parse and tokenise the splits that are not prepared yet."""
     inputs = job.inputs
-    for bad in inputs.listing.bad_files:
-        say(f"skipped {bad.path}: {bad.reason}")
-    job.run.event("prepare", splits=len(inputs.listing.splits), bad_files=len(inputs.listing.bad_files))
+    job.run.event("prepare", splits=len(inputs.listing.splits))
     preparation = Preparation(
         corpus=inputs.recipe.corpus,
         tokens=inputs.recipe.tokens,
@@ -122,6 +122,8 @@ def prepare_corpus(job: Job) -> None:
         splits=inputs.listing.splits,
     )
     prepare(preparation, workers=ray_session.cluster_cpus())
+    for path, reason in bad_files(job).items():
+        say(f"skipped {path}: {reason}")
 
 
 def measure_models(job: Job, may_measure: bool) -> dict[Role, Plan]:
@@ -130,7 +132,9 @@ def measure_models(job: Job, may_measure: bool) -> dict[Role, Plan]:
     for role, measurement in job.measurements.items():
         plans[role] = planned = plan(measurement, job.inputs.rows)
         job.run.event("measure", role=role, sequences=planned.missing, tokens=planned.tokens)
-        say(f"{role}: {planned.missing:,} of {planned.asked:,} sequences to measure ({planned.tokens:,} tokens)")
+        say(
+            f"{role}: {planned.missing:,} of {planned.asked:,} sequences to measure ({planned.tokens:,} tokens)"
+        )
         if planned.missing and not may_measure:
             raise NotMeasured(
                 f"{planned.missing:,} sequences are not measured under {role}; `davir score` measures them"
@@ -143,7 +147,9 @@ def rank_corpus(job: Job) -> Ranked:
     """Score every row, and put all rows in the order of their scores."""
     inputs, rows = job.inputs, job.inputs.rows
     job.run.event("rank", rows=rows)
-    found = {role: look_up(job.prepared, one.views, one.store, rows) for role, one in job.measurements.items()}
+    found = {
+        role: look_up(job.prepared, one.views, one.store, rows) for role, one in job.measurements.items()
+    }
     near = [rule for rule in inputs.recipe.select if isinstance(rule, NearDuplicatesRule)]
     ranking = Ranking(
         prepared=job.prepared,
@@ -175,6 +181,13 @@ def select_and_export(job: Job, ranked: Ranked) -> Record:
     return {"scored": run.uri("scored"), "coreset": folders, "selected": selected}
 
 
+def bad_files(job: Job) -> dict[str, str]:
+    """The files that could not be read, found when they were listed or when they were read."""
+    listing = job.inputs.listing
+    found = {listing.splits[index].path: reason for index, reason in job.prepared.bad().items()}
+    return {bad.path: bad.reason for bad in listing.bad_files} | found
+
+
 def facts(job: Job) -> Record:
     """What the record says of how the run was made."""
     inputs = job.inputs
@@ -188,7 +201,7 @@ def facts(job: Job) -> Record:
         "models": {role: model.identity for role, model in inputs.models.items()},
         "engine": {"type": job.choice.type, "dtype": job.choice.dtype, "reason": job.choice.reason},
         "measurements": {role: one.store.folder for role, one in job.measurements.items()},
-        "bad_files": [{"path": bad.path, "reason": bad.reason} for bad in inputs.listing.bad_files],
+        "bad_files": [{"path": path, "reason": reason} for path, reason in bad_files(job).items()],
     }
 
 

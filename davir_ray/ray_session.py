@@ -26,6 +26,13 @@ def quiet_ray_data() -> None:
     context.print_on_execution_start = False
 
 
+def root_cause(error: BaseException) -> BaseException:
+    """Find what went wrong in a worker, at the bottom of a stack of Ray's exceptions."""
+    while (cause := getattr(error, "cause", None) or error.__cause__) is not None:
+        error = cause
+    return error
+
+
 def cluster_gpus() -> int:
     """Count the GPUs of the cluster."""
     return int(ray.cluster_resources().get("GPU", 0))

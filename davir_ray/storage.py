@@ -4,9 +4,11 @@ Everything that the project writes goes through `write_atomic`, so a file that c
 """
 
 import os
+from collections.abc import Sequence
 from uuid import uuid4
 
 import fsspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec import AbstractFileSystem
@@ -70,17 +72,31 @@ def _replace_local(path: str, data: bytes) -> None:
         raise
 
 
-def write_table(uri: str, table: pa.Table) -> None:
+def write_table(uri: str, table: pa.Table, rows_per_group: int = 2**20) -> None:
     """Write a table as Parquet, atomically; equal tables give equal bytes."""
     sink = pa.BufferOutputStream()
     # Chunking decides where pages begin, so it must not depend on how the table was put together.
-    pq.write_table(table.combine_chunks(), sink, compression="zstd")
+    pq.write_table(table.combine_chunks(), sink, compression="zstd", row_group_size=rows_per_group)
     write_atomic(uri, sink.getvalue().to_pybytes())
 
 
 def read_table(uri: str, columns: list[str] | None = None) -> pa.Table:
     """Read a Parquet file, or some of its columns."""
     return pq.read_table(pa.BufferReader(read_bytes(uri)), columns=columns)
+
+
+def read_rows(uri: str, rows: Sequence[int], columns: list[str]) -> pa.Table:
+    """Read some rows of a Parquet file by position, in this order; row groups without any are not fetched."""
+    fs, path = filesystem(uri)
+    with fs.open(path, "rb") as file:
+        parquet = pq.ParquetFile(file)
+        sizes = [parquet.metadata.row_group(i).num_rows for i in range(parquet.num_row_groups)]
+        starts = np.concatenate(([0], np.cumsum(sizes)))
+        group = np.searchsorted(starts, rows, side="right") - 1
+        wanted = np.unique(group)
+        table = parquet.read_row_groups(wanted.tolist(), columns=columns)
+    held = np.concatenate([np.arange(starts[i], starts[i + 1]) for i in wanted] or [np.array([], int)])
+    return table.take(pa.array(np.searchsorted(held, rows)))
 
 
 def read_bytes(uri: str) -> bytes:

@@ -27,15 +27,6 @@ CHUNKS = pa.schema(
         ("tokens", pa.int64()),
     ]
 )
-WORK = pa.schema(
-    [
-        ("name", pa.string()),
-        ("sequence_id", pa.list_(ID)),
-        ("ids", pa.list_(pa.list_(pa.int32()))),
-        ("scored", pa.list_(pa.list_(pa.bool_()))),
-    ]
-)
-
 
 def plan_chunks(sequences: pa.Table, budget: int) -> pa.Table:
     """Cut sequences (`position`, `sequence_id`, `length`) into chunks of about `budget` tokens each."""
@@ -60,16 +51,3 @@ def chunk_numbers(length: NDArray[np.integer], budget: int) -> NDArray[np.int64]
     """Number the chunk of each sequence, in order: a chunk ends with the sequence that fills its budget."""
     before = np.cumsum(length, dtype=np.int64) - length
     return before // budget
-
-
-def work_of(chunks: pa.Table, tokens: pa.Table) -> pa.Table:
-    """Join chunks with their token ids: one row a chunk, which travels and is measured as a whole."""
-    rows = [tokens.take(pa.array(positions)) for positions in chunks["positions"].to_pylist()]
-    columns = [
-        chunks["name"].combine_chunks(),
-        *(
-            pa.array([row[name].to_pylist() for row in rows], WORK.field(name).type)
-            for name in ("sequence_id", "ids", "scored")
-        ),
-    ]
-    return pa.Table.from_arrays(columns, schema=WORK)

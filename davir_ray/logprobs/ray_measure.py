@@ -7,7 +7,7 @@ with it; Ray starts another, which takes the chunk up again (see trial.py).
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,9 +19,9 @@ from ray.exceptions import RayError
 
 from davir_ray import ray_session, storage
 from davir_ray.config import EngineConfig, ModelsConfig
-from davir_ray.errors import EngineDied, EngineError
+from davir_ray.errors import DavirError, EngineDied, EngineError
 from davir_ray.logprobs.choice import Choice, build_engine
-from davir_ray.logprobs.chunks import CHUNKS, CPU_CHUNK_TOKENS, GPU_CHUNK_TOKENS, plan_chunks, work_of
+from davir_ray.logprobs.chunks import CPU_CHUNK_TOKENS, GPU_CHUNK_TOKENS, plan_chunks
 from davir_ray.logprobs.engine import TokenSequence
 from davir_ray.logprobs.trial import Journal, Range, try_ranges
 from davir_ray.models import resolve_pair
@@ -56,10 +56,14 @@ class Measurement:
         """Tokens of one chunk."""
         return GPU_CHUNK_TOKENS if self.choice.device == "cuda" else CPU_CHUNK_TOKENS
 
+    def chunks_uri(self, split: int) -> str:
+        """Name the file that holds the chunks of a split."""
+        return storage.join(self.folder, "chunks", f"{split:05d}.parquet")
+
 
 @dataclass(frozen=True)
 class Plan:
-    """What one pass has to measure. `chunks` has the columns split, name, sequences, tokens."""
+    """What one pass has to measure. `chunks` has the columns split, chunk, name, sequences, tokens."""
 
     asked: int
     missing: int
@@ -79,9 +83,7 @@ def plan(measurement: Measurement, sequences: int) -> Plan:
         storage.write_table(uri, table.replace_schema_metadata(asked))
     table = storage.read_table(uri)
     asked_count = int(table.schema.metadata[b"asked"])
-    return Plan(
-        asked_count, sum(table["sequences"].to_pylist()), sum(table["tokens"].to_pylist()), table
-    )
+    return Plan(asked_count, sum(table["sequences"].to_pylist()), sum(table["tokens"].to_pylist()), table)
 
 
 def plan_split(measurement: Measurement, split: int, found: pa.Table) -> tuple[int, pa.Table]:
@@ -91,10 +93,11 @@ def plan_split(measurement: Measurement, split: int, found: pa.Table) -> tuple[i
     sequences = measurement.prepared.sequences(split, measurement.views)
     wanted = np.isin(sequences["position"].to_numpy(), missing["position"].to_numpy())
     chunks = plan_chunks(sequences.filter(pa.array(wanted)), measurement.chunk_tokens)
-    storage.write_table(storage.join(measurement.folder, "chunks", f"{split:05d}.parquet"), chunks)
+    storage.write_table(measurement.chunks_uri(split), chunks)
     lengths = [len(positions) for positions in chunks["positions"].to_pylist()]
     summary = {
         "split": pa.array([split] * len(chunks), pa.int32()),
+        "chunk": pa.array(range(len(chunks)), pa.int32()),
         "name": chunks["name"],
         "sequences": pa.array(lengths, pa.int64()),
         "tokens": chunks["tokens"],
@@ -112,22 +115,16 @@ def settled(measurement: Measurement) -> frozenset[str]:
 def measure(measurement: Measurement, planned: Plan) -> None:
     """Measure the chunks of a plan that are not settled. Raises `EngineError` if no engine can be had."""
     done = settled(measurement)
-    cpus = engine_cpus(measurement)
     todo = [row for row in planned.chunks.to_pylist() if row["name"] not in done]
     if not todo:
         return
-    names = {row["name"] for row in todo}
-    splits = sorted({row["split"] for row in todo})
+    cpus = engine_cpus(measurement)
+    replicas = min(engine_replicas(measurement, cpus), len(todo))
     progress = Progress(f"measure {measurement.role}", sum(row["tokens"] for row in todo), "tokens")
     dataset = (
-        ray.data.from_items([{"split": split} for split in splits], override_num_blocks=len(splits))
-        .map_batches(
-            read_chunks,
-            fn_args=(measurement, frozenset(names)),
-            batch_size=1,
-            num_cpus=READER_CPUS,
-        )
-        .repartition(target_num_rows_per_block=1)
+        # A block a chunk, so that chunks are dealt out one by one and read while the engine works.
+        ray.data.from_items(todo, override_num_blocks=len(todo))
+        .map_batches(read_chunk, fn_args=(measurement,), batch_size=1, num_cpus=READER_CPUS)
         .map_batches(
             ChunkMeasurer,
             fn_constructor_args=(measurement, cpus),
@@ -135,14 +132,17 @@ def measure(measurement: Measurement, planned: Plan) -> None:
             batch_format="pyarrow",
             num_cpus=cpus,
             num_gpus=_gpus(measurement),
-            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=min(engine_replicas(measurement, cpus), len(todo))),
+            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=replicas),
         )
     )
     try:
         for batch in dataset.iter_batches(batch_size=None):
             progress.add(int(batch["tokens"].sum()))
     except RayError as error:
-        raise EngineError(f"measuring {measurement.role} stopped: {_cause(error)}") from error
+        cause = ray_session.root_cause(error)
+        if isinstance(cause, DavirError):
+            raise cause from error
+        raise EngineError(f"measuring {measurement.role} stopped: {type(cause).__name__}: {cause}") from error
 
 
 def engine_cpus(measurement: Measurement) -> float:
@@ -165,24 +165,13 @@ def _gpus(measurement: Measurement) -> int | None:
     return measurement.engine.tensor_parallel_size if measurement.choice.device == "cuda" else None
 
 
-def _cause(error: BaseException) -> str:
-    """Find what went wrong at the bottom of a stack of Ray's exceptions."""
-    while (cause := getattr(error, "cause", None) or error.__cause__) is not None:
-        error = cause
-    return f"{type(error).__name__}: {error}".strip().splitlines()[-1]
-
-
-def read_chunks(
-    batch: dict[str, Any], measurement: Measurement, names: frozenset[str]
-) -> Iterator[pa.Table]:
-    """Read the token ids of the chunks of one split: a row a chunk."""
-    for split in batch["split"].tolist():
-        uri = storage.join(measurement.folder, "chunks", f"{split:05d}.parquet")
-        chunks = storage.read_table(uri, CHUNKS.names)
-        tokens = measurement.prepared.tokens(split, ["sequence_id", "ids", "scored"])
-        for index, name in enumerate(chunks["name"].to_pylist()):
-            if name in names:
-                yield work_of(chunks.slice(index, 1), tokens)
+def read_chunk(batch: dict[str, Any], measurement: Measurement) -> pa.Table:
+    """Read the token ids of a chunk: one row, which travels and is measured as a whole."""
+    (split,), (index,) = batch["split"].tolist(), batch["chunk"].tolist()
+    chunks = storage.read_table(measurement.chunks_uri(split)).slice(index, 1)
+    (positions,) = chunks["positions"].to_pylist()
+    rows = measurement.prepared.token_rows(split, positions)
+    return pa.table({"name": chunks["name"], **{name: [rows[name].to_pylist()] for name in rows.column_names}})
 
 
 class ChunkMeasurer:
@@ -231,5 +220,3 @@ def failures(measurement: Measurement) -> dict[bytes, str]:
     uris = storage.list_files(storage.join(measurement.folder, "failed"), ".parquet")
     rows = [row for uri in uris for row in storage.read_table(uri).to_pylist()]
     return {row["sequence_id"]: row["reason"] for row in rows}
-
-

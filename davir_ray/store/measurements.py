@@ -74,7 +74,9 @@ def read_part(uri: str) -> pa.Table:
 
 def read_parts(uris: list[str]) -> pa.Table:
     """Read some parts of a store into one table; a part that was removed meanwhile is left out."""
-    return pa.concat_tables([read_part(uri) for uri in uris if storage.exists(uri)] or [MEASUREMENTS.empty_table()])
+    return pa.concat_tables(
+        [read_part(uri) for uri in uris if storage.exists(uri)] or [MEASUREMENTS.empty_table()]
+    )
 
 
 def sorted_losses(table: pa.Table) -> tuple[Keys, NDArray[np.float64]]:

@@ -28,9 +28,7 @@ ASKED = pa.schema([("split", pa.int32()), ("position", pa.int32()), ("sequence_i
 PARTS_PER_TASK = 64
 
 
-def look_up(
-    prepared: Prepared, views: Sequence[View], store: MeasurementStore, sequences: int
-) -> list[Any]:
+def look_up(prepared: Prepared, views: Sequence[View], store: MeasurementStore, sequences: int) -> list[Any]:
     """Return a reference to a FOUND table for each split, in order of position.
 
     `sequences` is about how many the corpus has; it decides the number of partitions.

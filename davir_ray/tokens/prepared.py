@@ -3,8 +3,8 @@
     <store>/prepared/<digest>/examples/00000.parquet
     <store>/prepared/<digest>/tokens/00000.parquet
 
-The digest names everything that decides the content, so runs share these parts. TOKENS is written first: a split
-whose EXAMPLES part exists is done.
+The digest names everything that decides the content, so runs share these parts. TOKENS is written first: a
+split whose EXAMPLES part exists is done.
 """
 
 from collections.abc import Sequence
@@ -16,6 +16,9 @@ import pyarrow.compute as pc
 
 from davir_ray import storage
 from davir_ray.schema import EXAMPLES, TOKENS, View
+
+
+ROWS_PER_GROUP = 1024
 
 
 @dataclass(frozen=True)
@@ -32,8 +35,24 @@ class Prepared:
 
     def write(self, split: int, examples: pa.Table, tokens: pa.Table) -> None:
         """Write both parts of a split."""
-        storage.write_table(self._uri("tokens", split), tokens.cast(TOKENS))
+        # A chunk of like-long sequences then lies in a few row groups (see logprobs/chunks.py).
+        order = [("length", "descending"), ("sequence_id", "ascending")]
+        tokens = tokens.cast(TOKENS).sort_by(order)
+        storage.write_table(self._uri("tokens", split), tokens, ROWS_PER_GROUP)
         storage.write_table(self._uri("examples", split), examples.cast(EXAMPLES))
+
+    def write_bad(self, split: int, reason: str) -> None:
+        """Note that a split cannot be read to its end; it has no rows."""
+        uri = storage.join(self.folder, "bad", f"{split:05d}.txt")
+        storage.write_atomic(uri, reason.encode())
+        self.write(split, EXAMPLES.empty_table(), TOKENS.empty_table())
+
+    def bad(self) -> dict[int, str]:
+        """Return the splits that cannot be read, with the reason."""
+        uris = storage.list_files(storage.join(self.folder, "bad"), ".txt")
+        return {
+            int(uri.rsplit("/", 1)[-1].removesuffix(".txt")): storage.read_bytes(uri).decode() for uri in uris
+        }
 
     def examples(self, split: int) -> pa.Table:
         """Read the EXAMPLES part of a split."""
@@ -42,6 +61,10 @@ class Prepared:
     def tokens(self, split: int, columns: list[str] | None = None) -> pa.Table:
         """Read the TOKENS part of a split, or some of its columns."""
         return storage.read_table(self._uri("tokens", split), columns)
+
+    def token_rows(self, split: int, positions: Sequence[int]) -> pa.Table:
+        """Read some rows of the TOKENS part of a split."""
+        return storage.read_rows(self._uri("tokens", split), positions, ["sequence_id", "ids", "scored"])
 
     def sequences(self, split: int, views: Sequence[View]) -> pa.Table:
         """Read what TOKENS says of the sequences of some views, without the tokens; adds their `position`."""

@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import ray.data
+from ray.exceptions import RayError
 
 from davir_ray.config import CorpusConfig, TokensConfig
-from davir_ray.corpus.split import Split
 from davir_ray.corpus.reading import Parsed, examples
-from davir_ray.errors import RowError
+from davir_ray.corpus.split import Split
+from davir_ray.errors import DavirError, RowError, UnreadableFile
 from davir_ray.observe.progress import Progress
+from davir_ray.ray_session import root_cause
 from davir_ray.schema import EXAMPLES, SCORABLE, TOKENS, Status, View
 from davir_ray.tokens.prepared import Prepared
 from davir_ray.tokens.tokenizer import load_tokenizer
@@ -49,8 +51,12 @@ def prepare(preparation: Preparation, workers: int) -> None:
         num_cpus=1,
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=max(1, min(workers, len(todo)))),
     )
-    for batch in dataset.iter_batches(batch_size=None):
-        progress.add(len(batch["split"]))
+    try:
+        for batch in dataset.iter_batches(batch_size=None):
+            progress.add(len(batch["split"]))
+    except RayError as error:
+        cause = root_cause(error)
+        raise cause if isinstance(cause, DavirError) else error from error
 
 
 class SplitPreparer:
@@ -64,12 +70,20 @@ class SplitPreparer:
         """Prepare the split that a batch of one row names."""
         (index,) = batch["split"].tolist()
         plan = self.preparation
+        try:
+            plan.prepared.write(index, *self._collect(plan.splits[index]).tables())
+        except UnreadableFile as error:
+            if plan.corpus.on_bad_file == "error":
+                raise
+            plan.prepared.write_bad(index, str(error))
+        return batch
+
+    def _collect(self, split: Split) -> "Collected":
+        plan = self.preparation
         collected = Collected()
-        split = plan.splits[index]
         for parsed in examples(split, plan.corpus, plan.formats[split.source]):
             collected.add(parsed, *self._tokenise(parsed))
-        plan.prepared.write(index, *collected.tables())
-        return batch
+        return collected
 
     def _tokenise(self, parsed: Parsed) -> tuple[Sequence[ViewTokens], str, str | None]:
         """Return the sequences of a row, and the row's status and reason."""

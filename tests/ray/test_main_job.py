@@ -19,7 +19,8 @@ pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 ROWS = [
     {"id": f"r{i}", "question": f"What is {i} plus {i % 7}?", "answer": f"It is {i + i % 7}." + " Yes." * (i % 5)}
     for i in range(120)
-] + [{"id": f"again{i}", "question": f"What is {i} plus {i}?", "answer": f"It is {i + i}."} for i in (1, 2, 3)]
+]
+ROWS += [ROWS[i] | {"id": f"again{i}"} for i in (1, 2, 3)]
 
 
 def write_corpus(folder: Path, rows: list[dict], shards: int) -> None:
@@ -73,7 +74,8 @@ def test_every_row_is_in_the_scored_table_once(first):
 def test_the_score_is_davir_of_the_losses_beside_it(first):
     for row in scored(first):
         if row["status"] == "ok":
-            assert row["score"] == (row["base_loss"] - row["reference_loss"]) / row["base_loss"]
+            expected = (row["base_loss"] - row["reference_loss"]) / row["base_loss"]
+            assert row["score"] == pytest.approx(expected, rel=1e-12)
 
 
 def test_the_best_quarter_is_selected_and_exported_unchanged(first):

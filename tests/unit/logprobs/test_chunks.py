@@ -1,9 +1,8 @@
-import numpy as np
 import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from davir_ray.logprobs.chunks import plan_chunks, work_of
+from davir_ray.logprobs.chunks import plan_chunks
 from davir_ray.schema import ID
 from davir_ray.store.keys import keys_of
 from davir_ray.store.measurements import part_name
@@ -53,14 +52,3 @@ def test_a_chunk_is_named_as_its_part_will_be():
     table = sequences([3, 9, 5])
     (name,) = plan_chunks(table, 100)["name"].to_pylist()
     assert name == part_name(keys_of(table["sequence_id"])[[1, 2, 0]])
-
-
-def test_work_carries_the_tokens_of_its_chunk():
-    table = sequences([2, 3])
-    tokens = table.append_column("ids", pa.array([[1, 2], [3, 4, 5]], pa.list_(pa.int32()))).append_column(
-        "scored", pa.array([[False, True], [False, True, True]], pa.list_(pa.bool_()))
-    )
-    (row,) = work_of(plan_chunks(table, 100), tokens).to_pylist()
-    assert row["ids"] == [[3, 4, 5], [1, 2]]
-    assert row["scored"] == [[False, True, True], [False, True]]
-    assert row["sequence_id"] == np.array(table["sequence_id"].to_pylist())[[1, 0]].tolist()
