@@ -5,10 +5,13 @@
 Every stage keeps what it finished under the store or the run, so a job that was stopped goes on where it stopped.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from time import monotonic
 from typing import Any
 
+import pyarrow as pa
 import ray
 
 import davir_ray
@@ -176,9 +179,16 @@ def select_and_export(job: Job, ranked: Ranked) -> Record:
     )
     rules = [f"{index}:{rule.type}" for index, rule in enumerate(inputs.recipe.select)]
     chosen = write_scored(ranked, choices, rules, export)
-    selected = sum(int(choice.selected.sum()) for choice in choices)
-    folders = write_coreset(export, chosen, selected)
-    return {"scored": run.uri("scored"), "coreset": folders, "selected": selected}
+    ray.wait(chosen, num_returns=len(chosen))
+    summary = summarise(partial(scan_folder, run.uri("scored")))
+    folders = write_coreset(export, chosen, summary.selected)
+    return {"scored": run.uri("scored"), "coreset": folders, **summary.as_dict()}
+
+
+def scan_folder(folder: str, columns: Sequence[str]) -> Iterator[pa.Table]:
+    """Read some columns of the parts of a table, in order."""
+    for uri in storage.list_files(folder, ".parquet"):
+        yield storage.read_table(uri, list(columns))
 
 
 def bad_files(job: Job) -> dict[str, str]:
@@ -212,5 +222,3 @@ def counts(plans: dict[Role, Plan]) -> Record:
         "reused": {role: one.asked - one.missing for role, one in plans.items()},
     }
 
-
-_ = summarise
