@@ -51,9 +51,11 @@ class _Finder:
 
     def find(self, index: int) -> Span:
         """Return the characters of an answer and its end-of-turn token."""
-        # A mark in place of a tool call may leave the tool's reply without its place.
-        calls = bool(self.messages[index].get("tool_calls"))
-        span = (calls and self._grow(index)) or self._swap(index) or self._grow(index)
+        span = self._swap(index) or self._grow(index)
+        if span and self.messages[index].get("tool_calls"):
+            # Without the call the template may leave out the tool's reply too: take what both find.
+            grown = self._grow(index) or span
+            span = max(span[0], grown[0]), min(span[1], grown[1])
         if span is None:
             raise _lost(index, "it could not be told apart from the rest of the conversation")
         return span
@@ -97,7 +99,7 @@ class _Finder:
     def close(self, start: int, end: int) -> Span:
         """End a span that may hold more or less than the answer right after its end-of-turn token."""
         body = self.text[start:end].rstrip()
-        if body.endswith(self.tokenizer.markers):
+        if self.tokenizer.marker_before(body, len(body)):
             return start, start + len(body)
         return start, self._closed(end)
 
@@ -105,8 +107,8 @@ class _Finder:
         """Raise unless what was found ends with what the message says."""
         message, body = self.messages[index], _squeeze(self.text[start:end])
         found, words = {body}, _squeeze(said(message))
-        while body.endswith(self.tokenizer.markers):
-            body = next(body.removesuffix(m) for m in self.tokenizer.markers if body.endswith(m))
+        while marker := self.tokenizer.marker_before(body, len(body)):
+            body = body.removesuffix(marker)
             found.add(body)
         answer = words.rpartition("</think>")[2]
         if message.get("tool_calls"):
@@ -132,12 +134,10 @@ class _Finder:
 
     def _markers_over(self, position: int) -> Iterator[int]:
         """Yield where a marker begins that `position` is inside of."""
-        longest = max(map(len, self.tokenizer.markers), default=0)
+        longest = max(self.tokenizer.marker_lengths, default=0)
         for at in range(max(position - longest, 0), position):
-            if self.text.startswith(self.tokenizer.markers, at):
-                found = next(m for m in self.tokenizer.markers if self.text.startswith(m, at))
-                if at + len(found) > position:
-                    yield at
+            if at + len(self.tokenizer.marker_at(self.text, at)) > position:
+                yield at
 
 
 def _lost(index: int, why: str) -> RowError:

@@ -78,10 +78,25 @@ class Tokenizer:
         return tuple(with_special[:first])
 
     @cached_property
-    def markers(self) -> tuple[str, ...]:
-        """Tokens that stand for themselves in text, such as `<|im_end|>`; the longest first."""
+    def markers(self) -> frozenset[str]:
+        """Tokens that stand for themselves in text, such as `<|im_end|>`."""
         added = (token.content for token in self.hf.added_tokens_decoder.values())
-        return tuple(sorted((text for text in added if text.strip()), key=lambda text: (-len(text), text)))
+        return frozenset(text for text in added if text.strip())
+
+    @cached_property
+    def marker_lengths(self) -> tuple[int, ...]:
+        """The lengths of markers, longest first. Gemma has thousands of markers of few lengths."""
+        return tuple(sorted({len(marker) for marker in self.markers}, reverse=True))
+
+    def marker_at(self, text: str, start: int) -> str:
+        """Return the longest marker that begins at `start`, or nothing."""
+        found = (text[start : start + length] for length in self.marker_lengths)
+        return next((piece for piece in found if piece in self.markers), "")
+
+    def marker_before(self, text: str, end: int) -> str:
+        """Return the longest marker that ends at `end`, or nothing."""
+        found = (text[end - length : end] for length in self.marker_lengths if length <= end)
+        return next((piece for piece in found if piece in self.markers), "")
 
     def chat_template(self, tools: Tools = None) -> str:
         """Return the Jinja text that renders a conversation with these tools."""
@@ -124,7 +139,7 @@ class Tokenizer:
         if not found:
             raise RowError(Status.TEMPLATE_ERROR, "it leaves the answer out where contents are plain text")
         end = self.after_marker(after, 0)
-        while end is not None and (marker := self._marker_at(after, end)):
+        while end is not None and (marker := self.marker_at(after, end)):
             end += len(marker)
         return after[:end] if end else ""
 
@@ -132,11 +147,8 @@ class Tokenizer:
         """Return where the marker ends that follows `position`, with nothing but white space between them."""
         while position < len(text) and text[position].isspace():
             position += 1
-        marker = self._marker_at(text, position)
+        marker = self.marker_at(text, position)
         return position + len(marker) if marker else None
-
-    def _marker_at(self, text: str, position: int) -> str:
-        return next((marker for marker in self.markers if text.startswith(marker, position)), "")
 
     @cached_property
     def _template_variables(self) -> dict[str, Any]:
