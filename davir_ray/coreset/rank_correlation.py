@@ -1,9 +1,9 @@
 """Spearman's rank correlation of score and response length, exact, over rows that come in order of score.
 
-    rho = cov(X, Y) / sqrt(var(X) var(Y)),   X, Y the mid-ranks of scores and lengths (ties share their mean rank)
+    rho = cov(X, Y) / sqrt(var(X) var(Y)),   X, Y the mid-ranks of scores and lengths (ties share their mean)
 
-The order gives X, a histogram of lengths gives Y. All sums are integers of doubled mid-ranks, so the result does
-not depend on how the rows were cut into parts. L lengths, from 0 to the longest.
+The order gives X, a histogram of lengths gives Y. All sums are integers of doubled mid-ranks, so the result
+does not depend on how the rows were cut into parts. L lengths, from 0 to the longest.
 """
 
 from math import sqrt
@@ -15,7 +15,7 @@ Counts = NDArray[np.int64]
 
 
 class RankCorrelation:
-    """Fed with the rows in order of score; `value` is theirs once all were fed."""
+    """Fed with the rows in order of score, highest or lowest first."""
 
     def __init__(self, lengths: Counts) -> None:
         """Take the number of rows of each length [L]."""
@@ -58,20 +58,19 @@ class RankCorrelation:
         self.before += last
         self.run = self._count(length[last:])
 
-    @property
-    def value(self) -> float | None:
-        """The correlation; None where all scores, or all lengths, are equal."""
+    def finish(self) -> float | None:
+        """Return the correlation of all rows; None where all scores, or all lengths, are equal."""
         self._close()
-        self.run = np.zeros_like(self.run)
         rows = self.before
         middle = 2 * np.cumsum(self.lengths) - self.lengths + 1
         sums = zip(self.by_length.tolist(), self.lengths.tolist(), middle.tolist(), strict=True)
-        cov = sum((x - count * (rows + 1)) * (y - (rows + 1)) for x, count, y in sums if count)
+        cov: int = sum((x - count * (rows + 1)) * (y - (rows + 1)) for x, count, y in sums if count)
         cubes = rows**3 - rows
-        spread = (cubes - self.ties) * (cubes - _ties(self.lengths))
+        spread: int = (cubes - self.ties) * (cubes - _ties(self.lengths))
         if spread == 0:
             return None
-        return (3 * cov / sqrt(spread)) * (-1.0 if self.first > self.last else 1.0)
+        rising = max(-1.0, min(1.0, 3 * cov / sqrt(spread)))
+        return -rising if self.first > self.last else rising
 
 
 def _ties(sizes: Counts) -> int:

@@ -1,4 +1,4 @@
-"""What the table at the end of a run shows: where the rows went, what was chosen, how score and length relate.
+"""What the table at the end of a run shows: where rows went, what was chosen, how score and length relate.
 
 Two scans of the scored table, a part at a time. What is held does not grow with the rows.
 """
@@ -88,7 +88,7 @@ def summarise(scan: Scan, shown: int = 3) -> Summary:
         status=dict(sorted(totals.status.items())),
         dropped_by=dict(sorted(totals.dropped_by.items())),
         sources=_shares(totals),
-        length_correlation=correlation.value,
+        length_correlation=correlation.finish(),
         best=windows[0].rows,
         borderline=windows[1].rows,
         worst=windows[2].rows,
@@ -119,22 +119,27 @@ def count_rows(scan: Scan) -> Totals:
         totals.status.update(_counts(table["status"]))
         totals.dropped_by.update(_counts(table["dropped_by"].drop_null()))
         totals.sources.update(_counts(table["source"]))
+        totals.lengths = _add_lengths(totals.lengths, table.filter(table["rank"].is_valid()))
         chosen = table.filter(table["selected"])
         totals.selected.update(_counts(chosen["source"]))
-        sums = chosen.group_by("source", use_threads=False).aggregate([("num_tokens", "sum")])
-        totals.tokens.update(
-            dict(zip(sums["source"].to_pylist(), sums["num_tokens_sum"].to_pylist(), strict=True))
-        )
-        counted = np.bincount(
-            tokens_in(table.filter(table["rank"].is_valid())), minlength=len(totals.lengths)
-        )
-        counted[: len(totals.lengths)] += totals.lengths
-        totals.lengths = counted
+        totals.tokens.update(_tokens_by_source(chosen))
     return totals
 
 
 def _counts(column: pa.ChunkedArray) -> dict[str, int]:
     return {one["values"]: one["counts"] for one in pc.value_counts(column).to_pylist()}
+
+
+def _tokens_by_source(table: pa.Table) -> dict[str, int]:
+    sums = table.group_by("source", use_threads=False).aggregate([("num_tokens", "sum")])
+    return {one["source"]: one["num_tokens_sum"] or 0 for one in sums.to_pylist()}
+
+
+def _add_lengths(lengths: NDArray[np.int64], table: pa.Table) -> NDArray[np.int64]:
+    """Add the rows of a table to the number of rows of each length."""
+    counted = np.bincount(tokens_in(table), minlength=len(lengths))
+    counted[: len(lengths)] += lengths
+    return counted
 
 
 def _ranked(scan: Scan, columns: tuple[str, ...]) -> Iterator[pa.Table]:

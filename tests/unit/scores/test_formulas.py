@@ -128,7 +128,9 @@ def test_dividing_by_either_loss_ranks_the_same(drawn):
     over_base = score("davir", two(base, reference, tokens))
     over_reference = (base - reference) / reference
     apart = np.abs(over_base[:, None] - over_base) > 1e-9
-    assert (np.sign(over_base[:, None] - over_base) == np.sign(over_reference[:, None] - over_reference))[apart].all()
+    assert (np.sign(over_base[:, None] - over_base) == np.sign(over_reference[:, None] - over_reference))[
+        apart
+    ].all()
 
 
 def test_perplexity_ranks_as_base_loss_does_and_ifd_unlike_ifd_ppl():
@@ -137,7 +139,9 @@ def test_perplexity_ranks_as_base_loss_does_and_ifd_unlike_ifd_ppl():
     assert np.argsort(score("perplexity", m)).tolist() == np.argsort(score("base_loss", m)).tolist()
     assert score("ifd", m) == pytest.approx([0.5, 2 / 3])
     assert score("ifd_ppl", m) == pytest.approx([np.exp(-2.0), np.exp(-0.5)])
-    three = measured({BASE: [0.1, 3.0], ALONE: [0.3, 4.0]}, {View.RESPONSE: [1, 1], View.RESPONSE_ALONE: [1, 1]})
+    three = measured(
+        {BASE: [0.1, 3.0], ALONE: [0.3, 4.0]}, {View.RESPONSE: [1, 1], View.RESPONSE_ALONE: [1, 1]}
+    )
     assert np.argsort(score("ifd", three)).tolist() != np.argsort(score("ifd_ppl", three)).tolist()
 
 
