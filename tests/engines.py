@@ -19,34 +19,39 @@ WORD = [number - ord("!") for number in POISON]
 
 
 class LethalEngine(HashEngine):
-    """Ends its process, as a segmentation fault would, when a batch holds the word."""
-
-    def logprobs(self, sequences):
-        if any(is_poisoned(sequence) for sequence in sequences):
-            os._exit(139)
-        return super().logprobs(sequences)
-
-
-class FailingEngine(HashEngine):
-    """Raises when a batch holds the word."""
-
-    def logprobs(self, sequences):
-        if any(is_poisoned(sequence) for sequence in sequences):
-            raise RuntimeError("cannot stand this batch")
-        return super().logprobs(sequences)
-
-
-class MortalEngine(HashEngine):
-    """Ends its process at the third call of its life, until it has done so twice: what a lost node looks like."""
+    """Ends its process, as a segmentation fault would, when a batch holds the word and the model is the base."""
 
     def __init__(self, model_name: str) -> None:
         super().__init__(model_name)
-        self.calls = 0
+        self.cannot_stand = model_name.endswith("base")
 
     def logprobs(self, sequences):
-        self.calls += 1
-        deaths = Path(os.environ["DAVIR_TEST_DEATHS"])
-        if self.calls == 3 and len(list(deaths.iterdir())) < 2:
-            (deaths / str(os.getpid())).touch()
+        if self.cannot_stand and any(is_poisoned(sequence) for sequence in sequences):
+            self.fall()
+        return super().logprobs(sequences)
+
+    def fall(self) -> None:
+        """End the process."""
+        os._exit(139)
+
+
+class FailingEngine(LethalEngine):
+    """Raises where the lethal engine ends its process."""
+
+    def fall(self) -> None:
+        """Raise."""
+        raise RuntimeError("cannot stand this batch")
+
+
+class MortalEngine(HashEngine):
+    """Ends its process the first time that it is called for a model: what a lost node looks like."""
+
+    def __init__(self, model_name: str) -> None:
+        super().__init__(model_name)
+        self.grave = Path(model_name) / "died-once"
+
+    def logprobs(self, sequences):
+        if not self.grave.exists():
+            self.grave.touch()
             os._exit(137)
         return super().logprobs(sequences)

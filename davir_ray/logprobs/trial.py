@@ -2,7 +2,8 @@
 
 A range of the chunk is noted down before it is measured, so the process that comes after a death knows where the
 last one died. A range that failed is halved until the guilty sequence stands alone; that one is marked, and the
-others are measured. A death may be chance (a preempted node), so a range is halved at its third death.
+others are measured. A death may be chance (a preempted node), so a chunk is halved only at its third death; its
+halves are under suspicion, and are halved at once.
 """
 
 import json
@@ -48,7 +49,7 @@ class Journal:
 
     def _died(self, current: Range) -> None:
         self.deaths += 1
-        if self.deaths <= DEATHS_ALLOWED:
+        if current == (0, self.size) and self.deaths <= DEATHS_ALLOWED:
             self.pending.append(current)
         else:
             self.blame(current, "the engine died each time it measured this sequence")
@@ -56,7 +57,6 @@ class Journal:
     def blame(self, suspect: Range, reason: str) -> None:
         """Halve a range that failed, or mark the one sequence in it."""
         start, stop = suspect
-        self.deaths = 0
         if stop - start == 1:
             self.failed[start] = reason
         else:
@@ -105,6 +105,4 @@ def try_ranges(
             raise
         except Exception as error:  # whatever the engine raised is about these sequences: narrow it down
             journal.blame(current, f"{type(error).__name__}: {error}"[:500])
-        else:
-            journal.deaths = 0
     return journal.failed

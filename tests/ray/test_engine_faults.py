@@ -9,14 +9,11 @@ from davir_ray.config import parse_recipe
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
-GUILTY = {7, 23}
-ROWS = [
-    {"question": f"Say {i}.", "answer": f"{i} is KILL" if i in GUILTY else f"{i} is fine"} for i in range(40)
-]
+GUILTY = 7
+ROWS = [{"question": f"Say {i}.", "answer": f"{i} is KILL" if i == GUILTY else f"{i} is fine"} for i in range(12)]
 
 
-def run(tmp_path, models, engine: str, name: str, monkeypatch):
-    monkeypatch.setattr("davir_ray.logprobs.ray_measure.CPU_CHUNK_TOKENS", 400)
+def run(tmp_path, models, engine: str, name: str):
     base, reference = models
     if not (tmp_path / "corpus").exists():
         (tmp_path / "corpus").mkdir()
@@ -32,26 +29,26 @@ def run(tmp_path, models, engine: str, name: str, monkeypatch):
     return record, pq.read_table(record["scored"]).to_pylist()
 
 
-@pytest.mark.parametrize("engine", ["LethalEngine", "FailingEngine"])
-def test_only_the_guilty_rows_are_lost(tmp_path, tiny_models, monkeypatch, engine):
-    record, rows = run(tmp_path, tiny_models, f"tests.engines:{engine}", engine, monkeypatch)
-    _, calm = run(tmp_path, tiny_models, "hash", "calm", monkeypatch)
-    failed = {row["example_id"] for row in rows if row["status"] == "engine_error"}
-    assert record["status"] == {"ok": 38, "engine_error": 2}
-    assert all("engine died" in r["reason"] or "cannot stand" in r["reason"] for r in rows if r["example_id"] in failed)
-    losses = {row["example_id"]: (row["base_loss"], row["score"]) for row in calm}
-    assert {r["example_id"]: (r["base_loss"], r["score"]) for r in rows if r["example_id"] not in failed} == {
-        key: value for key, value in losses.items() if key not in failed
-    }
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory, tiny_models, ray_cluster):
+    """The rows as an engine without faults scores them."""
+    return run(tmp_path_factory.mktemp("calm"), tiny_models, "tests.engines:HashEngine", "calm")[1]
 
 
-def test_an_engine_that_dies_by_chance_changes_nothing(tmp_path, tiny_models, monkeypatch):
-    deaths = tmp_path / "deaths"
-    deaths.mkdir()
-    (tmp_path / "where").write_text(str(deaths))
-    monkeypatch.setenv("DAVIR_TEST_DEATHS", str(deaths))
-    record, rows = run(tmp_path, tiny_models, "tests.engines:MortalEngine", "mortal", monkeypatch)
-    _, calm = run(tmp_path, tiny_models, "hash", "calm", monkeypatch)
-    assert len(list(deaths.iterdir())) == 2
-    assert record["status"] == {"ok": 40}
+@pytest.mark.parametrize(
+    ("engine", "reason"), [("LethalEngine", "the engine died"), ("FailingEngine", "cannot stand this batch")]
+)
+def test_only_the_guilty_row_is_lost(tmp_path, tiny_models, calm, engine, reason):
+    record, rows = run(tmp_path, tiny_models, f"tests.engines:{engine}", engine)
+    assert record["status"] == {"ok": 11, "engine_error": 1}
+    (failed,) = (row for row in rows if row["status"] == "engine_error")
+    assert failed["reason"].startswith("base: ")
+    assert reason in failed["reason"]
+    expected = {row["example_id"]: row["score"] for row in calm if row["example_id"] != failed["example_id"]}
+    assert {row["example_id"]: row["score"] for row in rows if row is not failed} == expected
+
+
+def test_an_engine_that_dies_by_chance_changes_nothing(tmp_path, tiny_models, calm):
+    record, rows = run(tmp_path, tiny_models, "tests.engines:MortalEngine", "mortal")
+    assert record["status"] == {"ok": 12}
     assert rows == calm

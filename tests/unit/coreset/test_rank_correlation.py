@@ -1,0 +1,61 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from davir_ray.coreset.rank_correlation import RankCorrelation
+
+
+def correlation(score, length, cuts=()):
+    result = RankCorrelation(np.bincount(length))
+    edges = [0, *sorted(min(cut, len(score)) for cut in cuts), len(score)]
+    for start, stop in zip(edges[:-1], edges[1:], strict=True):
+        result.add(score[start:stop], length[start:stop])
+    return result.finish()
+
+
+@st.composite
+def rows_in_order(draw):
+    score = st.one_of(st.floats(-5, 1), st.sampled_from([0.0, -0.0, 0.25, 0.5]))
+    rows = draw(st.lists(st.tuples(score, st.integers(0, 8)), min_size=2, max_size=60))
+    rows.sort(reverse=draw(st.booleans()), key=lambda row: row[0])
+    return np.array([row[0] for row in rows]), np.array([row[1] for row in rows], dtype=np.int64)
+
+
+@given(rows_in_order(), st.lists(st.integers(0, 60), max_size=6))
+def test_it_is_scipy_s_spearman_however_the_rows_are_cut(rows, cuts):
+    score, length = rows
+    found = correlation(score, length, cuts)
+    assert found == correlation(score, length)  # to the last bit
+    if len(set(score.tolist())) == 1 or len(set(length.tolist())) == 1:
+        assert found is None
+    else:
+        assert found == pytest.approx(stats.spearmanr(score, length).statistic, abs=1e-12)
+
+
+def test_lengths_that_rise_with_the_score_correlate_fully():
+    score, length = np.linspace(1, 0, 50), np.arange(50, 0, -1)
+    assert correlation(score, length) == 1.0
+    assert correlation(score, length[::-1].copy()) == -1.0
+    assert correlation(score[::-1].copy(), length[::-1].copy()) == 1.0
+
+
+def test_a_run_of_ties_may_span_many_parts():
+    score = np.repeat([0.9, 0.5, 0.1], [3, 14, 3])
+    length = np.random.default_rng(0).integers(1, 9, 20)
+    expected = stats.spearmanr(score, length).statistic
+    assert correlation(score, length, range(1, 20)) == pytest.approx(expected, abs=1e-12)
+
+
+def test_nothing_to_correlate_gives_none():
+    assert correlation(np.array([]), np.array([], dtype=np.int64)) is None
+    assert correlation(np.array([1.0]), np.array([3])) is None
+
+
+def test_many_rows_do_not_overflow():
+    rng = np.random.default_rng(1)
+    score = np.sort(rng.normal(size=300_000))[::-1]
+    length = rng.integers(1, 2000, 300_000)
+    expected = stats.spearmanr(score, length).statistic
+    assert correlation(score, length, [100_000]) == pytest.approx(expected, abs=1e-10)
