@@ -4,7 +4,7 @@ import warnings
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -101,6 +101,7 @@ def two(base, reference, tokens):
     return measured({BASE: base, REFERENCE: reference}, {View.RESPONSE: tokens})
 
 
+@settings(max_examples=25)
 @given(pairs)
 def test_a_reference_equal_to_the_base_gives_zero(drawn):
     base, _, tokens = drawn
@@ -108,6 +109,7 @@ def test_a_reference_equal_to_the_base_gives_zero(drawn):
         assert (score(name, two(base, base, tokens)) == 0).all()
 
 
+@settings(max_examples=25)
 @given(pairs)
 def test_doubling_both_losses_does_not_change_davir(drawn):
     base, reference, tokens = drawn
@@ -115,6 +117,7 @@ def test_doubling_both_losses_does_not_change_davir(drawn):
     assert np.array_equal(once, score("davir", two(2 * base, 2 * reference, tokens)))
 
 
+@settings(max_examples=25)
 @given(pairs)
 def test_davir_of_sums_is_davir_of_means(drawn):
     base, reference, tokens = drawn
@@ -122,6 +125,7 @@ def test_davir_of_sums_is_davir_of_means(drawn):
     assert score("davir", two(base, reference, tokens)) == pytest.approx(sums, rel=1e-12, abs=1e-12)
 
 
+@settings(max_examples=25)
 @given(pairs)
 def test_dividing_by_either_loss_ranks_the_same(drawn):
     base, reference, tokens = drawn
@@ -145,6 +149,7 @@ def test_perplexity_ranks_as_base_loss_does_and_ifd_unlike_ifd_ppl():
     assert np.argsort(score("ifd", three)).tolist() != np.argsort(score("ifd_ppl", three)).tolist()
 
 
+@settings(max_examples=25)
 @given(pairs, st.integers(0, 29))
 def test_a_row_s_score_depends_on_that_row_alone(drawn, index):
     index %= len(drawn[0])
