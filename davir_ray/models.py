@@ -11,13 +11,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
+from davir_ray.adapter import CONFIG as ADAPTER_CONFIG
+from davir_ray.adapter import WEIGHTS as ADAPTER_WEIGHTS
+from davir_ray.adapter import check_fit, is_adapter, read_adapter, read_json
 from davir_ray.config import ModelConfig, ModelsConfig
 from davir_ray.errors import ModelError
 from davir_ray.model_files import fetch, is_wanted
+from davir_ray.safetensors_header import tensor_shapes
 
-ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "vocab.txt")
 LOCATION_KEYS = ("_name_or_path", "base_model_name_or_path", "transformers_version")
 """Keys of a config that tell where or with what it was saved, not what the model computes."""
@@ -47,7 +49,7 @@ class ResolvedModel:
     @property
     def model_type(self) -> str:
         """The architecture's name in config.json, such as `llama`."""
-        return str(_read_json(Path(self.model_path) / "config.json").get("model_type", ""))
+        return str(read_json(Path(self.model_path) / "config.json").get("model_type", ""))
 
 
 def resolve_pair(
@@ -58,7 +60,7 @@ def resolve_pair(
     if models.reference is None:
         return base, None
     folder = fetch(models.reference.model_name_or_path, models.reference.revision, cache_dir)
-    if not _is_adapter_only(folder):
+    if not is_adapter(folder):
         return base, resolve(models.reference, cache_dir)
     if base.adapter_path or models.reference.adapter_name_or_path:
         raise ModelError(
@@ -70,7 +72,7 @@ def resolve_pair(
 def resolve(config: ModelConfig, cache_dir: str | Path = CACHE) -> ResolvedModel:
     """Bring a model to this machine, check that it can be used, and hash it. Raises `ModelError`."""
     folder = fetch(config.model_name_or_path, config.revision, cache_dir)
-    if _is_adapter_only(folder):
+    if is_adapter(folder):
         raise ModelError(
             f"{folder}: holds only an adapter, and a model is needed here; give the model under "
             "`model_name_or_path` and this folder under `adapter_name_or_path`"
@@ -81,88 +83,40 @@ def resolve(config: ModelConfig, cache_dir: str | Path = CACHE) -> ResolvedModel
 
 
 def _describe(folder: Path, adapter: Path | None) -> ResolvedModel:
-    _check_model(folder)
+    _check_files(folder)
+    weights = {name: shape for path in _weights(folder) for name, shape in tensor_shapes(path).items()}
     if adapter:
-        _check_adapter(adapter)
-        _check_fit(folder, adapter)
+        check_fit(read_adapter(adapter), folder, weights)
     return ResolvedModel(str(folder), str(adapter) if adapter else None, _identity(folder, adapter))
 
 
 # Checking
 
 
-def _check_model(folder: Path) -> None:
-    if _has(folder, "*.safetensors") and (folder / "config.json").is_file():
-        if (folder / ADAPTER_FILES[0]).exists():
-            raise ModelError(f"{folder}: holds a model and an adapter; give each a folder of its own")
-        return
+def _check_files(folder: Path) -> None:
+    """Check that a folder is a whole model in safetensors, and nothing else."""
+    if not _has(folder, "*.safetensors"):
+        raise ModelError(f"{folder}: {_other_weights(folder)}")
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"{folder}: has no config.json; expected a model as `save_pretrained` writes it")
+    if (folder / ADAPTER_CONFIG).exists():
+        raise ModelError(f"{folder}: holds a model and an adapter; give each a folder of its own")
+    index = folder / "model.safetensors.index.json"
+    shards = set(read_json(index)["weight_map"].values()) if index.exists() else set()
+    missing = sorted(name for name in shards if not (folder / name).is_file())
+    if missing:
+        raise ModelError(f"{folder}: lacks {missing[0]}, which {index.name} names")
+
+
+def _other_weights(folder: Path) -> str:
     if _has(folder, "*.bin", "*.pt", "*.pth"):
-        raise ModelError(
-            f"{folder}: its weights are pickles, which can run code when loaded; only safetensors are read. "
-            "Convert with `save_pretrained` of a transformers of this year"
+        return (
+            "its weights are pickles, which can run code when they are loaded; only safetensors are read "
+            "(loading and saving the model with transformers 5 converts them)"
         )
     if _has(folder, "*.gguf"):
-        raise ModelError(f"{folder}: its weights are GGUF; only safetensors are read")
-    missing = "config.json" if _has(folder, "*.safetensors") else "*.safetensors"
-    raise ModelError(f"{folder}: has no {missing}; expected a model as `save_pretrained` writes it")
-
-
-def _check_adapter(folder: Path) -> None:
-    for name in ADAPTER_FILES:
-        if not (folder / name).is_file():
-            pickled = name.endswith("safetensors") and (folder / "adapter_model.bin").exists()
-            hint = "; adapter_model.bin is a pickle, and only safetensors are read" if pickled else ""
-            raise ModelError(f"{folder}: has no {name}; expected a PEFT adapter{hint}")
-    kind = _read_json(folder / ADAPTER_FILES[0]).get("peft_type")
-    if kind != "LORA":
-        raise ModelError(
-            f"{folder}/{ADAPTER_FILES[0]}: peft_type is {kind!r}; only LORA adapters are supported"
-        )
-
-
-def _check_fit(folder: Path, adapter: Path) -> None:
-    """Compare the adapter's shapes with the model's, where their tensors go by the same names."""
-    weights = {name: shape for path in _weights(folder) for name, shape in _shapes(path).items()}
-    wanted = _adapted_shapes(adapter)
-    known = {module: shape for module, shape in wanted.items() if f"{module}.weight" in weights}
-    # Some checkpoints name their tensors otherwise than their modules: then nothing can be said here.
-    if known and len(known) < len(wanted):
-        module = min(wanted.keys() - known.keys())
-        raise ModelError(f"{adapter}: does not fit {folder}, which has no {module}.weight")
-    for module, shape in sorted(known.items()):
-        if sorted(weights[f"{module}.weight"]) != sorted(shape):
-            raise ModelError(
-                f"{adapter}: does not fit {folder}: {module} is {shape} in the adapter and "
-                f"{weights[f'{module}.weight']} in the model"
-            )
-
-
-def _adapted_shapes(adapter: Path) -> dict[str, list[int]]:
-    """Map each adapted module to the [out, in] of the matrix that the adapter was made for."""
-    shapes = _shapes(adapter / ADAPTER_FILES[1])
-    adapted = {}
-    for name, shape in shapes.items():
-        if name.endswith(".lora_A.weight") and len(shape) == 2:
-            module = name.removesuffix(".lora_A.weight")
-            adapted[module.removeprefix("base_model.model.")] = [
-                shapes[f"{module}.lora_B.weight"][0],
-                shape[1],
-            ]
-    return adapted
-
-
-def _shapes(path: Path) -> dict[str, list[int]]:
-    """Read the shapes in the header of a safetensors file: its length in 8 bytes, then JSON."""
-    try:
-        with path.open("rb") as file:
-            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-        return {name: entry["shape"] for name, entry in header.items() if name != "__metadata__"}
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, MemoryError) as error:
-        raise ModelError(f"{path}: is not a safetensors file, or is cut off") from error
-
-
-def _is_adapter_only(folder: Path) -> bool:
-    return (folder / ADAPTER_FILES[0]).exists() and not (folder / "config.json").exists()
+        return "its weights are GGUF; only safetensors are read"
+    return "has no *.safetensors; expected a model as `save_pretrained` writes it"
 
 
 def _has_tokenizer(folder: str) -> bool:
@@ -179,7 +133,7 @@ def _has(folder: Path, *patterns: str) -> bool:
 def _identity(folder: Path, adapter: Path | None) -> str:
     """Hash names, sizes and content. Files are read at once: hashing large weights is worth the threads."""
     paths = [folder / "config.json", *_weights(folder)]
-    paths += [adapter / name for name in ADAPTER_FILES] if adapter else []
+    paths += [adapter / ADAPTER_CONFIG, adapter / ADAPTER_WEIGHTS] if adapter else []
     with ThreadPoolExecutor(max_workers=8) as pool:
         digests = list(pool.map(_content, paths))
     parts = [[path.name, digest] for path, digest in zip(paths, digests, strict=True)]
@@ -192,7 +146,7 @@ def _weights(folder: Path) -> list[Path]:
 
 def _content(path: Path) -> str:
     if path.suffix == ".json":
-        config = {key: value for key, value in _read_json(path).items() if key not in LOCATION_KEYS}
+        config = {key: value for key, value in read_json(path).items() if key not in LOCATION_KEYS}
         return hashlib.blake2b(json.dumps(config, sort_keys=True).encode(), digest_size=32).hexdigest()
     stat = path.stat()
     return _file_hash(str(path), stat.st_size, stat.st_mtime_ns)
@@ -204,13 +158,3 @@ def _file_hash(path: str, size: int, mtime_ns: int) -> str:
     with open(path, "rb") as file:
         digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=32))
     return f"{size}:{digest.hexdigest()}"
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ModelError(f"{path}: is not valid JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise ModelError(f"{path}: expected a JSON object")
-    return value

