@@ -1,8 +1,8 @@
 """An engine on transformers: exact, on a CPU or a GPU, for any decoder-only model.
 
-    packed   known architectures: no padding, shared prefixes computed once (prefixes.py, packed_attention.py)
-    plain    all others, and what is longer than a sliding window: sequences of one length at a time, through
-             the model's own attention without padding or mask
+packed   known architectures: no padding, shared prefixes computed once (prefixes.py, packed_attention.py)
+plain    all others, and what is longer than a sliding window: sequences of one length at a time, through
+         the model's own code without padding or mask
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from davir_ray.logprobs import packed_attention
 from davir_ray.logprobs.batching import Batch, Block, equal_lengths, plan_batches
 from davir_ray.logprobs.engine import TokenSequence
 from davir_ray.logprobs.packed_attention import KeysValues, Packing
-from davir_ray.logprobs.token_head import TokenHead
+from davir_ray.logprobs.token_head import logprobs_of, proven_head
 from davir_ray.logprobs.transformers_model import load_model, packed_limit, set_attention
 
 BATCH_TOKENS = {"cpu": 768, "cuda": 16_384}
@@ -41,8 +41,9 @@ class TransformersEngine:
     ) -> None:
         self._model: PreTrainedModel = load_model(model_path, adapter_path, dtype, device)
         self._own_attention = self._model.config._attn_implementation
-        self._packed_limit = packed_limit(self._model)
-        self._head = TokenHead(self._model)
+        limit = packed_limit(self._model)
+        self._head = proven_head(self._model, sliceable=limit > 0)
+        self._packed_limit = limit if self._head else 0
         self._batch_tokens = batch_tokens or BATCH_TOKENS[device]
         self._headers: dict[bytes, dict[int, KeysValues]] = {}
 
@@ -122,13 +123,21 @@ class TransformersEngine:
         for members in equal_lengths(sequences, self._batch_tokens):
             ids = self._tensor(np.stack([sequences[i].ids for i in members]).astype(np.int64))
             scored = self._tensor(np.stack([sequences[i].scored for i in members]))
-            hidden = self._model.base_model(input_ids=ids, use_cache=False).last_hidden_state
-            rows = scored[:, 1:].new_zeros(scored.shape)
-            rows[:, :-1] = scored[:, 1:]
-            values = self._head(hidden.flatten(0, 1), rows.flatten().nonzero()[:, 0], ids[scored]).cpu().numpy()
+            values = self._plain_values(ids, scored[:, 1:]).cpu().numpy()
             ends = np.cumsum([len(results[i]) for i in members])
             for member, part in zip(members, np.split(values, ends[:-1]), strict=True):
                 results[member][:] = part
+
+    def _plain_values(self, ids: Tensor, predicted: Tensor) -> Tensor:
+        """Return float32 [Q] for ids [B, T], row by row; predicted: bool [B, T - 1], whether ids[:, 1:] count."""
+        targets = ids[:, 1:][predicted]
+        if self._head is None:
+            logits = self._model(input_ids=ids, use_cache=False).logits
+            return logprobs_of(logits[:, :-1][predicted].float(), targets)
+        hidden = self._model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+        rows = predicted.new_zeros(ids.shape)
+        rows[:, :-1] = predicted
+        return self._head(hidden.flatten(0, 1), rows.flatten().nonzero()[:, 0], targets)
 
     def _tensor(self, array: NDArray[np.generic]) -> Tensor:
         return torch.from_numpy(array).to(self._model.device)
