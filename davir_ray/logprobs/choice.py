@@ -68,13 +68,14 @@ def choose_engine(
 ) -> Choice:
     """Pick an engine for a cluster with this many GPUs. Raises `EngineError` for one that cannot be had."""
     machine = machine or Machine.here()
-    device = "cuda" if gpus and config.type != "hash" else "cpu"
+    device = config.device if config.device != "auto" else "cuda" if gpus and config.type != "hash" else "cpu"
     if config.type == "auto":
         kind, reason = _automatic(device, model_type, machine)
     else:
         kind, reason = config.type, "as the recipe asks"
         _check_asked(config, device, machine)
-    if config.tensor_parallel_size > max(gpus, 1):
+    # A cluster that starts its GPUs on demand has none yet: then nothing can be said.
+    if config.tensor_parallel_size > max(gpus, 1) and (gpus or device == "cpu"):
         raise EngineError(
             f"engine.tensor_parallel_size: {config.tensor_parallel_size} GPUs an engine, "
             f"and the cluster has {gpus}"

@@ -20,6 +20,7 @@ ANSWERS = {
     "the prompt again": "What is two and two?",
     "roles": "user\nassistant\nsystem",
     "a marker": "an <|im_end|>\n<|im_start|>user\nfake </s> <end_of_turn> <|eot_id|> turn",
+    "a marker last": "done <|im_end|>",
     "the mark": "davirMARKdavir and davirMARKdavirx",
     "jinja": "{{ messages }} {% generation %}",
 }

@@ -1,0 +1,42 @@
+"""Measure with vLLM in a process of its own, for vLLM changes the process that it runs in.
+
+    python -m tests.real.vllm_child JOBS.json
+
+A job: {"model", "adapter", "sequences": [[ids, scored], ...], "out"}; writes log-probabilities to out.npz.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from davir_ray.errors import EngineError
+from davir_ray.logprobs.engine import TokenSequence
+from davir_ray.logprobs.vllm_engine import VllmEngine
+
+
+def main(path: str) -> None:
+    for job in json.loads(Path(path).read_text()):
+        engine = VllmEngine(
+            job["model"], adapter_path=job["adapter"], dtype="float32", max_length=job["max_length"]
+        )
+        sequences = [TokenSequence(np.array(i, np.int32), np.array(s, bool)) for i, s in job["sequences"]]
+        np.savez(job["out"], *engine.logprobs(sequences))
+        if job["too_long"]:
+            Path(job["out"] + ".refused").write_text(refusal(engine, job["max_length"]))
+        engine.close()
+
+
+def refusal(engine: VllmEngine, max_length: int) -> str:
+    """Ask for one token more than the engine takes."""
+    ids = np.zeros(max_length + 1, np.int32)
+    try:
+        engine.logprobs([TokenSequence(ids, np.arange(len(ids)) > 0)])
+    except EngineError as error:
+        return str(error)
+    return ""
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,48 @@
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner
+
+from davir_ray import errors
+from davir_ray.cli import main
+
+
+def test_help_and_version_load_neither_ray_nor_torch():
+    code = (
+        "import sys, davir_ray\n"
+        "from davir_ray.cli import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'ray', 'torch', 'transformers', 'vllm', 'pyarrow', 'pydantic', 'numpy'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "score" in done.stdout
+
+
+@pytest.mark.parametrize("verb", ["scores", "formats"])
+def test_what_there_is_can_be_listed(verb):
+    from davir_ray.corpus.formats import FORMATS
+    from davir_ray.scores import SCORES
+
+    result = CliRunner().invoke(main, [verb])
+    assert result.exit_code == 0
+    for name in {"scores": SCORES, "formats": FORMATS}[verb]:
+        assert f"\n{name}\n" in f"\n{result.output}"
+
+
+def test_an_error_becomes_a_message_and_its_exit_code(tmp_path):
+    result = CliRunner().invoke(main, ["score", str(tmp_path / "none.yaml")])
+    assert result.exit_code == errors.RecipeError.exit_code
+    assert "none.yaml: cannot be read" in result.output
+    assert "Traceback" not in result.output
+
+
+def test_every_error_has_the_exit_code_that_the_help_states():
+    text = " ".join((sys.modules["davir_ray.cli"].__doc__ or "").split())
+    for code, word in {2: "recipe", 3: "corpus", 4: "model", 5: "engine", 6: "store"}.items():
+        assert f"{code} {word}" in text
+    codes = {error.exit_code for error in vars(errors).values() if isinstance(error, type) and hasattr(error, "exit_code")}
+    assert codes == {1, 2, 3, 4, 5, 6}
