@@ -120,6 +120,15 @@ def test_an_interrupted_folder_is_not_there(tmp_path):
     assert [path.name for path in (tmp_path / "model").iterdir()] == ["whole"]
 
 
+def test_the_first_of_two_starts_at_once_stays(tmp_path):
+    with made_whole(tmp_path / "model") as slow:
+        (slow / "second").touch()
+        with made_whole(tmp_path / "model") as fast:
+            (fast / "first").touch()
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    assert [path.name for path in (tmp_path / "model").iterdir()] == ["first"]
+
+
 def test_what_is_trained_on_is_the_answer_and_the_turn_end(folder, tiny_models):
     from transformers import AutoTokenizer
 
