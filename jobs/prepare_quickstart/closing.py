@@ -25,8 +25,12 @@ def closing_lines(record: Record, corpus: Path) -> Iterator[str]:
     """Describe a finished run on the quickstart's corpus. `record` is what `davir score --json` prints."""
     rows = ds.dataset(corpus).to_table().to_pylist()
     chosen = ds.dataset(record["coreset"]["parquet"]).to_table().to_pylist()
+    scored = ds.dataset(record["scored"]).to_table().to_pylist()
     yield from known_bad_lines(rows, chosen)
-    yield from example_lines(rows, ds.dataset(record["scored"]).to_table().to_pylist())
+    chance = good_above_swapped(rows, scored)
+    yield f"  probability that a good row ranks above one with a swapped answer: {chance:.2f}"
+    yield from family_lines(rows, chosen)
+    yield from example_lines(rows, scored)
     yield from next_lines(record)
 
 
@@ -46,6 +50,29 @@ def known_bad(rows: list[Row]) -> Counter[str]:
     kinds = Counter(row["known_bad"] for row in rows if row["known_bad"] not in ("", "repeat"))
     kinds["repeat"] = len(rows) - len({example_id(row) for row in rows})
     return kinds
+
+
+def good_above_swapped(rows: list[Row], scored: list[Row]) -> float:
+    """Return the share of pairs of a good and a swapped row in which the good one ranks higher (AUC)."""
+    swapped = {example_id(row) for row in rows if row["known_bad"] == "swapped"}
+    ranked = sorted((row for row in scored if row["rank"] is not None), key=lambda row: row["rank"])
+    good, won = 0, 0
+    for row in ranked:
+        if row["example_id"] in swapped:
+            won += good
+        else:
+            good += 1
+    return won / max(good * len(swapped), 1)
+
+
+def family_lines(rows: list[Row], chosen: list[Row]) -> Iterator[str]:
+    """Compare the share of each family in the core-set with its share in the corpus."""
+    before, after = (Counter(row["family"] for row in some) for some in (rows, chosen))
+    yield ""
+    yield "families"
+    for family in sorted(before):
+        shares = _share(before[family], len(rows)), _share(after[family], len(chosen))
+        yield f"  {family:<22}{shares[0]:>16}{shares[1]:>16}"
 
 
 def example_id(row: Row) -> bytes:

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs.prepare_quickstart import corpus
-from jobs.prepare_quickstart.closing import known_bad, known_bad_lines
+from jobs.prepare_quickstart.closing import example_id, good_above_swapped, known_bad, known_bad_lines
 from jobs.prepare_quickstart.train_reference import Settings, encode_corpus, train_reference
 from jobs.prepare_quickstart.whole import made_whole
 
@@ -103,6 +103,17 @@ def test_the_closing_table_gives_shares_of_both_sets(rows):
     assert "20 of 128 (16%)" in table
     assert "36 of 128 (28%)" in table
     assert table.count("2 of 94 (2%)") == 2  # the empty answers, and all together
+
+
+def test_the_probability_that_a_good_row_ranks_above_a_swapped_one(rows):
+    picked = [row for row in rows if row["known_bad"] in ("", "swapped")]
+    picked.sort(key=lambda row: row["known_bad"])
+    scored = [{"example_id": example_id(row), "rank": rank} for rank, row in enumerate(picked, 1)]
+    upside_down = [{**row, "rank": 1 - row["rank"]} for row in scored]
+    assert good_above_swapped(picked, scored) == 1.0
+    assert good_above_swapped(picked, upside_down) == 0.0
+    scored[91]["rank"], scored[111]["rank"] = 112, 92  # the last good row falls below all 20 swapped rows
+    assert good_above_swapped(picked, scored) == pytest.approx(1 - 1 / 92)
 
 
 def test_an_interrupted_folder_is_not_there(tmp_path):
