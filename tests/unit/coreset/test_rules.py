@@ -292,6 +292,14 @@ def test_each_group_keeps_its_own_best_and_a_small_one_at_least_a_row():
     assert np.flatnonzero(selected).tolist() == [0, 1, 2, 5]
 
 
+def test_large_groups_keep_exactly_their_first_rows():
+    rows = ranked(6000, group=np.where(np.arange(6000) % 3 == 0, "a", "b"))
+    selected, _ = chosen([QuotaRule(count=700)], rows, [2500])
+    for name in "ab":
+        in_group = rows["group"].to_numpy() == name
+        assert np.array_equal(np.flatnonzero(selected & in_group), np.flatnonzero(in_group)[:700])
+
+
 def test_bands_of_distinct_lengths_hold_equally_many_rows():
     lengths = np.zeros(101, dtype=np.int64)
     lengths[1:] = 1
