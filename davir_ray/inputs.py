@@ -35,7 +35,10 @@ class Inputs:
     @property
     def models(self) -> dict[Role, ResolvedModel]:
         """The models by their role."""
-        return {"base": self.base} | ({"reference": self.reference} if self.reference else {})
+        models: dict[Role, ResolvedModel] = {"base": self.base}
+        if self.reference is not None:
+            models["reference"] = self.reference
+        return models
 
     @cached_property
     def needs(self) -> tuple[Need, ...]:

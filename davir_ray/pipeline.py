@@ -150,7 +150,7 @@ def rank_corpus(job: Job) -> Ranked:
     """Score every row, and put all rows in the order of their scores."""
     inputs, rows = job.inputs, job.inputs.rows
     job.run.event("rank", rows=rows)
-    found = {
+    found: dict[str, list[Any]] = {
         role: look_up(job.prepared, one.views, one.store, rows) for role, one in job.measurements.items()
     }
     near = [rule for rule in inputs.recipe.select if isinstance(rule, NearDuplicatesRule)]
@@ -221,4 +221,3 @@ def counts(plans: dict[Role, Plan]) -> Record:
         "measured": {role: one.missing for role, one in plans.items()},
         "reused": {role: one.asked - one.missing for role, one in plans.items()},
     }
-

@@ -1,5 +1,6 @@
 """Connect to Ray: the cluster that a job runs on, or one of this machine's own."""
 
+import logging
 import os
 
 import ray
@@ -13,9 +14,9 @@ def connect() -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
     if os.environ.get("RAY_ADDRESS"):
-        ray.init(logging_level="warning")
+        ray.init(logging_level=logging.WARNING)
     else:
-        ray.init(include_dashboard=False, logging_level="warning")
+        ray.init(include_dashboard=False, logging_level=logging.WARNING)
     quiet_ray_data()
 
 

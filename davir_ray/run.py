@@ -18,7 +18,11 @@ from davir_ray import storage
 from davir_ray.config import Recipe, load_recipe, override, parse_recipe
 
 RECORD = "record.json"
-HOW_NOT_WHAT = {"engine": {"replicas", "num_cpus", "gpu_memory_utilization"}, "output": True, "store": True}
+HOW_NOT_WHAT: dict[str, Any] = {
+    "engine": {"replicas", "num_cpus", "gpu_memory_utilization"},
+    "output": True,
+    "store": True,
+}
 """Settings that decide where and how fast a run works, and nothing of its result."""
 
 

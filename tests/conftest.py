@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-settings.register_profile("davir", deadline=None, derandomize=True)  # machines differ in speed; CI repeats itself
+settings.register_profile(
+    "davir", deadline=None, derandomize=True
+)  # machines differ in speed; CI repeats itself
 settings.load_profile("davir")
 
 ROOT = Path(__file__).resolve().parent.parent

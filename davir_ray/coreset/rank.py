@@ -81,7 +81,7 @@ def _settle_run(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     locations = sorted(
         (place for row in alike for place in row["locations"]), key=lambda p: (p["split"], p["row"])
     )
-    repeat = {
+    repeat: dict[str, Any] = {
         "status": str(Status.DUPLICATE),
         "reason": f"the same content as another row (example {first['example_id'].hex()})",
         "score": None,

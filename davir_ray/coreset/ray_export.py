@@ -102,7 +102,7 @@ def write_coreset(export: Export, chosen: Sequence[Any], selected: int) -> dict[
     """Write the core-set in every asked format; return the folder of each."""
     files = max(1, -(-selected // export.config.rows_per_file))
     fetch = ray.remote(fetch_rows).options(num_returns=2)
-    fetched = [fetch.remote(export, split, table) for split, table in enumerate(chosen)]
+    fetched: list[Any] = [fetch.remote(export, split, table) for split, table in enumerate(chosen)]
     schemas = [schema for schema in ray.get([schema for schema, _ in fetched]) if schema is not None]
     schema = unify(schemas) if schemas else pa.schema([])
     pieces = [scatter(deal_files, files, export, rows, files) for _, rows in fetched]
@@ -129,7 +129,7 @@ def _shaped(export: Export, split: int, chosen: pa.Table, shape: str) -> list[st
     wanted = set(chosen["row"].to_pylist())
     place = export.splits[split]
     parsed = examples(place, export.corpus, export.formats[place.source])
-    found = {one.row: one.example for one in parsed if one.row in wanted}
+    found = {one.row: one.example for one in parsed if one.row in wanted and one.example is not None}
     return [
         json.dumps(SHAPES[shape](found[row["row"]], row), ensure_ascii=False) for row in chosen.to_pylist()
     ]

@@ -11,7 +11,6 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from davir_ray.schema import ID
 from davir_ray.store.keys import keys_of
 from davir_ray.store.measurements import part_name
 

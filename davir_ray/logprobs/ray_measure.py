@@ -165,7 +165,7 @@ def _gpus(measurement: Measurement) -> int | None:
     return measurement.engine.tensor_parallel_size if measurement.choice.device == "cuda" else None
 
 
-def read_chunk(batch: dict[str, Any], measurement: Measurement) -> pa.Table:
+def read_chunk(batch: Any, measurement: Measurement) -> pa.Table:
     """Read the token ids of a chunk: one row, which travels and is measured as a whole."""
     (split,), (index,) = batch["split"].tolist(), batch["chunk"].tolist()
     chunks = storage.read_table(measurement.chunks_uri(split)).slice(index, 1)
@@ -181,7 +181,7 @@ class ChunkMeasurer:
         os.environ["OMP_NUM_THREADS"] = str(max(1, int(cpus + READER_CPUS)))
         self.measurement = measurement
         base, reference = resolve_pair(measurement.models)
-        model = base if measurement.role == "base" else reference
+        model = reference if measurement.role == "reference" and reference else base
         self.engine = build_engine(measurement.choice, measurement.engine, model, measurement.max_length)
 
     def __call__(self, batch: pa.Table) -> dict[str, Any]:

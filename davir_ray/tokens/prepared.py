@@ -17,7 +17,6 @@ import pyarrow.compute as pc
 from davir_ray import storage
 from davir_ray.schema import EXAMPLES, TOKENS, View
 
-
 ROWS_PER_GROUP = 1024
 
 

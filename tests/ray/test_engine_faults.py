@@ -10,7 +10,9 @@ from davir_ray.config import parse_recipe
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
 GUILTY = 7
-ROWS = [{"question": f"Say {i}.", "answer": f"{i} is KILL" if i == GUILTY else f"{i} is fine"} for i in range(12)]
+ROWS = [
+    {"question": f"Say {i}.", "answer": f"{i} is KILL" if i == GUILTY else f"{i} is fine"} for i in range(12)
+]
 
 
 def run(tmp_path, models, engine: str, name: str):

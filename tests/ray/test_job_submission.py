@@ -50,8 +50,14 @@ def head(tmp_path_factory):
     }
     environment.pop("RAY_ADDRESS", None)
     command = [f"{bin_folder}/ray", "start", "--head", "--block", f"--port={port}", "--num-cpus=2"]
-    command += ["--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", "--object-store-memory=200000000"]
-    subprocess.run([f"{bin_folder}/ray", "get-auth-token", "--generate"], env=environment, check=True, timeout=60)
+    command += [
+        "--dashboard-host=127.0.0.1",
+        f"--dashboard-port={dashboard}",
+        "--object-store-memory=200000000",
+    ]
+    subprocess.run(
+        [f"{bin_folder}/ray", "get-auth-token", "--generate"], env=environment, check=True, timeout=60
+    )
     with (home / "head.log").open("wb") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
         wait_for(dashboard)

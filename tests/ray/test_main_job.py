@@ -17,7 +17,11 @@ from davir_ray.schema import SCORED
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
 ROWS = [
-    {"id": f"r{i}", "question": f"What is {i} plus {i % 7}?", "answer": f"It is {i + i % 7}." + " Yes." * (i % 5)}
+    {
+        "id": f"r{i}",
+        "question": f"What is {i} plus {i % 7}?",
+        "answer": f"It is {i + i % 7}." + " Yes." * (i % 5),
+    }
     for i in range(120)
 ]
 ROWS += [ROWS[i] | {"id": f"again{i}"} for i in (1, 2, 3)]
@@ -26,7 +30,9 @@ ROWS += [ROWS[i] | {"id": f"again{i}"} for i in (1, 2, 3)]
 def write_corpus(folder: Path, rows: list[dict], shards: int) -> None:
     folder.mkdir(parents=True)
     for shard in range(shards):
-        pq.write_table(pa.Table.from_pylist(rows[shard::shards]), folder / f"s{shard}.parquet", row_group_size=16)
+        pq.write_table(
+            pa.Table.from_pylist(rows[shard::shards]), folder / f"s{shard}.parquet", row_group_size=16
+        )
 
 
 def recipe(tmp_path: Path, models: tuple[str, str], corpus: Path, **changes):
@@ -99,8 +105,12 @@ def test_the_exports_hold_the_same_rows(first):
         if name != "parquet"
     }
     assert [json.loads(line) for line in lines["jsonl"]] == chosen
-    assert [json.loads(line)["messages"][-1]["content"] for line in lines["messages"]] == [r["answer"] for r in chosen]
-    assert [json.loads(line)["completion"][0]["content"] for line in lines["trl"]] == [r["answer"] for r in chosen]
+    assert [json.loads(line)["messages"][-1]["content"] for line in lines["messages"]] == [
+        r["answer"] for r in chosen
+    ]
+    assert [json.loads(line)["completion"][0]["content"] for line in lines["trl"]] == [
+        r["answer"] for r in chosen
+    ]
     assert lines["ids"] == [row["example_id"].hex() for row in scored(first) if row["selected"]]
 
 
@@ -147,7 +157,11 @@ def test_another_choice_touches_no_model(tmp_path, tiny_models):
     write_corpus(tmp_path / "corpus", ROWS, 2)
     one = pipeline.score(recipe(tmp_path, tiny_models, tmp_path / "corpus"), "test")
     asked = recipe(
-        tmp_path, tiny_models, tmp_path / "corpus", select=[{"type": "count", "count": 5}], score={"name": "rho_sum"}
+        tmp_path,
+        tiny_models,
+        tmp_path / "corpus",
+        select=[{"type": "count", "count": 5}],
+        score={"name": "rho_sum"},
     )
     other = pipeline.score(asked, "test", may_measure=False)
     assert other["selected"] == 5

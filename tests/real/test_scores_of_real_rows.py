@@ -15,7 +15,11 @@ from davir_ray.config import parse_recipe
 
 CORPUS = Path(__file__).resolve().parents[3] / "shared" / "data" / "alpaca-5k"
 ROWS = 64
-pytestmark = [pytest.mark.real, pytest.mark.ray, pytest.mark.skipif(not CORPUS.exists(), reason="no shared data")]
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.ray,
+    pytest.mark.skipif(not CORPUS.exists(), reason="no shared data"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,9 @@ def recipe(**changes) -> Recipe:
     return parse_recipe(SMALLEST | changes, "recipe.yaml")
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "jobs" / "recipes").glob("*.yaml")), ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "jobs" / "recipes").glob("*.yaml")), ids=lambda path: path.name
+)
 def test_every_recipe_of_the_repository_parses(path):
     load_recipe(path)
 
@@ -50,7 +52,9 @@ def test_a_wrong_recipe_says_where_it_is_wrong(changes, says):
     assert says in str(caught.value)
 
 
-@pytest.mark.parametrize(("text", "says"), [("a: [", "not valid YAML"), ("- a", "expected a mapping"), ("", "expected a")])
+@pytest.mark.parametrize(
+    ("text", "says"), [("a: [", "not valid YAML"), ("- a", "expected a mapping"), ("", "expected a")]
+)
 def test_a_file_that_is_no_recipe_is_refused(tmp_path, text, says):
     (tmp_path / "r.yaml").write_text(text)
     with pytest.raises(RecipeError, match=says):
@@ -68,7 +72,12 @@ def write(tmp_path) -> Path:
 
 
 def test_settings_are_overridden_in_order(tmp_path):
-    changes = ("engine.replicas=2", "engine.replicas=3", "select=[{type: fraction, fraction: 0.5}]", "models.base.revision=v1")
+    changes = (
+        "engine.replicas=2",
+        "engine.replicas=3",
+        "select=[{type: fraction, fraction: 0.5}]",
+        "models.base.revision=v1",
+    )
     loaded = load_recipe(write(tmp_path), changes)
     assert loaded.engine == EngineConfig(replicas=3)
     assert loaded.select == (FractionRule(fraction=0.5),)
@@ -78,7 +87,11 @@ def test_settings_are_overridden_in_order(tmp_path):
 
 @pytest.mark.parametrize(
     ("setting", "says"),
-    [("engine", "expected a.b=value"), ("store.x=1", "`store` is not a section"), ("score.name=[", "not valid YAML")],
+    [
+        ("engine", "expected a.b=value"),
+        ("store.x=1", "`store` is not a section"),
+        ("score.name=[", "not valid YAML"),
+    ],
 )
 def test_a_wrong_override_is_quoted(tmp_path, setting, says):
     path = write(tmp_path)

@@ -14,7 +14,9 @@ def recipe(tmp_path, **changes):
 def test_the_run_id_changes_with_what_decides_the_result_and_with_nothing_else(tmp_path):
     one = run_id_of(recipe(tmp_path), "name", "corpus", "model")
     assert one.startswith("name-")
-    assert one == run_id_of(recipe(tmp_path / "x", engine={"replicas": 9, "num_cpus": 2}), "name", "corpus", "model")
+    assert one == run_id_of(
+        recipe(tmp_path / "x", engine={"replicas": 9, "num_cpus": 2}), "name", "corpus", "model"
+    )
     others = [
         run_id_of(recipe(tmp_path, score={"name": "rho_sum"}), "name", "corpus", "model"),
         run_id_of(recipe(tmp_path, engine={"dtype": "bfloat16"}), "name", "corpus", "model"),

@@ -29,7 +29,9 @@ def test_rank_keys_sort_as_score_then_id_does(values):
     score, ids = columns(values)
     for order, sign in (("highest", -1), ("lowest", 1)):
         by_key = [values[i] for i in np.argsort(rank_keys(score, ids, order), kind="stable")]
-        assert repr([(s + 0.0, k) for s, k in by_key]) == repr([(s + 0.0, k) for s, k in expected(values, sign)])
+        assert repr([(s + 0.0, k) for s, k in by_key]) == repr(
+            [(s + 0.0, k) for s, k in expected(values, sign)]
+        )
 
 
 @given(rows, st.integers(1, 6))
@@ -45,7 +47,10 @@ def test_ranges_follow_one_another_and_together_hold_all_rows(values, ranges):
 def test_the_sample_does_not_depend_on_the_order_of_rows(values, share, random):
     shuffled = list(values)
     random.shuffle(shuffled)
-    drawn = [np.sort(sample_keys(rank_keys(*columns(v), "highest"), columns(v)[1], share)) for v in (values, shuffled)]
+    drawn = [
+        np.sort(sample_keys(rank_keys(*columns(v), "highest"), columns(v)[1], share))
+        for v in (values, shuffled)
+    ]
     assert drawn[0].tolist() == drawn[1].tolist()
 
 
@@ -67,10 +72,17 @@ def settled(*values):
 
 
 def test_repeats_stand_behind_the_row_that_stands_for_them():
-    first, repeat, other = settled(row(b"a", 0.5, "t", place=7), row(b"b", 0.1, place=8), row(b"a", 0.5, "s", place=9))
+    first, repeat, other = settled(
+        row(b"a", 0.5, "t", place=7), row(b"b", 0.1, place=8), row(b"a", 0.5, "s", place=9)
+    )
     assert (first["status"], first["source"], first["score"]) == ("ok", "s", 0.5)
     assert first["locations"] == [{"split": 0, "row": 9}]
-    assert (repeat["status"], repeat["source"], repeat["score"], repeat["locations"]) == ("duplicate", "t", None, [])
+    assert (repeat["status"], repeat["source"], repeat["score"], repeat["locations"]) == (
+        "duplicate",
+        "t",
+        None,
+        [],
+    )
     assert "same content" in repeat["reason"]
     assert other["example_id"].startswith(b"b")
 
@@ -81,7 +93,9 @@ def test_alike_repeats_are_all_kept_as_places_to_export_from():
 
 
 def test_rows_without_a_score_keep_their_own_status():
-    assert [r["status"] for r in settled(row(b"a", None, status="empty"), row(b"a", None, status="empty"))] == [
+    assert [
+        r["status"] for r in settled(row(b"a", None, status="empty"), row(b"a", None, status="empty"))
+    ] == [
         "empty",
         "empty",
     ]

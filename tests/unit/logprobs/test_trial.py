@@ -11,7 +11,9 @@ class Killed(BaseException):
     """Stands for the end of the process: nothing catches it."""
 
 
-def life(uri: str, size: int, lethal: set[int], failing: set[int], stored: list[tuple[int, int]]) -> dict[int, str]:
+def life(
+    uri: str, size: int, lethal: set[int], failing: set[int], stored: list[tuple[int, int]]
+) -> dict[int, str]:
     """Run one process until it ends; return what failed."""
 
     def measure(current, sequences):
@@ -27,7 +29,9 @@ def life(uri: str, size: int, lethal: set[int], failing: set[int], stored: list[
     return failed
 
 
-def lives(uri: str, size: int, lethal: set[int], failing: set[int]) -> tuple[dict[int, str], list[tuple[int, int]]]:
+def lives(
+    uri: str, size: int, lethal: set[int], failing: set[int]
+) -> tuple[dict[int, str], list[tuple[int, int]]]:
     stored: list[tuple[int, int]] = []
     for _ in range(200):
         try:

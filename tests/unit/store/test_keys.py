@@ -17,7 +17,10 @@ def test_keys_survive_the_way_through_arrow(values):
 
 @given(ids)
 def test_a_sliced_column_gives_the_keys_of_the_slice(values):
-    assert keys_of(pa.array([b"x" * 16, *values], ID).slice(1)).tolist() == keys_of(pa.array(values, ID)).tolist()
+    assert (
+        keys_of(pa.array([b"x" * 16, *values], ID).slice(1)).tolist()
+        == keys_of(pa.array(values, ID)).tolist()
+    )
 
 
 @given(ids)

@@ -59,4 +59,7 @@ def test_a_part_with_other_columns_is_refused(tmp_path):
 def test_the_fingerprint_changes_with_model_and_numerics_only():
     one = fingerprint("model", {"dtype": "float32", "engine": "transformers"})
     assert one == fingerprint("model", {"engine": "transformers", "dtype": "float32"})
-    assert len({one, fingerprint("other", {"dtype": "float32"}), fingerprint("model", {"dtype": "bfloat16"})}) == 3
+    assert (
+        len({one, fingerprint("other", {"dtype": "float32"}), fingerprint("model", {"dtype": "bfloat16"})})
+        == 3
+    )
