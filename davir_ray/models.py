@@ -6,9 +6,8 @@ measurements stay valid when a model moves. Weights must be safetensors.
 
 import hashlib
 import json
-import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -32,19 +31,14 @@ class ResolvedModel:
     """A model on this machine's disk.
 
     model_path: folder with config.json and *.safetensors. adapter_path: folder of a LoRA adapter over it.
-    identity: hash of the content of both, in hex.
+    identity: hash of the content of both, in hex. tokenizer_path: the adapter's folder where it brings a
+    tokenizer, else the model's, else (for a reference) the base's.
     """
 
     model_path: str
     adapter_path: str | None
     identity: str
-
-    @property
-    def tokenizer_path(self) -> str:
-        """The adapter's folder where it brings a tokenizer, else the model's."""
-        if self.adapter_path and _has_tokenizer(self.adapter_path):
-            return self.adapter_path
-        return self.model_path
+    tokenizer_path: str
 
     @property
     def model_type(self) -> str:
@@ -61,7 +55,9 @@ def resolve_pair(
         return base, None
     folder = fetch(models.reference.model_name_or_path, models.reference.revision, cache_dir)
     if not is_adapter(folder):
-        return base, resolve(models.reference, cache_dir)
+        reference = resolve(models.reference, cache_dir)
+        has_own = _has_tokenizer(Path(reference.tokenizer_path))
+        return base, reference if has_own else replace(reference, tokenizer_path=base.tokenizer_path)
     if base.adapter_path or models.reference.adapter_name_or_path:
         raise ModelError(
             f"{folder}: is an adapter, and there is a second one; merge one of them into its model"
@@ -87,7 +83,10 @@ def _describe(folder: Path, adapter: Path | None) -> ResolvedModel:
     weights = {name: shape for path in _weights(folder) for name, shape in tensor_shapes(path).items()}
     if adapter:
         check_fit(read_adapter(adapter), folder, weights)
-    return ResolvedModel(str(folder), str(adapter) if adapter else None, _identity(folder, adapter))
+    tokenizer = adapter if adapter and _has_tokenizer(adapter) else folder
+    return ResolvedModel(
+        str(folder), str(adapter) if adapter else None, _identity(folder, adapter), str(tokenizer)
+    )
 
 
 # Checking
@@ -119,8 +118,8 @@ def _other_weights(folder: Path) -> str:
     return "has no *.safetensors; expected a model as `save_pretrained` writes it"
 
 
-def _has_tokenizer(folder: str) -> bool:
-    return any(os.path.exists(os.path.join(folder, name)) for name in TOKENIZER_FILES)
+def _has_tokenizer(folder: Path) -> bool:
+    return any((folder / name).exists() for name in TOKENIZER_FILES)
 
 
 def _has(folder: Path, *patterns: str) -> bool:
