@@ -142,7 +142,9 @@ def measure_models(job: Job, may_measure: bool) -> dict[Role, Plan]:
             raise NotMeasured(
                 f"{planned.missing:,} sequences are not measured under {role}; `davir score` measures them"
             )
-        measure(measurement, planned)
+        started = monotonic()
+        busy = measure(measurement, planned)
+        job.run.event("measured", role=role, seconds=round(monotonic() - started, 1), busy=round(busy, 1))
     return plans
 
 

@@ -8,7 +8,7 @@ import ray.data
 
 
 def connect() -> None:
-    """Join the cluster named by RAY_ADDRESS (`ray job submit` sets it), else start Ray on this machine."""
+    """Join the cluster that RAY_ADDRESS names (`ray job submit` sets it), else start Ray on this machine."""
     if ray.is_initialized():
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -16,7 +16,8 @@ def connect() -> None:
     if os.environ.get("RAY_ADDRESS"):
         ray.init(logging_level=logging.WARNING)
     else:
-        ray.init(include_dashboard=False, logging_level=logging.WARNING)
+        # "local", or Ray would look for a cluster that was last started here, and may be gone.
+        ray.init(address="local", include_dashboard=False, logging_level=logging.WARNING)
     quiet_ray_data()
 
 

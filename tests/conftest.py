@@ -74,7 +74,13 @@ def ray_cluster():
     from davir_ray import ray_session
 
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    ray.init(num_cpus=2, include_dashboard=False, logging_level="error", object_store_memory=300 * 2**20)
+    ray.init(
+        address="local",
+        num_cpus=2,
+        include_dashboard=False,
+        logging_level="error",
+        object_store_memory=300 * 2**20,
+    )
     ray_session.quiet_ray_data()
     yield
     ray.shutdown()

@@ -9,6 +9,7 @@ with it; Ray starts another, which takes the chunk up again (see trial.py).
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from time import monotonic
 from typing import Any
 
 import numpy as np
@@ -112,12 +113,15 @@ def settled(measurement: Measurement) -> frozenset[str]:
     return names | measurement.store.part_names()
 
 
-def measure(measurement: Measurement, planned: Plan) -> None:
-    """Measure the chunks of a plan that are not settled. Raises `EngineError` if no engine can be had."""
+def measure(measurement: Measurement, planned: Plan) -> float:
+    """Measure the chunks of a plan that are not settled; return the seconds that engines were busy.
+
+    Raises `EngineError` if no engine can be had.
+    """
     done = settled(measurement)
     todo = [row for row in planned.chunks.to_pylist() if row["name"] not in done]
     if not todo:
-        return
+        return 0.0
     cpus = engine_cpus(measurement)
     replicas = min(engine_replicas(measurement, cpus), len(todo))
     progress = Progress(f"measure {measurement.role}", sum(row["tokens"] for row in todo), "tokens")
@@ -135,14 +139,17 @@ def measure(measurement: Measurement, planned: Plan) -> None:
             compute=ray.data.ActorPoolStrategy(min_size=1, max_size=replicas),
         )
     )
+    busy = 0.0
     try:
         for batch in dataset.iter_batches(batch_size=None):
             progress.add(int(batch["tokens"].sum()))
+            busy += float(batch["seconds"].sum())
     except RayError as error:
         cause = ray_session.root_cause(error)
         if isinstance(cause, DavirError):
             raise cause from error
         raise EngineError(f"measuring {measurement.role} stopped: {type(cause).__name__}: {cause}") from error
+    return busy
 
 
 def engine_cpus(measurement: Measurement) -> float:
@@ -174,6 +181,14 @@ def read_chunk(batch: Any, measurement: Measurement) -> pa.Table:
     return pa.table({"name": chunks["name"], **{name: [rows[name].to_pylist()] for name in rows.column_names}})
 
 
+def sequences_of(row: dict[str, Any]) -> list[tuple[bytes, TokenSequence]]:
+    """Return the sequences of a chunk, each with its id."""
+    return [
+        (key, TokenSequence(np.array(ids, dtype=np.int32), np.array(scored, dtype=bool)))
+        for key, ids, scored in zip(row["sequence_id"], row["ids"], row["scored"], strict=True)
+    ]
+
+
 class ChunkMeasurer:
     """Holds an engine; each call measures one chunk and adds it to the store."""
 
@@ -187,10 +202,7 @@ class ChunkMeasurer:
     def __call__(self, batch: pa.Table) -> dict[str, Any]:
         """Measure a batch of one chunk."""
         (row,) = batch.to_pylist()
-        sequences = [
-            (key, TokenSequence(np.array(ids, dtype=np.int32), np.array(scored, dtype=bool)))
-            for key, ids, scored in zip(row["sequence_id"], row["ids"], row["scored"], strict=True)
-        ]
+        sequences, started = sequences_of(row), monotonic()
         uri = storage.join(self.measurement.folder, "journal", f"{row['name']}.json")
         journal = Journal.open(uri, len(sequences))
         try:
@@ -201,7 +213,8 @@ class ChunkMeasurer:
         if failed or not journal.undisturbed:
             self._write_failed(row["name"], [(sequences[i][0], failed[i]) for i in sorted(failed)])
         journal.close()
-        return {"tokens": np.array([sum(len(ids) for ids in row["ids"])]), "failed": np.array([len(failed)])}
+        tokens = sum(len(ids) for ids in row["ids"])
+        return {"tokens": np.array([tokens]), "seconds": np.array([monotonic() - started])}
 
     def _measure(self, _: Range, sequences: Sequence[tuple[bytes, TokenSequence]]) -> None:
         logprobs = self.engine.logprobs([sequence for _, sequence in sequences])

@@ -2,9 +2,11 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -39,12 +41,14 @@ def head(tmp_path_factory):
     """A head node with a job server; stopped by its own process group."""
     port, dashboard = free_port(), free_port()
     bin_folder = Path(sys.executable).parent
-    # Ray's tokens live in HOME: a home of its own keeps this cluster apart from the user's.
-    home = tmp_path_factory.mktemp("home")
+    # Ray keeps its token in HOME and its sessions in RAY_TMPDIR: this cluster has its own of both. The second holds
+    # sockets, so its path must be short.
+    home, sessions = tmp_path_factory.mktemp("home"), tempfile.mkdtemp(prefix="ray-")
     environment = {
         **os.environ,
         "PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}",
         "HOME": str(home),
+        "RAY_TMPDIR": sessions,
         "RAY_AUTH_MODE": "token",
         "RAY_USAGE_STATS_ENABLED": "0",
     }
@@ -64,6 +68,7 @@ def head(tmp_path_factory):
         yield f"http://127.0.0.1:{dashboard}", environment, bin_folder
         process.terminate()
         process.wait(timeout=60)
+    shutil.rmtree(sessions, ignore_errors=True)
 
 
 def test_a_submitted_job_scores_a_corpus(head, tmp_path, tiny_models):

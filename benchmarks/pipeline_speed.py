@@ -1,0 +1,101 @@
+"""How much of the engine's own speed the whole Ray pipeline keeps, with one actor, on one machine.
+
+    .venv/bin/python benchmarks/pipeline_speed.py --model quickstart/models/smollm2-135m-instruct \
+        --corpus ../shared/data/alpaca-5k --rows 900
+
+The pipeline measures the base over the corpus; then the engine alone measures the same chunks in this process. Both
+are timed without loading the model, and the pipeline also from the start of the stage to its end.
+"""
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import ray
+
+
+def main() -> None:
+    """Parse, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--corpus", required=True)
+    parser.add_argument("--rows", type=int, default=900)
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    figures = compare(arguments.model, arguments.corpus, arguments.rows)
+    for name, value in figures.items():
+        print(f"{name:<28}{value}")
+    if arguments.out:
+        arguments.out.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+def compare(model: str, corpus: str, rows: int) -> dict[str, Any]:
+    """Time the measuring stage of the pipeline, then the engine alone on the same chunks."""
+    from davir_ray import pipeline
+    from davir_ray.config import parse_recipe
+    from davir_ray.inputs import check_inputs
+    from davir_ray.logprobs.ray_measure import measure, plan
+
+    with tempfile.TemporaryDirectory() as folder:
+        tree = {
+            "corpus": {"paths": f"{corpus}/*.parquet", "limit": rows},
+            "models": {"base": model},
+            "engine": {"type": "transformers"},
+            "score": {"name": "base_loss"},
+            "store": f"{folder}/store",
+            "output": f"{folder}/runs",
+        }
+        job = pipeline.open_job(check_inputs(parse_recipe(tree, "benchmark")), "benchmark")
+        pipeline.prepare_corpus(job)
+        measurement = job.measurements["base"]
+        planned = plan(measurement, job.inputs.rows)
+        threads = os.cpu_count() or 1
+        started = time.monotonic()
+        engine_seconds = measure(measurement, planned)
+        stage_seconds = time.monotonic() - started
+        chunks = [ray.get(ray.remote(chunk_of).remote(measurement, row)) for row in planned.chunks.to_pylist()]
+        ray.shutdown()
+        alone_seconds = time_alone(model, chunks, threads)
+    return {
+        "rows": rows,
+        "tokens": planned.tokens,
+        "chunks": len(chunks),
+        "engine alone, s": round(alone_seconds, 1),
+        "engine in the pipeline, s": round(engine_seconds, 1),
+        "whole stage, s": round(stage_seconds, 1),
+        "engine speed kept": round(alone_seconds / engine_seconds, 3),
+        "stage speed kept": round(alone_seconds / stage_seconds, 3),
+    }
+
+
+def chunk_of(measurement: Any, row: dict[str, Any]) -> list[Any]:
+    """Read the sequences of a chunk."""
+    import numpy as np
+
+    from davir_ray.logprobs.ray_measure import read_chunk, sequences_of
+
+    batch = {"split": np.array([row["split"]]), "chunk": np.array([row["chunk"]])}
+    return [sequence for _, sequence in sequences_of(read_chunk(batch, measurement).to_pylist()[0])]
+
+
+def time_alone(model: str, chunks: list[list[Any]], threads: int) -> float:
+    """Time the engine in this process, without loading it."""
+    import torch
+
+    from davir_ray.logprobs.transformers_engine import TransformersEngine
+
+    torch.set_num_threads(threads)
+    engine = TransformersEngine(model)
+    engine.logprobs(chunks[-1][:4])
+    started = time.monotonic()
+    for chunk in chunks:
+        engine.logprobs(chunk)
+    return time.monotonic() - started
+
+
+if __name__ == "__main__":
+    main()
