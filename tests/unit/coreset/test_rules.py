@@ -346,6 +346,16 @@ def test_order_statistics_are_those_of_a_sort(values, data):
     assert found == [int(expected[place]) for place in places]
 
 
+@given(st.floats(allow_nan=False), st.floats(allow_nan=False))
+def test_sortable_integers_compare_as_their_floats_do(one, other):
+    a, b = (int(key) for key in sortable(np.array([one, other])))
+    assert (a < b, a == b) == (one < other, one == other)
+
+
+def test_a_loss_of_minus_zero_is_as_easy_as_one_of_zero():
+    assert np.ptp(sortable(np.array([0.0, -0.0]))) == 0
+
+
 def test_without_rules_or_with_nothing_but_kept_sources_every_row_is_selected():
     for rules in ([], [KeepSourcesRule(sources=("gsm8k",))]):
         assert chosen(rules, ranked(4), [1])[0].all()
