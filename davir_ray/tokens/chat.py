@@ -33,7 +33,7 @@ def render_chat(
     answers = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
     marked = dict(zip(answers, marks, strict=True)) if len(marks) == len(answers) else {}
     finder = _Finder(tokenizer, messages, tools, text)
-    turns = []
+    turns: list[Turn] = []
     for index in wanted:
         start, end = finder.close(*marked[index]) if index in marked else finder.find(index)
         finder.check(index, start, end)
@@ -98,6 +98,8 @@ class _Finder:
 
     def close(self, start: int, end: int) -> Span:
         """End a span that may hold more or less than the answer right after its end-of-turn token."""
+        if self.tokenizer.closing and self.text.startswith(self.tokenizer.closing, end):
+            return start, self._closed(end)
         body = self.text[start:end].rstrip()
         if self.tokenizer.marker_before(body, len(body)):
             return start, start + len(body)
@@ -121,6 +123,8 @@ class _Finder:
     def header(self, index: int, start: int) -> int:
         """Return where the template's text between the message before and the answer begins."""
         before = (self._chat(self.messages[:index]) or "") if index else ""
+        if self.text[:start].startswith(before) and (before or not index):
+            return len(before)
         # Some templates end what they take for the last message in a way of their own: leave that out.
         limit = min(len(before), start)
         common = next((at for at in range(limit) if before[at] != self.text[at]), limit)
