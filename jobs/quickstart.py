@@ -10,6 +10,8 @@ import logging
 import os
 import subprocess
 import sys
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -23,15 +25,23 @@ STARTED = monotonic()
 def main() -> None:
     """Prepare what is not there yet, run the main job, and show what came of it."""
     os.chdir(Path(__file__).resolve().parent.parent)
-    be_quiet()
-    base = prepare_base()
-    corpus = prepare_corpus()
-    prepare_reference(base, corpus)
+    # A process of its own gives its memory back before the main job asks for some.
+    with ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn")) as own_process:
+        corpus = own_process.submit(prepare).result()
     record = run_main_job()
     from prepare_quickstart.closing import closing_lines
 
     print("\n".join(closing_lines(record, corpus)))
     print(f"\nquickstart took {monotonic() - STARTED:.0f} s")
+
+
+def prepare() -> Path:
+    """Make what the recipe names; return the corpus."""
+    be_quiet()
+    base = prepare_base()
+    corpus = prepare_corpus()
+    prepare_reference(base, corpus)
+    return corpus
 
 
 def prepare_base() -> Path:
