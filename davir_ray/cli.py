@@ -4,6 +4,7 @@ Exit codes: 0 done; 1 unexpected; 2 recipe or usage; 3 corpus; 4 model or tokeni
 """
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
@@ -30,7 +31,8 @@ class Verbs(click.Group):
     """Turns the errors of the package into a message and an exit code."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a verb."""
+        """Run a verb, with the working folder importable: a recipe may name code that lies there."""
+        sys.path.insert(0, os.getcwd())
         try:
             return super().invoke(ctx)
         except DavirError as error:

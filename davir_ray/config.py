@@ -118,7 +118,7 @@ class ScoreConfig(Section):
     """Which formula turns measurements into one number a row."""
 
     name: str = "davir"
-    """One of the names that `davir scores` prints, or `module:function`."""
+    """One of the names that `davir scores` prints, or `module:attribute` of a score of your own."""
     min_loss: float = Field(1e-3, ge=0)
     """Mean nats a token below which a loss is too small to divide by (status `no_score`)."""
     seed: int = 0
@@ -259,6 +259,27 @@ class Recipe(Section):
     """Folder or fsspec URI of the measurement store, shared by all runs."""
     output: str = "davir/runs"
     """Folder or fsspec URI under which each run has a folder."""
+
+    @field_validator("select")
+    @classmethod
+    def _one_signature(cls, rules: tuple[SelectRule, ...]) -> tuple[SelectRule, ...]:
+        kinds = {(rule.num_perm, rule.shingle) for rule in rules if isinstance(rule, NearDuplicatesRule)}
+        if len(kinds) > 1:
+            raise ValueError("near_duplicates rules must have one num_perm and one shingle size")
+        return rules
+
+    @model_validator(mode="after")
+    def _known_sources(self) -> "Recipe":
+        if self.corpus.source_by is None:
+            for rule in self.select:
+                if isinstance(rule, KeepSourcesRule) and (
+                    unknown := set(rule.sources) - set(self.corpus.paths)
+                ):
+                    names = ", ".join(self.corpus.paths)
+                    raise ValueError(
+                        f"select: keep_sources names {', '.join(sorted(unknown))}; corpus.paths has {names}"
+                    )
+        return self
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:

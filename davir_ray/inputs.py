@@ -5,7 +5,7 @@ from functools import cached_property
 from hashlib import blake2b
 from itertools import islice
 
-from davir_ray.config import Recipe
+from davir_ray.config import DifficultyRule, Recipe
 from davir_ray.corpus.example import Example
 from davir_ray.corpus.listing import ROWS_PER_SPLIT, Listing, list_corpus
 from davir_ray.corpus.reading import examples
@@ -42,12 +42,15 @@ class Inputs:
 
     @cached_property
     def needs(self) -> tuple[Need, ...]:
-        """What has to be measured: what the score needs, and the frozen log-probabilities of exported pairs."""
+        """What has to be measured: for the score, for the rules, and the frozen log-probabilities of exported pairs."""
+        difficulty: tuple[Need, ...] = (("base", View.RESPONSE),)
+        asks_difficulty = any(isinstance(rule, DifficultyRule) for rule in self.recipe.select)
         pairs: tuple[Need, ...] = (("base", View.RESPONSE), ("base", View.REJECTED))
         wants_pairs = "trl" in self.recipe.export.formats and any(
             name.startswith("preference") for name in self.listing.formats.values()
         )
-        return tuple(dict.fromkeys([*self.score.needs, *(pairs if wants_pairs else ())]))
+        extra = (difficulty if asks_difficulty else ()) + (pairs if wants_pairs else ())
+        return tuple(dict.fromkeys([*self.score.needs, *extra]))
 
     @property
     def views(self) -> tuple[View, ...]:

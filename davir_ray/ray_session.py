@@ -6,19 +6,35 @@ import os
 import ray
 import ray.data
 
+CHATTY = {
+    "ray._private.authentication.authentication_token_setup": logging.ERROR,
+    "ray.data": logging.WARNING,
+    "ray.data._internal.progress": logging.ERROR,
+}
+"""Loggers that say the same at every start, and from which level on they are heard."""
+
 
 def connect() -> None:
     """Join the cluster that RAY_ADDRESS names (`ray job submit` sets it), else start Ray on this machine."""
     if ray.is_initialized():
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+    for name, level in CHATTY.items():
+        logging.getLogger(name).setLevel(level)
     if os.environ.get("RAY_ADDRESS"):
         ray.init(logging_level=logging.WARNING)
     else:
-        # "local", or Ray would look for a cluster that was last started here, and may be gone.
-        ray.init(address="local", include_dashboard=False, logging_level=logging.WARNING)
+        _start_here()
     quiet_ray_data()
+
+
+def _start_here() -> None:
+    # Workers import what the driver can: a score or an engine of the user's own may lie in the working folder.
+    os.environ["PYTHONPATH"] = os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")])
+    # Ray Data trips a C++ warning at every actor pool; what matters reaches the driver as an exception.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    # "local", or Ray would look for a cluster that was last started here, and may be gone.
+    ray.init(address="local", include_dashboard=False, logging_level=logging.WARNING)
 
 
 def quiet_ray_data() -> None:

@@ -22,7 +22,6 @@ from davir_ray.config import KeepSourcesRule, NearDuplicatesRule, SelectRule
 from davir_ray.coreset.cuts import Mask, Rows, count, fraction, threshold, token_budget
 from davir_ray.coreset.difficulty import difficulty
 from davir_ray.coreset.quotas import length_quota, quota
-from davir_ray.errors import RecipeError
 
 Scan = Callable[[Sequence[str]], Iterator[pa.Table]]
 """Reads columns of the ranked rows, in rank order, a table a part; each call gives the same parts."""
@@ -44,7 +43,6 @@ def choose(rules: Sequence[SelectRule], scan: Scan) -> list[Choice]:
 
     Columns that may be read: example_id, source, group, num_tokens, base_loss, score, rank, signature.
     """
-    _check_signatures(rules)
     pinned = _pinned(rules, scan)
     reaching = [~mask for mask in pinned]
     dropped_by = [np.full(len(mask), -1, dtype=np.int16) for mask in pinned]
@@ -92,9 +90,3 @@ def _rows_reaching(scan: Scan, reaching: Sequence[Mask]) -> Rows:
             yield table.filter(pa.array(mask))
 
     return rows
-
-
-def _check_signatures(rules: Sequence[SelectRule]) -> None:
-    near = [rule for rule in rules if isinstance(rule, NearDuplicatesRule)]
-    if len({(rule.num_perm, rule.shingle) for rule in near}) > 1:
-        raise RecipeError("select: near_duplicates rules must have one num_perm and one shingle size")

@@ -43,6 +43,14 @@ def test_a_model_is_a_name_or_a_section():
         ({"select": [{"type": "threshold"}]}, "needs min_score, max_score or both"),
         ({"select": [{"type": "quota"}]}, "needs either fraction or count"),
         ({"tokens": {"max_length": 1}}, "tokens.max_length"),
+        (
+            {"select": [{"type": "keep_sources", "sources": ["gsm8k"]}]},
+            "keep_sources names gsm8k; corpus.paths has corpus",
+        ),
+        (
+            {"select": [{"type": "near_duplicates"}, {"type": "near_duplicates", "num_perm": 64}]},
+            "one num_perm and one shingle size",
+        ),
     ],
 )
 def test_a_wrong_recipe_says_where_it_is_wrong(changes, says):

@@ -365,8 +365,3 @@ def test_a_corpus_without_ranked_rows_gives_empty_choices():
     rules = [FractionRule(fraction=0.5), QuotaRule(count=1), LengthQuotaRule(fraction=0.5), DifficultyRule()]
     assert chosen(rules, ranked(0), [0, 0])[0].tolist() == []
     assert choose(rules, lambda columns: iter(())) == []
-
-
-def test_near_duplicates_rules_of_two_kinds_of_signature_are_refused():
-    with pytest.raises(RecipeError, match="one num_perm and one shingle size"):
-        choose([NearDuplicatesRule(), NearDuplicatesRule(shingle=3)], scan_of(ranked(2)))
