@@ -18,8 +18,8 @@ from davir_ray.logprobs.prefixes import Ids, Segment, Tree, plan_trees
 class Block:
     """Neighbouring segments of one length that see the same kind of past, for one call of attention.
 
-    They hold tokens [first, first + count * length) of the batch. Each sees the header, then the batch's tokens
-    in `past` (only ever set where count is 1), then itself.
+    They hold tokens [first, first + count * length) of the batch. Each sees the header, then the batch's
+    tokens in `past` (only ever set where count is 1), then itself.
     """
 
     first: int
@@ -32,8 +32,9 @@ class Block:
 class Batch:
     """Segments one after another, all over one header.
 
-    ids, positions: int64 [N]. rows, targets: int64 [Q], sorted by row: the log-probability of token `targets[i]`
-    after batch token `rows[i]` is asked for. owners: int64 [Q, 2], (sequence, index among its scored tokens).
+    ids, positions: int64 [N]. rows, targets: int64 [Q], sorted by row: the log-probability of token
+    `targets[i]` after batch token `rows[i]` is asked for. owners: int64 [Q, 2], (sequence, index
+    among its scored tokens).
     """
 
     header: bytes
@@ -127,9 +128,11 @@ def _asked(
     for member in segment.members:
         low, high = np.searchsorted(scored[member], [segment.start + 1, segment.end + 1])
         where = scored[member][low:high]
-        columns = (first + where - 1 - segment.start, sequences[member].ids[where], np.full(len(where), member))
-        parts.append(np.stack([*columns, np.arange(low, high)], axis=1))
-    return np.concatenate(parts).astype(np.int64)
+        rows = first + where - 1 - segment.start
+        owner = np.full(len(where), member)
+        parts.append(np.stack([rows, sequences[member].ids[where], owner, np.arange(low, high)], axis=1))
+    asked: NDArray[np.int64] = np.concatenate(parts).astype(np.int64)
+    return asked
 
 
 def _blocks(placed: list[Placed]) -> tuple[Block, ...]:

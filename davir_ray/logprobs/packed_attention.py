@@ -1,7 +1,8 @@
 """Attention for batches without padding, under the name `davir_packed` in transformers' registry.
 
 A model whose attention is set to it takes all its tokens as one row, with their positions, and the keyword
-`packing`, which says what sees what. Shapes: N tokens, H heads, G heads of keys and values, D a head, P header.
+`packing`, which says what sees what. Shapes: N tokens, H heads, G heads of keys and values, D a head,
+P header tokens.
 """
 
 from collections.abc import Sequence
@@ -58,7 +59,8 @@ def packed_attention(
 
     A sliding window is ignored: the engine sends no sequence here that is longer than it.
     """
-    assert softcap is None and s_aux is None, "this model's attention needs more than keys and values"
+    assert softcap is None, "no model with capped attention is packed"
+    assert s_aux is None, "no model with attention sinks is packed"
     tokens = [states[0].transpose(0, 1).contiguous() for states in (query, key, value)]
     layer: int = module.layer_idx  # type: ignore[assignment]
     if packing.recorded is not None:
@@ -95,7 +97,8 @@ def _with_past(block: Block, tokens: Tensor, header: Tensor | None) -> Tensor:
     past = [tokens[low:high] for low, high in block.past]
     if header is not None:
         past.insert(0, header)
-    return torch.cat([*(piece.expand(block.count, *piece.shape) for piece in past), own], dim=1) if past else own
+    repeated = [piece.expand(block.count, *piece.shape) for piece in past]
+    return torch.cat([*repeated, own], dim=1) if past else own
 
 
 AttentionInterface.register(NAME, packed_attention)

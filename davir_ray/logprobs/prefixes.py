@@ -10,6 +10,7 @@ prefix that sorted sequences i and i + 1 have in common. Two uses are made of it
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,7 +56,7 @@ def plan_trees(sequences: Sequence[Ids], unscored: Sequence[int], max_tokens: in
     """
     order = sorted(range(len(sequences)), key=lambda i: sequences[i].tobytes())
     ids = [sequences[i] for i in order]
-    shared = np.array([_common(a, b) for a, b in zip(ids, ids[1:], strict=False)], dtype=np.int64)
+    shared = np.array([_common(a, b) for a, b in pairwise(ids)], dtype=np.int64)
     headers = _header_lengths(shared, np.array([unscored[i] for i in order]))
     trees = []
     for first, last in _cut(ids, shared, headers, max_tokens):
@@ -124,6 +125,5 @@ def _grow(members: list[int], ids: list[Ids], shared: NDArray[np.int64], start: 
         if high - low > 1:
             weak = low + 1 + np.flatnonzero(shared[low : high - 1] < start + MIN_SHARED)
             bounds = [low, *weak.tolist(), high]
-            runs = list(zip(bounds, bounds[1:], strict=False))
-            work.extend((a, b, start, parent) for a, b in reversed(runs))
+            work.extend((a, b, start, parent) for a, b in reversed(list(pairwise(bounds))))
     return tuple(tree)

@@ -1,7 +1,7 @@
 """The last step of a language model, on the rows that are asked for and a slice of the vocabulary at a time.
 
-The model's own code does it (heads differ: soft caps, scales, biases), with its body replaced by hidden states
-that are already there. Shapes: R rows, Q asked-for values, D hidden size, V vocabulary.
+The model's own code does it (heads differ: soft caps, scales, biases), with its body replaced by hidden
+states that are already there. Shapes: R rows, Q asked-for values, D hidden size, V vocabulary.
 """
 
 import copy
@@ -100,7 +100,7 @@ class _GivenStates(nn.Module):
     """A body whose work is done: it returns the embeddings it is given as its hidden states."""
 
     def forward(self, *ignored: Any, inputs_embeds: Tensor, **options: Any) -> BaseModelOutputWithPast:
-        return _States(last_hidden_state=inputs_embeds)
+        return _States(last_hidden_state=inputs_embeds)  # type: ignore[arg-type]
 
 
 class _SlicedLinear(nn.Module):
@@ -121,4 +121,5 @@ class _SlicedLinear(nn.Module):
         else:
             logits = torch.mm(flat.float(), weight.float().t())
         logits = logits if self.bias is None else logits + self.bias[self.slice].float()
-        return logits.unflatten(0, states.shape[:-1])
+        shaped: Tensor = logits.unflatten(0, states.shape[:-1])
+        return shaped

@@ -18,7 +18,7 @@ from davir_ray.logprobs import packed_attention
 from davir_ray.logprobs.batching import Batch, Block, equal_lengths, plan_batches
 from davir_ray.logprobs.engine import TokenSequence
 from davir_ray.logprobs.packed_attention import KeysValues, Packing
-from davir_ray.logprobs.token_head import logprobs_of, proven_head
+from davir_ray.logprobs.token_head import WHOLE_CHUNK_BYTES, logprobs_of, proven_head
 from davir_ray.logprobs.transformers_model import load_model, packed_limit, set_attention
 
 BATCH_TOKENS = {"cpu": 768, "cuda": 16_384}
@@ -45,6 +45,7 @@ class TransformersEngine:
         self._head = proven_head(self._model, sliceable=limit > 0)
         self._packed_limit = limit if self._head else 0
         self._batch_tokens = batch_tokens or BATCH_TOKENS[device]
+        self._vocabulary: int = self._model.get_input_embeddings().weight.shape[0]  # type: ignore[index, assignment]
         self._headers: dict[bytes, dict[int, KeysValues]] = {}
 
     def logprobs(self, sequences: Sequence[TokenSequence]) -> Results:
@@ -76,15 +77,15 @@ class TransformersEngine:
         positions = getattr(self._model.config, "max_position_embeddings", None) or len(sequence.ids)
         if len(sequence.ids) > positions:
             raise ValueError(f"sequence {index}: {len(sequence.ids)} tokens, but the model takes {positions}")
-        rows = self._model.get_input_embeddings().weight.shape[0]
-        if sequence.ids.min() < 0 or sequence.ids.max() >= rows:
-            raise ValueError(f"sequence {index}: token ids must lie in 0 to {rows - 1}")
+        if sequence.ids.min() < 0 or sequence.ids.max() >= self._vocabulary:
+            raise ValueError(f"sequence {index}: token ids must lie in 0 to {self._vocabulary - 1}")
         if sequence.scored[0] or not sequence.scored.any():
             raise ValueError(f"sequence {index}: needs a scored token, and the first cannot be one")
 
     def _measure_packed(self, sequences: list[TokenSequence], results: Results) -> None:
         if not sequences:
             return
+        assert self._head is not None
         set_attention(self._model, packed_attention.NAME)
         known, self._headers = self._headers, {}
         for batch in plan_batches(sequences, self._batch_tokens):
@@ -114,13 +115,15 @@ class TransformersEngine:
             use_cache=False,
             packing=packing,
         )
-        return output.last_hidden_state[0]
+        states: Tensor = output.last_hidden_state[0]
+        return states
 
     def _measure_plain(self, sequences: list[TokenSequence], results: Results) -> None:
         if not sequences:
             return
         set_attention(self._model, self._own_attention)
-        for members in equal_lengths(sequences, self._batch_tokens):
+        room = WHOLE_CHUNK_BYTES[self._model.device.type] // (4 * self._vocabulary)
+        for members in equal_lengths(sequences, self._batch_tokens if self._head else room):
             ids = self._tensor(np.stack([sequences[i].ids for i in members]).astype(np.int64))
             scored = self._tensor(np.stack([sequences[i].scored for i in members]))
             values = self._plain_values(ids, scored[:, 1:]).cpu().numpy()
@@ -129,7 +132,7 @@ class TransformersEngine:
                 results[member][:] = part
 
     def _plain_values(self, ids: Tensor, predicted: Tensor) -> Tensor:
-        """Return float32 [Q] for ids [B, T], row by row; predicted: bool [B, T - 1], whether ids[:, 1:] count."""
+        """Return float32 [Q], row by row. ids: [B, T]; predicted: bool [B, T - 1], whether ids[:, 1:] count."""
         targets = ids[:, 1:][predicted]
         if self._head is None:
             logits = self._model(input_ids=ids, use_cache=False).logits

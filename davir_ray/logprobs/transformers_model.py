@@ -5,13 +5,18 @@ from typing import Any
 
 import torch
 from peft import PeftModel
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from davir_ray.errors import ModelError
 
+UNLIMITED = 2**31
+
 PACKABLE = frozenset(
-    "apertus cohere gemma gemma3_text gpt2 gpt_neox granite llama mistral olmo2 phi phi3 qwen2 qwen3 "
-    "seed_oss smollm3 starcoder2".split()
+    {
+        *("apertus", "cohere", "gemma", "gemma3_text", "gpt2", "gpt_neox", "granite", "llama", "mistral"),
+        *("olmo2", "phi", "phi3", "qwen2", "qwen3", "seed_oss", "smollm3", "starcoder2"),
+    }
 )
 """`model_type`s whose packed results tests/unit/logprobs compares with one row at a time."""
 
@@ -21,37 +26,31 @@ LENGTH_DEPENDENT_ROPE = frozenset({"dynamic", "longrope"})
 
 def load_model(model_path: str, adapter_path: str | None, dtype: str, device: str) -> PreTrainedModel:
     """Load a model for inference, from safetensors alone, without code from its folder. Raises `ModelError`."""
-    config: dict[str, Any] = {
-        "dtype": getattr(torch, dtype),
-        "use_safetensors": True,
-        "trust_remote_code": False,
-    }
+    options: dict[str, Any] = {"dtype": getattr(torch, dtype), "use_safetensors": True}
     try:
-        model = AutoModelForCausalLM.from_pretrained(model_path, **config)
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+            model_path, trust_remote_code=False, **options
+        )
         if getattr(model.config, "attn_logit_softcapping", None):
             model.set_attn_implementation("eager")  # the others leave the soft cap out
         if adapter_path:
             model = _with_adapter(model, adapter_path)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise ModelError(f"{adapter_path or model_path}: cannot be loaded: {error}") from error
-    return model.to(device).eval()
+    model.to(torch.device(device))  # type: ignore[arg-type]
+    return model.eval()
 
 
 def packed_limit(model: PreTrainedModel) -> int:
     """Return the longest sequence that may go into a packed batch: 0 if none may."""
     config: PreTrainedConfig = model.config
     rope = getattr(config, "rope_parameters", None) or {}
-    types = {
-        rope.get("rope_type"),
-        *(part.get("rope_type") for part in rope.values() if isinstance(part, dict)),
-    }
-    if config.model_type not in PACKABLE or types & LENGTH_DEPENDENT_ROPE:
+    parts = [rope, *(part for part in rope.values() if isinstance(part, dict))]  # one a kind of layer
+    if config.model_type not in PACKABLE or any(p.get("rope_type") in LENGTH_DEPENDENT_ROPE for p in parts):
         return 0
-    if getattr(config, "attn_logit_softcapping", None) or getattr(
-        config, "use_bidirectional_attention", False
-    ):
+    if getattr(config, "attn_logit_softcapping", None) or getattr(config, "use_bidirectional_attention", None):
         return 0
-    return getattr(config, "sliding_window", None) or 2**31
+    return getattr(config, "sliding_window", None) or UNLIMITED
 
 
 def _with_adapter(model: PreTrainedModel, adapter_path: str) -> PreTrainedModel:
@@ -62,10 +61,10 @@ def _with_adapter(model: PreTrainedModel, adapter_path: str) -> PreTrainedModel:
     """
     if not Path(adapter_path, "adapter_model.safetensors").is_file():
         raise ModelError(f"{adapter_path}: holds no adapter_model.safetensors")
-    adapted = PeftModel.from_pretrained(model, adapter_path, is_trainable=False)
-    if model.dtype == torch.float32:
-        return adapted.merge_and_unload()
-    return adapted.get_base_model()
+    adapted: Any = PeftModel.from_pretrained(model, adapter_path, is_trainable=False)
+    adapted = adapted.merge_and_unload() if model.dtype == torch.float32 else adapted.get_base_model()
+    assert isinstance(adapted, PreTrainedModel)
+    return adapted
 
 
 def set_attention(model: PreTrainedModel, name: str) -> None:
