@@ -8,7 +8,6 @@ others, which end with it.
 """
 
 import gc
-import logging
 import os
 from collections.abc import Sequence
 from typing import Any, cast
@@ -66,7 +65,7 @@ class VllmEngine:
         except (ValueError, RuntimeError, OSError, TypeError) as error:
             raise EngineError(f"vLLM could not load {model_path}: {error}") from error
         config = self._llm.llm_engine.vllm_config
-        self._asks = bool(config.use_v2_model_runner)
+        self.asks = bool(config.use_v2_model_runner)
         self._vocab_size = config.model_config.get_vocab_size()
         self._max_length = config.model_config.max_model_len - 1
         self._lora = LoRARequest("reference", 1, adapter_path) if adapter_path else None
@@ -76,7 +75,7 @@ class VllmEngine:
         for index, sequence in enumerate(sequences):
             self._check(index, sequence)
         cut = [cut_tail(sequence) for sequence in sequences]
-        results = self._ask(cut) if self._asks else self._classic(cut)
+        results = self._ask(cut) if self.asks else self._classic(cut)
         missing = [index for index, values in enumerate(results) if values is None]
         for index, values in zip(missing, self._classic([cut[i] for i in missing]), strict=True):
             results[index] = values
@@ -151,8 +150,7 @@ def _prepare_process() -> None:
     os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
     # A sequence of the full context needs one position more, for a token that is never fed back.
     os.environ["VLLM_ALLOW_LONG_MAX_MODEL_LEN"] = "1"
-    if "VLLM_LOGGING_LEVEL" not in os.environ:
-        logging.getLogger("vllm").setLevel(logging.ERROR)
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")  # it warns of much that is as it should be here
 
 
 def _arguments(

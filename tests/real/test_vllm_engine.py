@@ -18,9 +18,9 @@ pytestmark = [
 ]
 
 ALPACA = ROOT.parent / "shared" / "data" / "alpaca-5k"
-MAX_LENGTH = 96
-TOLERANCE = 1e-3
-"""Nats a token. vLLM sums in other orders than torch; see the figure that the test prints."""
+MAX_LENGTH = 64
+TOLERANCE = 5e-4
+"""Nats a token, for vLLM sums in other orders than torch; 6e-5 was the worst of these rows on one machine."""
 
 
 def instructions() -> list[tuple[str, str]]:
@@ -47,8 +47,8 @@ def rows(tokenizer):
     """Prompts and answers of 64 rows; then a single scored token, and turns scattered over a row."""
     sequences = []
     for prompt, answer in instructions():
-        head = tokenizer(f"Question: {prompt}\nAnswer:")["input_ids"][:40]
-        tail = tokenizer(f" {answer}")["input_ids"][: MAX_LENGTH - len(head)]
+        head = tokenizer(f"Question: {prompt}\nAnswer:")["input_ids"][:20]
+        tail = tokenizer(f" {answer}")["input_ids"][: 6 + len(sequences) % 12]
         sequences.append((head + tail, [False] * len(head) + [True] * len(tail)))
     ids = sequences[0][0]
     sequences.append((ids, [False] * (len(ids) - 1) + [True]))
@@ -103,8 +103,8 @@ def measured(smollm2, adapter, rows, tmp_path_factory) -> dict[str, list[np.ndar
     shared = {"max_length": MAX_LENGTH, "too_long": False}
     jobs = {
         "base": {"model": smollm2, "adapter": None, "sequences": rows, **shared, "too_long": True},
-        "reversed": {"model": smollm2, "adapter": None, "sequences": rows[:24][::-1], **shared},
-        "reference": {"model": smollm2, "adapter": adapter, "sequences": rows[:12] + rows[64:], **shared},
+        "reversed": {"model": smollm2, "adapter": None, "sequences": rows[:12][::-1], **shared},
+        "reference": {"model": smollm2, "adapter": adapter, "sequences": rows[:4] + rows[64:], **shared},
     }
     for name, job in jobs.items():
         job["out"] = str(folder / name)
@@ -147,7 +147,7 @@ def test_losses_agree_and_rank_rows_alike(measured, base):
 
 
 def test_the_order_of_a_batch_does_not_matter(measured):
-    assert worst(measured["reversed"][::-1], measured["base"][:24]) < TOLERANCE
+    assert worst(measured["reversed"][::-1], measured["base"][:12]) < TOLERANCE
 
 
 def test_scattered_turns_and_single_tokens_are_picked_from_the_right_places(measured, base):
@@ -156,8 +156,8 @@ def test_scattered_turns_and_single_tokens_are_picked_from_the_right_places(meas
 
 
 def test_an_adapter_is_measured_over_its_base(measured, smollm2, adapter, rows, base):
-    expected = plain(smollm2, rows[:12] + rows[64:], adapter)
-    assert worst(expected, base[:12] + base[64:]) > 0.01, "the adapter changes nothing"
+    expected = plain(smollm2, rows[:4] + rows[64:], adapter)
+    assert worst(expected, base[:4] + base[64:]) > 0.01, "the adapter changes nothing"
     assert worst(measured["reference"], expected) < TOLERANCE
 
 
