@@ -1,6 +1,7 @@
 """Engines that misbehave on purpose, used by import path: the hash engine, until it meets what it cannot stand."""
 
 import os
+import time
 from pathlib import Path
 
 from davir_ray.logprobs.hash_engine import HashEngine
@@ -54,4 +55,12 @@ class MortalEngine(HashEngine):
         if not self.grave.exists():
             self.grave.touch()
             os._exit(137)
+        return super().logprobs(sequences)
+
+
+class SlowEngine(HashEngine):
+    """Takes its time, so that a test can stop a run in the middle."""
+
+    def logprobs(self, sequences):
+        time.sleep(0.5)
         return super().logprobs(sequences)

@@ -23,6 +23,7 @@ from davir_ray.coreset.rank import (
     score_in,
     settle,
 )
+from davir_ray.errors import StoreError
 from davir_ray.ray_exchange import gather, partitions_for, scatter
 from davir_ray.schema import ID, View
 from davir_ray.scores.assemble import Measurements, assemble
@@ -122,7 +123,9 @@ def score_split(
     """Score the rows of one split; return them with a sample of their rank keys."""
     examples = ranking.prepared.examples(split)
     sequences = ranking.prepared.sequences(split, ranking.views)
-    loss = {role: _losses(sequences, table) for role, table in zip(roles, found, strict=True)}
+    tables = dict(zip(roles, found, strict=True))
+    _check_measured(ranking, sequences, tables)
+    loss = {role: _losses(sequences, table) for role, table in tables.items()}
     measurements = Measurements(sequences, loss, ranking.failed)
     table = assemble(examples, measurements, ranking.needs, ranking.score, ranking.config)
     place = pa.StructArray.from_arrays(
@@ -141,6 +144,15 @@ def _losses(sequences: pa.Table, found: pa.Table) -> Any:
     """Line up what was found with the sequences that are looked at; NaN for those that were not asked for."""
     loss = dict(zip(found["position"].to_pylist(), found["loss"].to_pylist(), strict=True))
     return np.array([loss.get(position) for position in sequences["position"].to_pylist()], dtype=np.float64)
+
+
+def _check_measured(ranking: Ranking, sequences: pa.Table, found: Mapping[str, pa.Table]) -> None:
+    """Raise `StoreError` for a sequence that is neither in the store nor known to have failed."""
+    ids = dict(zip(sequences["position"].to_pylist(), sequences["sequence_id"].to_pylist(), strict=True))
+    for role, table in found.items():
+        absent = table.filter(table["loss"].is_null())["position"].to_pylist()
+        if any(ids[position] not in ranking.failed[role] for position in absent):
+            raise StoreError(f"measurements under {role} are gone from the store since the run began: run it again")
 
 
 def _signatures(ranking: Ranking, split: int, rows: int) -> pa.Array:
