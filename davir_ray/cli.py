@@ -36,7 +36,8 @@ class Verbs(click.Group):
         try:
             return super().invoke(ctx)
         except DavirError as error:
-            click.echo(f"error: {error}", err=True)
+            # One that crossed from a Ray worker carries a traceback around the error itself.
+            click.echo(f"error: {getattr(error, 'cause', error)}", err=True)
             ctx.exit(error.exit_code)
 
 
