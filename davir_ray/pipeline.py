@@ -24,6 +24,7 @@ from davir_ray.coreset.summary import summarise
 from davir_ray.errors import NotMeasured
 from davir_ray.inputs import Inputs, check_inputs
 from davir_ray.logprobs.choice import Choice, choose_engine, numerics
+from davir_ray.logprobs.chunks import CHUNK_TOKENS
 from davir_ray.logprobs.ray_measure import Measurement, Plan, failures, measure, plan
 from davir_ray.observe.progress import say
 from davir_ray.run import Run, run_id_of
@@ -104,7 +105,9 @@ def _measurement(inputs: Inputs, role: Role, choice: Choice, prepared: Prepared,
         models=recipe.models,
         engine=recipe.engine,
         choice=choice,
+        identity=identity,
         max_length=recipe.tokens.max_length,
+        chunk_tokens=CHUNK_TOKENS[choice.device],
         prepared=prepared,
         store=store,
         folder=run.uri("work", role),

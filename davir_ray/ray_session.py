@@ -31,8 +31,6 @@ def connect() -> None:
 def _start_here() -> None:
     # Workers import what the driver can: a score or an engine of the user's own may lie in the working folder.
     os.environ["PYTHONPATH"] = os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")])
-    # Ray Data trips a C++ warning at every actor pool; what matters reaches the driver as an exception.
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     # "local", or Ray would look for a cluster that was last started here, and may be gone.
     ray.init(address="local", include_dashboard=False, logging_level=logging.WARNING)
 

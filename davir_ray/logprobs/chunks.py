@@ -14,10 +14,9 @@ from numpy.typing import NDArray
 from davir_ray.store.keys import keys_of
 from davir_ray.store.measurements import part_name
 
-CPU_CHUNK_TOKENS = 16_384
-"""About half a minute of a 135M model on two cores: what a stop may lose."""
-GPU_CHUNK_TOKENS = 262_144
-"""About ten seconds of an 8B model on an H100."""
+CHUNK_TOKENS = {"cpu": 16_384, "cuda": 262_144}
+"""Tokens of a chunk, which is what a stop may lose: half a minute of a 135M model on two cores, or about ten
+seconds of an 8B model on an H100."""
 
 CHUNKS = pa.schema(
     [

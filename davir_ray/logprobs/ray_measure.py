@@ -20,9 +20,9 @@ from ray.exceptions import RayError
 
 from davir_ray import ray_session, storage
 from davir_ray.config import EngineConfig, ModelsConfig
-from davir_ray.errors import DavirError, EngineDied, EngineError
+from davir_ray.errors import DavirError, EngineDied, EngineError, ModelError
 from davir_ray.logprobs.choice import Choice, build_engine
-from davir_ray.logprobs.chunks import CPU_CHUNK_TOKENS, GPU_CHUNK_TOKENS, plan_chunks
+from davir_ray.logprobs.chunks import plan_chunks
 from davir_ray.logprobs.engine import TokenSequence
 from davir_ray.logprobs.trial import Journal, Range, try_ranges
 from davir_ray.models import resolve_pair
@@ -40,22 +40,22 @@ READER_CPUS = 0.25
 
 @dataclass(frozen=True)
 class Measurement:
-    """Everything that measuring one model needs. `folder` keeps the plan and its progress, within the run."""
+    """Everything that measuring one model needs.
+
+    identity: the model's content, as the driver saw it. folder: where the plan and its progress are kept.
+    """
 
     role: Role
     views: tuple[View, ...]
     models: ModelsConfig
     engine: EngineConfig
     choice: Choice
+    identity: str
     max_length: int
+    chunk_tokens: int
     prepared: Prepared
     store: MeasurementStore
     folder: str
-
-    @property
-    def chunk_tokens(self) -> int:
-        """Tokens of one chunk."""
-        return GPU_CHUNK_TOKENS if self.choice.device == "cuda" else CPU_CHUNK_TOKENS
 
     def chunks_uri(self, split: int) -> str:
         """Name the file that holds the chunks of a split."""
@@ -198,6 +198,8 @@ class ChunkMeasurer:
         self.measurement = measurement
         base, reference = resolve_pair(measurement.models)
         model = reference if measurement.role == "reference" and reference else base
+        if model.identity != measurement.identity:
+            raise ModelError(f"{model.model_path}: is not the model that the driver saw; name a revision")
         self.engine = build_engine(measurement.choice, measurement.engine, model, measurement.max_length)
 
     def __call__(self, batch: pa.Table) -> dict[str, Any]:
