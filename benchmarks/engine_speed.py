@@ -2,7 +2,8 @@
 
 Score the same rows with the transformers engine, a plain sketch, lm-eval's Hugging Face backend and vLLM, in turn,
 and set their speed against what this machine's matrix product can do. Needs requirements/bench.txt. Prints a
-table, and writes benchmarks/engine_speed.json.
+table, and writes benchmarks/engine_speed.json. With OMP_NUM_THREADS=1 it counts CPU seconds, which other programs
+on the machine disturb much less than the time on the clock.
 """
 
 import argparse
@@ -33,6 +34,11 @@ LM_EVAL_BATCH_SIZES = (1, 4, 8, 16)
 SKETCH_TOKENS = (512, 1024)
 Score = Callable[[Sequence[TokenSequence]], list[float]]
 """Sequences to their losses: nats, summed over the scored tokens."""
+
+
+def now() -> float:
+    """Return seconds: of this process on its CPU where it has one thread, else of the clock."""
+    return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
 
 
 @dataclass(frozen=True)
@@ -86,11 +92,11 @@ def matmul_peak(model: PreTrainedModel, seconds: float = 4.0) -> float:
 def _gflops(rows: int, inputs: int, outputs: int, seconds: float) -> float:
     left, right = torch.randn(rows, inputs), torch.randn(outputs, inputs)
     result = torch.empty(rows, outputs)
-    best, end = 1e9, time.perf_counter() + seconds
-    while time.perf_counter() < end:
-        start = time.perf_counter()
+    best, end = 1e9, now() + seconds
+    while now() < end:
+        start = now()
         torch.mm(left, right.t(), out=result)
-        best = min(best, time.perf_counter() - start)
+        best = min(best, now() - start)
     return 2 * rows * inputs * outputs / best / 1e9
 
 
@@ -176,9 +182,9 @@ def time_all(
         score(sequences[:8])
     for _ in range(repeats):
         for name, score in scores.items():
-            start = time.perf_counter()
+            start = now()
             losses[name] = score(sequences)
-            seconds[name].append(time.perf_counter() - start)
+            seconds[name].append(now() - start)
             print(f"  {name}: {seconds[name][-1]:.1f} s", file=sys.stderr, flush=True)
     first = next(iter(losses))
     for name, values in losses.items():
