@@ -193,7 +193,6 @@ class ChunkMeasurer:
     """Holds an engine; each call measures one chunk and adds it to the store."""
 
     def __init__(self, measurement: Measurement, cpus: float) -> None:
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
         os.environ["OMP_NUM_THREADS"] = str(max(1, int(cpus + READER_CPUS)))
         self.measurement = measurement
         base, reference = resolve_pair(measurement.models)

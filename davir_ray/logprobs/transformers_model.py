@@ -7,6 +7,7 @@ import torch
 from peft import PeftModel
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers.utils.logging import disable_progress_bar
 
 from davir_ray.errors import ModelError
 
@@ -26,6 +27,7 @@ LENGTH_DEPENDENT_ROPE = frozenset({"dynamic", "longrope"})
 
 def load_model(model_path: str, adapter_path: str | None, dtype: str, device: str) -> PreTrainedModel:
     """Load a model for inference, from safetensors alone, without code from its folder. Raises `ModelError`."""
+    disable_progress_bar()  # an actor's bars would end up in the output of the job
     options: dict[str, Any] = {"dtype": getattr(torch, dtype), "use_safetensors": True}
     try:
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
