@@ -9,6 +9,7 @@ with it; Ray starts another, which takes the chunk up again (see trial.py).
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from time import monotonic
 from typing import Any
 
@@ -128,7 +129,7 @@ def measure(measurement: Measurement, planned: Plan) -> float:
     dataset = (
         # A block a chunk, so that chunks are dealt out one by one and read while the engine works.
         ray.data.from_items(todo, override_num_blocks=len(todo))
-        .map_batches(read_chunk, fn_args=(measurement,), batch_size=1, num_cpus=READER_CPUS)
+        .map_batches(partial(read_chunk, measurement), batch_size=1, num_cpus=READER_CPUS)
         .map_batches(
             ChunkMeasurer,
             fn_constructor_args=(measurement, cpus),
@@ -172,7 +173,7 @@ def _gpus(measurement: Measurement) -> int | None:
     return measurement.engine.tensor_parallel_size if measurement.choice.device == "cuda" else None
 
 
-def read_chunk(batch: Any, measurement: Measurement) -> pa.Table:
+def read_chunk(measurement: Measurement, batch: dict[str, Any]) -> pa.Table:
     """Read the token ids of a chunk: one row, which travels and is measured as a whole."""
     (split,), (index,) = batch["split"].tolist(), batch["chunk"].tolist()
     chunks = storage.read_table(measurement.chunks_uri(split)).slice(index, 1)
