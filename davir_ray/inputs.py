@@ -1,11 +1,14 @@
 """Everything that a run is about, checked before an accelerator is claimed: corpus, models, tokenizers, score."""
 
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
 from itertools import islice
+from pathlib import Path
 
-from davir_ray.config import DifficultyRule, Recipe
+from davir_ray import storage
+from davir_ray.config import DifficultyRule, ModelConfig, ModelsConfig, Recipe
 from davir_ray.corpus.example import Example
 from davir_ray.corpus.listing import ROWS_PER_SPLIT, Listing, list_corpus
 from davir_ray.corpus.reading import examples
@@ -19,6 +22,14 @@ from davir_ray.tokens.tokenizer import Tokenizer, load_tokenizer, tokenizer_iden
 
 ROWS_TO_COMPARE = 256
 """Rows on which base and reference must give the same ids before anything is measured."""
+
+
+TEMPLATES = ("chat", "alpaca", "plain")
+
+
+def in_submitted_job() -> bool:
+    """Tell whether this process is the driver of `ray job submit`."""
+    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
 
 
 @dataclass(frozen=True)
@@ -93,8 +104,46 @@ class Inputs:
         return list(islice(parsed, rows))
 
 
+def anchored(recipe: Recipe) -> Recipe:
+    """Make the local paths of a recipe absolute: workers may run in another folder than the driver."""
+    if in_submitted_job():
+        for name, uri in (("store", recipe.store), ("output", recipe.output)):
+            if uri == os.path.relpath(uri) and "://" not in uri:
+                raise RecipeError(
+                    f"{name}: {uri} would lie in the job's temporary copy of the working folder; give an absolute "
+                    "path that all nodes share, or a URI"
+                )
+    template = recipe.tokens.template
+    tokens = {} if template in TEMPLATES else {"template": storage.absolute(template)}
+    update = {
+        "corpus": recipe.corpus.model_copy(update={"paths": _absolute_paths(recipe.corpus.paths)}),
+        "tokens": recipe.tokens.model_copy(update=tokens),
+        "models": ModelsConfig(**{role: _anchored_model(model) for role, model in recipe.models}),
+        "store": storage.absolute(recipe.store),
+        "output": storage.absolute(recipe.output),
+    }
+    return recipe.model_copy(update=update)
+
+
+def _absolute_paths(paths: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    return {source: tuple(map(storage.absolute, some)) for source, some in paths.items()}
+
+
+def _anchored_model(model: ModelConfig | None) -> ModelConfig | None:
+    """Make the paths of a model absolute where they are folders; what is no folder is a hub id or a URI."""
+    if model is None:
+        return None
+    names = {
+        "model_name_or_path": model.model_name_or_path,
+        "adapter_name_or_path": model.adapter_name_or_path,
+    }
+    folders = {field: name for field, name in names.items() if name and Path(name).expanduser().is_dir()}
+    return model.model_copy(update={field: storage.absolute(name) for field, name in folders.items()})
+
+
 def check_inputs(recipe: Recipe) -> Inputs:
     """Load what a run is about, and check that its parts fit each other. Raises a `DavirError` that says what not."""
+    recipe = anchored(recipe)
     score = resolve_score(recipe.score.name)
     if any(role == "reference" for role, _ in score.needs) and recipe.models.reference is None:
         raise RecipeError(

@@ -25,6 +25,11 @@ def filesystem(uri: str) -> tuple[AbstractFileSystem, str]:
     return fs, path
 
 
+def absolute(uri: str) -> str:
+    """Make a local path absolute, so that it means the same to a worker in another folder; leave URIs alone."""
+    return uri if "://" in uri else os.path.abspath(os.path.expanduser(uri))
+
+
 def is_local(fs: AbstractFileSystem) -> bool:
     """Tell whether this filesystem is the machine's own."""
     return isinstance(fs, fsspec.get_filesystem_class("file"))
