@@ -71,6 +71,16 @@ def head(tmp_path_factory):
     shutil.rmtree(sessions, ignore_errors=True)
 
 
+def run_when_ready(command: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess:
+    """Run a submission; again while the head is up and its job agent is not."""
+    for _ in range(60):
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+        if "No available agent to submit job" not in done.stderr:
+            break
+        time.sleep(2)
+    return done
+
+
 def test_a_submitted_job_scores_a_corpus(head, tmp_path, tiny_models):
     address, environment, bin_folder = head
     rows = [{"question": f"What is {i}?", "answer": f"It is {i}."} for i in range(30)]
@@ -86,7 +96,7 @@ def test_a_submitted_job_scores_a_corpus(head, tmp_path, tiny_models):
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     submit = [f"{bin_folder}/ray", "job", "submit", "--address", address, "--working-dir", str(ROOT), "--"]
     job = ["python", "jobs/score.py", str(tmp_path / "recipe.yaml"), "--json"]
-    done = subprocess.run([*submit, *job], env=environment, capture_output=True, text=True, timeout=300)
+    done = run_when_ready([*submit, *job], environment)
     assert done.returncode == 0, done.stdout + done.stderr
     record = json.loads(next(line for line in done.stdout.splitlines() if line.startswith('{"run_id"')))
     assert record["selected"] == 5
