@@ -20,7 +20,9 @@ import ray
 
 def main() -> None:
     """Parse, measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", required=True)
     parser.add_argument("--corpus", required=True)
     parser.add_argument("--rows", type=int, default=900)
@@ -57,7 +59,9 @@ def compare(model: str, corpus: str, rows: int) -> dict[str, Any]:
         started = time.monotonic()
         engine_seconds = measure(measurement, planned)
         stage_seconds = time.monotonic() - started
-        chunks = [ray.get(ray.remote(chunk_of).remote(measurement, row)) for row in planned.chunks.to_pylist()]
+        chunks = [
+            ray.get(ray.remote(chunk_of).remote(measurement, row)) for row in planned.chunks.to_pylist()
+        ]
         ray.shutdown()
         alone_seconds = time_alone(model, chunks, threads)
     return {

@@ -318,7 +318,7 @@ def _apply(tree: dict[str, Any], setting: str) -> None:
     *parents, last = key.split(".")
     node = tree
     for parent in parents:
-        child = node.setdefault(parent, {})
+        child = node[parent] = node.get(parent) or {}
         if isinstance(child, str) and parents[0] == "models":
             child = node[parent] = {"model_name_or_path": child}
         if not isinstance(child, dict):

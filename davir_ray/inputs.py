@@ -1,6 +1,7 @@
 """Everything that a run is about, checked before an accelerator is claimed: corpus, models, tokenizers, score."""
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
@@ -10,9 +11,10 @@ from pathlib import Path
 from davir_ray import storage
 from davir_ray.config import DifficultyRule, ModelConfig, ModelsConfig, Recipe
 from davir_ray.corpus.example import Example
-from davir_ray.corpus.listing import ROWS_PER_SPLIT, Listing, list_corpus
-from davir_ray.corpus.reading import examples
-from davir_ray.errors import CorpusError, RecipeError
+from davir_ray.corpus.listing import Listing, list_corpus
+from davir_ray.corpus.reading import Parsed, examples
+from davir_ray.corpus.split import Split
+from davir_ray.errors import CorpusError, RecipeError, UnreadableFile
 from davir_ray.models import ResolvedModel, resolve_pair
 from davir_ray.schema import View
 from davir_ray.scores import resolve_score
@@ -88,20 +90,19 @@ class Inputs:
         parts += [tokenizer_identity(self.tokenizer), *self.views]
         return blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
 
-    @property
-    def rows(self) -> int:
-        """About how many rows the corpus has: JSON files are counted only when they are read."""
-        return sum(split.num_rows or ROWS_PER_SPLIT for split in self.listing.splits)
+    def parsed(self) -> Iterator[tuple[Split, Parsed]]:
+        """Read the rows of the corpus; a file found to be damaged is left where it breaks, if those are skipped."""
+        for split in self.listing.splits:
+            try:
+                for one in examples(split, self.recipe.corpus, self.listing.formats[split.source]):
+                    yield split, one
+            except UnreadableFile:
+                if self.recipe.corpus.on_bad_file == "error":
+                    raise
 
     def sample(self, rows: int) -> list[Example]:
         """Return the first rows of the corpus that parse."""
-        parsed = (
-            one.example
-            for split in self.listing.splits
-            for one in examples(split, self.recipe.corpus, self.listing.formats[split.source])
-            if one.example is not None
-        )
-        return list(islice(parsed, rows))
+        return list(islice((one.example for _, one in self.parsed() if one.example is not None), rows))
 
 
 def anchored(recipe: Recipe) -> Recipe:

@@ -5,7 +5,7 @@
 Every stage keeps what it finished under the store or the run, so a job that was stopped goes on where it stopped.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from time import monotonic
@@ -21,13 +21,14 @@ from davir_ray.coreset.ray_export import Export, write_coreset, write_scored
 from davir_ray.coreset.ray_rank import Ranked, Ranking, rank
 from davir_ray.coreset.rules import choose
 from davir_ray.coreset.summary import summarise
-from davir_ray.errors import NotMeasured
+from davir_ray.errors import NotMeasured, StoreError, UnreadableFile
 from davir_ray.inputs import Inputs, check_inputs
 from davir_ray.logprobs.choice import Choice, choose_engine, numerics
 from davir_ray.logprobs.chunks import CHUNK_TOKENS
-from davir_ray.logprobs.ray_measure import Measurement, Plan, failures, measure, plan
+from davir_ray.logprobs.ray_measure import Measurement, Plan, measure, plan
 from davir_ray.observe.progress import say
 from davir_ray.run import Run, run_id_of
+from davir_ray.scores import score_code
 from davir_ray.scores.score import Role
 from davir_ray.store.measurements import MeasurementStore, fingerprint
 from davir_ray.store.ray_lookup import look_up
@@ -58,11 +59,15 @@ def score(recipe: Recipe, name: str, *, may_measure: bool = True) -> Record:
     job = open_job(check_inputs(recipe), name)
     if (record := job.run.record()) is not None:
         say(f"finished already: {job.run.folder}")
-        return record
+        return record | counts(record["measured"], record["reused"], again=True)
     prepare_corpus(job)
     plans = measure_models(job, may_measure)
-    ranked = rank_corpus(job)
-    record = {**facts(job), **counts(plans), **select_and_export(job, ranked)}
+    try:
+        ranked = rank_corpus(job)
+    except StoreError:
+        job.run.forget_work()  # with it the plan, which believed in what is gone
+        raise
+    record = {**facts(job), **planned_counts(plans), **select_and_export(job, ranked)}
     record["seconds"] = round(monotonic() - started, 1)
     job.run.finish(record)
     return record
@@ -72,45 +77,49 @@ def preview(recipe: Recipe, name: str) -> Record:
     """Do what needs no accelerator, and tell what a run would measure."""
     job = open_job(check_inputs(recipe), name)
     prepare_corpus(job)
-    plans = {role: plan(one, job.inputs.rows) for role, one in job.measurements.items()}
-    return {**facts(job), **counts(plans), "tokens": {role: one.tokens for role, one in plans.items()}}
+    plans = {role: plan(one, job.prepared.rows()) for role, one in job.measurements.items()}
+    return {
+        **facts(job),
+        **planned_counts(plans),
+        "tokens": {role: one.tokens for role, one in plans.items()},
+    }
 
 
 def open_job(inputs: Inputs, name: str) -> Job:
     """Connect to Ray, choose the engine, and begin or take up the run."""
     recipe = inputs.recipe
-    identities = [model.identity for model in inputs.models.values()]
-    run_id = run_id_of(recipe, name, inputs.tokens_digest, *identities)
-    say(f"run {run_id} (resume with the same command)")
     ray_session.connect()
-    run = Run.open(recipe, run_id)
     choice = choose_engine(recipe.engine, gpus=ray_session.cluster_gpus(), model_type=inputs.base.model_type)
-    say(f"engine: {choice.type}, {choice.dtype} on {choice.device} ({choice.reason})")
-    prepared = Prepared(
-        storage.join(recipe.store, "prepared", inputs.tokens_digest), len(inputs.listing.splits)
-    )
-    measurements = {role: _measurement(inputs, role, choice, prepared, run) for role in inputs.roles}
-    return Job(inputs, run, choice, prepared, measurements)
-
-
-def _measurement(inputs: Inputs, role: Role, choice: Choice, prepared: Prepared, run: Run) -> Measurement:
-    recipe, identity = inputs.recipe, inputs.models[role].identity
     computed = numerics(choice, recipe.engine)
-    name = fingerprint(identity, computed)
-    store = MeasurementStore(storage.join(recipe.store, "measurements", name))
-    store.describe({"model": identity, "numerics": computed})
+    fingerprints = {role: fingerprint(model.identity, computed) for role, model in inputs.models.items()}
+    run_id = run_id_of(
+        recipe, name, inputs.tokens_digest, score_code(recipe.score.name), *fingerprints.values()
+    )
+    say(f"run {run_id} (resume with the same command)")
+    say(f"engine: {choice.type}, {choice.dtype} on {choice.device} ({choice.reason})")
+    run = Run.open(recipe, run_id)
+    folder = storage.join(recipe.store, "prepared", inputs.tokens_digest)
+    job = Job(inputs, run, choice, Prepared(folder, len(inputs.listing.splits)), {})
+    for role in inputs.roles:
+        job.measurements[role] = _measurement(job, role, fingerprints[role])
+        job.measurements[role].store.describe({"model": inputs.models[role].identity, "numerics": computed})
+    return job
+
+
+def _measurement(job: Job, role: Role, name: str) -> Measurement:
+    recipe = job.inputs.recipe
     return Measurement(
         role=role,
-        views=inputs.views_of(role),
+        views=job.inputs.views_of(role),
         models=recipe.models,
         engine=recipe.engine,
-        choice=choice,
-        identity=identity,
+        choice=job.choice,
+        identity=job.inputs.models[role].identity,
         max_length=recipe.tokens.max_length,
-        chunk_tokens=CHUNK_TOKENS[choice.device],
-        prepared=prepared,
-        store=store,
-        folder=run.uri("work", role),
+        chunk_tokens=CHUNK_TOKENS[job.choice.device],
+        prepared=job.prepared,
+        store=MeasurementStore(storage.join(recipe.store, "measurements", name)),
+        folder=job.run.uri("work", role),
     )
 
 
@@ -123,11 +132,13 @@ def prepare_corpus(job: Job) -> None:
         tokens=inputs.recipe.tokens,
         views=inputs.views,
         formats=inputs.listing.formats,
-        tokenizer_path=inputs.base.tokenizer_path,
+        tokenizer=inputs.tokenizer,
         prepared=job.prepared,
         splits=inputs.listing.splits,
     )
-    prepare(preparation, workers=ray_session.cluster_cpus())
+    prepare(preparation, workers=max(ray_session.cluster_cpus(), inputs.recipe.engine.replicas or 1))
+    if job.prepared.bad() and inputs.recipe.corpus.on_bad_file == "error":
+        raise UnreadableFile("\n".join(job.prepared.bad().values()))
     for path, reason in bad_files(job).items():
         say(f"skipped {path}: {reason}")
 
@@ -136,7 +147,7 @@ def measure_models(job: Job, may_measure: bool) -> dict[Role, Plan]:
     """Measure what the store lacks, one model after the other over the whole cluster."""
     plans = {}
     for role, measurement in job.measurements.items():
-        plans[role] = planned = plan(measurement, job.inputs.rows)
+        plans[role] = planned = plan(measurement, job.prepared.rows())
         job.run.event("measure", role=role, sequences=planned.missing, tokens=planned.tokens)
         say(
             f"{role}: {planned.missing:,} of {planned.asked:,} sequences to measure ({planned.tokens:,} tokens)"
@@ -153,7 +164,9 @@ def measure_models(job: Job, may_measure: bool) -> dict[Role, Plan]:
 
 def rank_corpus(job: Job) -> Ranked:
     """Score every row, and put all rows in the order of their scores."""
-    inputs, rows = job.inputs, job.inputs.rows
+    inputs, rows = job.inputs, job.prepared.rows()
+    for name in ("ranked", "scored", "coreset", "exports"):  # of an attempt that was stopped
+        storage.delete(job.run.uri(name))
     job.run.event("rank", rows=rows)
     found: dict[str, list[Any]] = {
         role: look_up(job.prepared, one.views, one.store, rows) for role, one in job.measurements.items()
@@ -165,7 +178,7 @@ def rank_corpus(job: Job) -> Ranked:
         score=inputs.score,
         config=inputs.recipe.score,
         near_duplicates=near[0] if near else None,
-        failed={role: failures(one) for role, one in job.measurements.items()},
+        failed={role: one.store.failed() for role, one in job.measurements.items()},
     )
     return rank(ranking, found, rows, job.run.uri("ranked"))
 
@@ -184,7 +197,8 @@ def select_and_export(job: Job, ranked: Ranked) -> Record:
     )
     rules = [f"{index}:{rule.type}" for index, rule in enumerate(inputs.recipe.select)]
     chosen = write_scored(ranked, choices, rules, export)
-    ray.wait(chosen, num_returns=len(chosen))
+    for table in chosen:
+        ray.get(table)  # waits for the scored table, and raises what went wrong with it
     summary = summarise(partial(scan_folder, run.uri("scored")))
     folders = write_coreset(export, chosen, summary.selected)
     return {"scored": run.uri("scored"), "coreset": folders, **summary.as_dict()}
@@ -220,9 +234,17 @@ def facts(job: Job) -> Record:
     }
 
 
-def counts(plans: dict[Role, Plan]) -> Record:
+def planned_counts(plans: dict[Role, Plan]) -> Record:
     """How many sequences were measured, and how many the store held already, by model."""
+    missing = {role: one.missing for role, one in plans.items()}
+    return counts(missing, {role: one.asked - one.missing for role, one in plans.items()})
+
+
+def counts(measured: Mapping[Any, int], reused: Mapping[Any, int], *, again: bool = False) -> Record:
+    """The counts of a record; asked for again, a finished run measures nothing and reuses all."""
+    if not again:
+        return {"measured": dict(measured), "reused": dict(reused)}
     return {
-        "measured": {role: one.missing for role, one in plans.items()},
-        "reused": {role: one.asked - one.missing for role, one in plans.items()},
+        "measured": dict.fromkeys(measured, 0),
+        "reused": {role: measured[role] + reused[role] for role in measured},
     }

@@ -61,4 +61,4 @@ def cluster_cpus() -> int:
 
 def node_cpus() -> int:
     """Count the CPUs of the cluster's largest node."""
-    return max(int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"])
+    return max(1, *(int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]))

@@ -68,11 +68,15 @@ class Run:
         record: dict[str, Any] = json.loads(storage.read_bytes(self.uri(RECORD)))
         return record
 
+    def forget_work(self) -> None:
+        """Delete the plan and the progress of measuring."""
+        storage.delete(self.uri("work"))
+
     def finish(self, record: dict[str, Any]) -> None:
         """Write the record, and delete what only an unfinished run needs."""
         storage.write_atomic(self.uri(RECORD), json.dumps(record, indent=2).encode())
-        for name in ("work", "ranked"):
-            storage.delete(self.uri(name))
+        self.forget_work()
+        storage.delete(self.uri("ranked"))
 
 
 def load_run_or_recipe(path: str, overrides: Sequence[str]) -> tuple[Recipe, str]:

@@ -1,6 +1,6 @@
 """The Arrow schema of every table, in pipeline order, and the words that its columns use.
 
-    corpus rows -> EXAMPLES + TOKENS (one part of each per split) -> MEASUREMENTS -> SCORED -> core-set
+corpus rows -> EXAMPLES + TOKENS (one part of each per split) -> MEASUREMENTS -> SCORED -> core-set
 """
 
 from enum import StrEnum

@@ -90,6 +90,13 @@ def read_table(uri: str, columns: list[str] | None = None) -> pa.Table:
     return pq.read_table(pa.BufferReader(read_bytes(uri)), columns=columns)
 
 
+def count_rows(uri: str) -> int:
+    """Read from a Parquet file how many rows it has."""
+    fs, path = filesystem(uri)
+    with fs.open(path, "rb") as file:
+        return int(pq.ParquetFile(file).metadata.num_rows)
+
+
 def read_rows(uri: str, rows: Sequence[int], columns: list[str]) -> pa.Table:
     """Read some rows of a Parquet file by position, in this order; row groups without any are not fetched."""
     fs, path = filesystem(uri)

@@ -91,12 +91,17 @@ def jsonl(rows: Fetched) -> tuple[str, list[str]]:
 
 def messages(rows: Fetched) -> tuple[str, list[str]]:
     """Write chat messages as JSON lines."""
-    return "jsonl", rows.chosen["messages"].to_pylist()
+    return "jsonl", _shaped(rows, "messages")
 
 
 def trl(rows: Fetched) -> tuple[str, list[str]]:
     """Write TRL's prompt-completion or preference shape as JSON lines."""
-    return "jsonl", rows.chosen["trl"].to_pylist()
+    return "jsonl", _shaped(rows, "trl")
+
+
+def _shaped(rows: Fetched, shape: str) -> list[str]:
+    """Return the JSON of a shape; an empty core-set was never shaped."""
+    return rows.chosen[shape].to_pylist() if len(rows.chosen) else []
 
 
 def ids(rows: Fetched) -> tuple[str, list[str]]:

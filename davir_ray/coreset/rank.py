@@ -39,8 +39,9 @@ def sample_keys(keys: NDArray[np.bytes_], ids: Keys, share: float) -> NDArray[np
 
 def choose_bounds(sample: NDArray[np.bytes_], ranges: int) -> NDArray[np.bytes_]:
     """Choose the keys at which ranges 1, 2, ... begin, so that all ranges hold about equally many rows."""
-    sample = np.sort(sample)
-    return sample[[len(sample) * index // ranges for index in range(1, ranges)]] if len(sample) else sample
+    if len(sample) == 0:
+        return np.full(ranges - 1, b"\xff" * 24, dtype="S24")
+    return np.sort(sample)[[len(sample) * index // ranges for index in range(1, ranges)]]
 
 
 def settle(table: pa.Table, keys: NDArray[np.bytes_]) -> pa.Table:

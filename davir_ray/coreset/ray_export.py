@@ -100,6 +100,8 @@ def _chosen(table: pa.Table, before: int) -> pa.Table:
 
 def write_coreset(export: Export, chosen: Sequence[Any], selected: int) -> dict[str, str]:
     """Write the core-set in every asked format; return the folder of each."""
+    if selected == 0:
+        write_formats(export, Fetched(CHOSEN.empty_table(), pa.table({})), 0)
     files = max(1, -(-selected // export.config.rows_per_file))
     fetch = ray.remote(fetch_rows).options(num_returns=2)
     fetched: list[Any] = [fetch.remote(export, split, table) for split, table in enumerate(chosen)]
@@ -153,7 +155,11 @@ def write_file(export: Export, schema: pa.Schema, *pieces: Fetched | None) -> No
         pa.concat_tables(conform(piece.source, schema) for piece in present),
     )
     rows = rows.take(one_a_place(rows))
-    number = rows.chosen["place"][0].as_py() // export.config.rows_per_file
+    write_formats(export, rows, rows.chosen["place"][0].as_py() // export.config.rows_per_file)
+
+
+def write_formats(export: Export, rows: Fetched, number: int) -> None:
+    """Write a file of the core-set, by its number, in every asked format."""
     for name in export.config.formats:
         suffix, content = WRITERS[name](rows)
         uri = storage.join(export.folder(name), f"part-{number:05d}.{suffix}")

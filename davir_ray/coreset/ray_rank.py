@@ -152,7 +152,9 @@ def _check_measured(ranking: Ranking, sequences: pa.Table, found: Mapping[str, p
     for role, table in found.items():
         absent = table.filter(table["loss"].is_null())["position"].to_pylist()
         if any(ids[position] not in ranking.failed[role] for position in absent):
-            raise StoreError(f"measurements under {role} are gone from the store since the run began: run it again")
+            raise StoreError(
+                f"measurements under {role} are gone from the store since the run began: run it again"
+            )
 
 
 def _signatures(ranking: Ranking, split: int, rows: int) -> pa.Array:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from hashlib import blake2b
 from itertools import groupby, islice
+from typing import Any
 
 import pyarrow as pa
 
@@ -171,17 +172,21 @@ def _formats(files: Sequence[_Looked], config: CorpusConfig) -> dict[str, str]:
 
 def _detected(looked: Sequence[_Looked], config: CorpusConfig) -> str:
     wanted = [config.columns.get(name, name) for format in FORMATS.values() for name in format.columns]
-    rows = [
-        record
-        for item in looked[:DETECTION_FILES]
-        for _, record in islice(read_rows(next(_splits(item)), wanted, DETECTION_ROWS), DETECTION_ROWS)
-        if isinstance(record, dict)
-    ]
+    rows = [row for item in looked[:DETECTION_FILES] for row in _first_records(item, wanted)]
     columns = tuple(dict.fromkeys(name for item in looked for name in item.columns))
     try:
         return detect(columns, rows, config.columns).name
     except CorpusError as error:
         raise type(error)(f"{looked[0].file.path}: {error}") from error
+
+
+def _first_records(looked: _Looked, columns: Sequence[str]) -> list[dict[str, Any]]:
+    """Read a few rows of a file; one that is damaged behind a good footer tells nothing here, and is found later."""
+    try:
+        records = list(islice(read_rows(next(_splits(looked)), columns, DETECTION_ROWS), DETECTION_ROWS))
+    except UnreadableFile:
+        return []
+    return [record for _, record in records if isinstance(record, dict)]
 
 
 def _check_labels(looked: _Looked, config: CorpusConfig) -> None:

@@ -26,6 +26,7 @@ CHUNKS = pa.schema(
     ]
 )
 
+
 def plan_chunks(sequences: pa.Table, budget: int) -> pa.Table:
     """Cut sequences (`position`, `sequence_id`, `length`) into chunks of about `budget` tokens each."""
     length = sequences["length"].to_numpy()

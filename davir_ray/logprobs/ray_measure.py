@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import ray
 import ray.data
+from numpy.typing import NDArray
 from ray.exceptions import RayError
 
 from davir_ray import ray_session, storage
@@ -25,16 +26,16 @@ from davir_ray.errors import DavirError, EngineDied, EngineError, ModelError
 from davir_ray.logprobs.choice import Choice, build_engine
 from davir_ray.logprobs.chunks import plan_chunks
 from davir_ray.logprobs.engine import TokenSequence
-from davir_ray.logprobs.trial import Journal, Range, try_ranges
-from davir_ray.models import resolve_pair
+from davir_ray.logprobs.trial import Journal, try_ranges
+from davir_ray.models import ResolvedModel, resolve, resolve_pair
 from davir_ray.observe.progress import Progress
-from davir_ray.schema import ID, View
+from davir_ray.schema import View
 from davir_ray.scores.score import Role
+from davir_ray.store.keys import keys_of
 from davir_ray.store.measurements import MeasurementStore
 from davir_ray.store.ray_lookup import look_up
 from davir_ray.tokens.prepared import Prepared
 
-FAILED = pa.schema([("sequence_id", ID), ("reason", pa.string())])
 READER_CPUS = 0.25
 """What reading token ids takes beside an engine."""
 
@@ -58,6 +59,15 @@ class Measurement:
     store: MeasurementStore
     folder: str
 
+    @property
+    def plan_uri(self) -> str:
+        """Name the file whose existence says that this pass has begun."""
+        return storage.join(self.folder, "plan.parquet")
+
+    def journal_uri(self, *chunk: str) -> str:
+        """Name the journal of a chunk, or the folder of all."""
+        return storage.join(self.folder, "journal", *(f"{name}.json" for name in chunk))
+
     def chunks_uri(self, split: int) -> str:
         """Name the file that holds the chunks of a split."""
         return storage.join(self.folder, "chunks", f"{split:05d}.parquet")
@@ -75,17 +85,21 @@ class Plan:
 
 def plan(measurement: Measurement, sequences: int) -> Plan:
     """Find what the store does not hold and cut it into chunks; a plan that was written down is kept."""
-    uri = storage.join(measurement.folder, "plan.parquet")
-    if not storage.exists(uri):
-        found = look_up(measurement.prepared, measurement.views, measurement.store, sequences)
-        task = ray.remote(plan_split)
-        parts = ray.get([task.remote(measurement, split, ref) for split, ref in enumerate(found)])
-        asked = {b"asked": str(sum(count for count, _ in parts)).encode()}
-        table = pa.concat_tables(chunks for _, chunks in parts)
-        storage.write_table(uri, table.replace_schema_metadata(asked))
-    table = storage.read_table(uri)
-    asked_count = int(table.schema.metadata[b"asked"])
-    return Plan(asked_count, sum(table["sequences"].to_pylist()), sum(table["tokens"].to_pylist()), table)
+    uri = measurement.plan_uri
+    return _plan_of(storage.read_table(uri) if storage.exists(uri) else _made_plan(measurement, sequences))
+
+
+def _made_plan(measurement: Measurement, sequences: int) -> pa.Table:
+    found = look_up(measurement.prepared, measurement.views, measurement.store, sequences)
+    task = ray.remote(plan_split)
+    parts = ray.get([task.remote(measurement, split, ref) for split, ref in enumerate(found)])
+    asked = {b"asked": str(sum(count for count, _ in parts)).encode()}
+    return pa.concat_tables(chunks for _, chunks in parts).replace_schema_metadata(asked)
+
+
+def _plan_of(table: pa.Table) -> Plan:
+    sequences, tokens = (sum(table[name].to_pylist()) for name in ("sequences", "tokens"))
+    return Plan(int(table.schema.metadata[b"asked"]), sequences, tokens, table)
 
 
 def plan_split(measurement: Measurement, split: int, found: pa.Table) -> tuple[int, pa.Table]:
@@ -94,6 +108,8 @@ def plan_split(measurement: Measurement, split: int, found: pa.Table) -> tuple[i
     missing = first.filter(first["loss"].is_null())
     sequences = measurement.prepared.sequences(split, measurement.views)
     wanted = np.isin(sequences["position"].to_numpy(), missing["position"].to_numpy())
+    if failed := measurement.store.failed():
+        wanted &= ~np.isin(keys_of(sequences["sequence_id"]), np.array(list(failed), dtype="S16"))
     chunks = plan_chunks(sequences.filter(pa.array(wanted)), measurement.chunk_tokens)
     storage.write_table(measurement.chunks_uri(split), chunks)
     lengths = [len(positions) for positions in chunks["positions"].to_pylist()]
@@ -107,19 +123,17 @@ def plan_split(measurement: Measurement, split: int, found: pa.Table) -> tuple[i
     return len(first), pa.table(summary)
 
 
-def settled(measurement: Measurement) -> frozenset[str]:
-    """Name the chunks that are measured, or whose failures are written down."""
-    failures = storage.list_files(storage.join(measurement.folder, "failed"), ".parquet")
-    names = frozenset(uri.rsplit("/", 1)[-1].removesuffix(".parquet") for uri in failures)
-    return names | measurement.store.part_names()
-
-
 def measure(measurement: Measurement, planned: Plan) -> float:
     """Measure the chunks of a plan that are not settled; return the seconds that engines were busy.
 
     Raises `EngineError` if no engine can be had.
     """
-    done = settled(measurement)
+    if not len(planned.chunks):
+        return 0.0
+    storage.write_table(measurement.plan_uri, planned.chunks)
+    # A journal tells of deaths while this driver lived: those of an earlier one may be its own.
+    storage.delete(measurement.journal_uri())
+    done = measurement.store.settled()
     todo = [row for row in planned.chunks.to_pylist() if row["name"] not in done]
     if not todo:
         return 0.0
@@ -179,7 +193,9 @@ def read_chunk(measurement: Measurement, batch: dict[str, Any]) -> pa.Table:
     chunks = storage.read_table(measurement.chunks_uri(split)).slice(index, 1)
     (positions,) = chunks["positions"].to_pylist()
     rows = measurement.prepared.token_rows(split, positions)
-    return pa.table({"name": chunks["name"], **{name: [rows[name].to_pylist()] for name in rows.column_names}})
+    return pa.table(
+        {"name": chunks["name"], **{name: [rows[name].to_pylist()] for name in rows.column_names}}
+    )
 
 
 def sequences_of(row: dict[str, Any]) -> list[tuple[bytes, TokenSequence]]:
@@ -196,8 +212,7 @@ class ChunkMeasurer:
     def __init__(self, measurement: Measurement, cpus: float) -> None:
         os.environ["OMP_NUM_THREADS"] = str(max(1, int(cpus + READER_CPUS)))
         self.measurement = measurement
-        base, reference = resolve_pair(measurement.models)
-        model = reference if measurement.role == "reference" and reference else base
+        model = _model_of(measurement)
         if model.identity != measurement.identity:
             raise ModelError(f"{model.model_path}: is not the model that the driver saw; name a revision")
         self.engine = build_engine(measurement.choice, measurement.engine, model, measurement.max_length)
@@ -206,33 +221,39 @@ class ChunkMeasurer:
         """Measure a batch of one chunk."""
         (row,) = batch.to_pylist()
         sequences, started = sequences_of(row), monotonic()
-        uri = storage.join(self.measurement.folder, "journal", f"{row['name']}.json")
-        journal = Journal.open(uri, len(sequences))
+        journal = Journal.open(self.measurement.journal_uri(row["name"]), len(sequences))
         try:
-            failed = try_ranges(journal, sequences, self._measure)
+            for current, logprobs in try_ranges(journal, [one for _, one in sequences], self.engine.logprobs):
+                self._store(sequences[slice(*current)], logprobs)
         except EngineDied:
             # Raising would leave Ray with a dead engine in a live actor; ending the process gets a new one.
             os._exit(1)
-        if failed or not journal.undisturbed:
-            self._write_failed(row["name"], [(sequences[i][0], failed[i]) for i in sorted(failed)])
-        journal.close()
+        self._settle(row["name"], journal, [key for key, _ in sequences])
         tokens = sum(len(ids) for ids in row["ids"])
         return {"tokens": np.array([tokens]), "seconds": np.array([monotonic() - started])}
 
-    def _measure(self, _: Range, sequences: Sequence[tuple[bytes, TokenSequence]]) -> None:
-        logprobs = self.engine.logprobs([sequence for _, sequence in sequences])
+    def _store(
+        self, sequences: Sequence[tuple[bytes, TokenSequence]], logprobs: Sequence[NDArray[np.float32]]
+    ) -> None:
         loss = np.array([-values.sum(dtype=np.float64) for values in logprobs])
         num_tokens = np.array([len(values) for values in logprobs], dtype=np.int32)
         self.measurement.store.write(np.array([key for key, _ in sequences], dtype="S16"), loss, num_tokens)
 
-    def _write_failed(self, name: str, failed: list[tuple[bytes, str]]) -> None:
-        columns = [pa.array([one[i] for one in failed], FAILED.types[i]) for i in range(2)]
-        table = pa.Table.from_arrays(columns, schema=FAILED)
-        storage.write_table(storage.join(self.measurement.folder, "failed", f"{name}.parquet"), table)
+    def _settle(self, name: str, journal: Journal, ids: Sequence[bytes]) -> None:
+        """Write down what failed. Raises `EngineError` where nothing worked: then it is not the rows' fault."""
+        journal.close()
+        if len(journal.failed) == len(ids) > 1:
+            reason = next(iter(journal.failed.values()))
+            raise EngineError(f"the engine fails on all {len(ids)} sequences of a chunk: {reason}")
+        if journal.disturbed:
+            failed = {ids[index]: reason for index, reason in sorted(journal.failed.items())}
+            self.measurement.store.write_failed(name, failed)
 
 
-def failures(measurement: Measurement) -> dict[bytes, str]:
-    """Return the sequences that could not be measured, with the reason."""
-    uris = storage.list_files(storage.join(measurement.folder, "failed"), ".parquet")
-    rows = [row for uri in uris for row in storage.read_table(uri).to_pylist()]
-    return {row["sequence_id"]: row["reason"] for row in rows}
+def _model_of(measurement: Measurement) -> ResolvedModel:
+    if measurement.role == "base":
+        return resolve(measurement.models.base)
+    _, reference = resolve_pair(measurement.models)
+    if reference is None:
+        raise ModelError("there is no reference to measure")
+    return reference

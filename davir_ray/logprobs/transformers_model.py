@@ -50,7 +50,9 @@ def packed_limit(model: PreTrainedModel) -> int:
     parts = [rope, *(part for part in rope.values() if isinstance(part, dict))]  # one a kind of layer
     if config.model_type not in PACKABLE or any(p.get("rope_type") in LENGTH_DEPENDENT_ROPE for p in parts):
         return 0
-    if getattr(config, "attn_logit_softcapping", None) or getattr(config, "use_bidirectional_attention", None):
+    if getattr(config, "attn_logit_softcapping", None) or getattr(
+        config, "use_bidirectional_attention", None
+    ):
         return 0
     return getattr(config, "sliding_window", None) or UNLIMITED
 

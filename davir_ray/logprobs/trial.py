@@ -3,18 +3,20 @@
 A range of the chunk is noted down before it is measured, so the process that comes after a death knows where the
 last one died. A range that failed is halved until the guilty sequence stands alone; that one is marked, and the
 others are measured. A death may be chance (a preempted node), so a chunk is halved only at its third death; its
-halves are under suspicion, and are halved at once.
+halves are under suspicion and are halved at once, and a sequence alone has one more try.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from davir_ray import storage
 from davir_ray.errors import EngineDied
 
 Range = tuple[int, int]
+T = TypeVar("T")
+R = TypeVar("R")
 DEATHS_ALLOWED = 2
 
 
@@ -28,6 +30,7 @@ class Journal:
     current: Range | None = None
     deaths: int = 0
     failed: dict[int, str] = field(default_factory=dict)
+    disturbed: bool = False
 
     @classmethod
     def open(cls, uri: str, size: int) -> "Journal":
@@ -41,6 +44,7 @@ class Journal:
             [(a, b) for a, b in state["pending"]],
             deaths=state["deaths"],
             failed={int(index): reason for index, reason in state["failed"].items()},
+            disturbed=state["disturbed"],
         )
         if state["current"]:
             start, stop = state["current"]
@@ -49,7 +53,9 @@ class Journal:
 
     def _died(self, current: Range) -> None:
         self.deaths += 1
-        if current == (0, self.size) and self.deaths <= DEATHS_ALLOWED:
+        start, stop = current
+        allowed = DEATHS_ALLOWED if current == (0, self.size) else int(stop - start == 1)
+        if self.deaths <= allowed:
             self.pending.append(current)
         else:
             self.blame(current, "the engine died each time it measured this sequence")
@@ -57,6 +63,7 @@ class Journal:
     def blame(self, suspect: Range, reason: str) -> None:
         """Halve a range that failed, or mark the one sequence in it."""
         start, stop = suspect
+        self.deaths, self.disturbed = 0, True
         if stop - start == 1:
             self.failed[start] = reason
         else:
@@ -77,13 +84,9 @@ class Journal:
             "current": self.current,
             "deaths": self.deaths,
             "failed": self.failed,
+            "disturbed": self.disturbed,
         }
         storage.write_atomic(self.uri, json.dumps(state).encode())
-
-    @property
-    def undisturbed(self) -> bool:
-        """Tell whether the chunk is being measured in one piece."""
-        return self.current == (0, self.size)
 
     def close(self) -> None:
         """Forget the journal: the chunk is settled."""
@@ -91,18 +94,21 @@ class Journal:
 
 
 def try_ranges(
-    journal: Journal, sequences: Sequence[Any], measure: Callable[[Range, Sequence[Any]], None]
-) -> dict[int, str]:
-    """Measure every range of a chunk; return the sequences that cannot be, with the reason.
+    journal: Journal, sequences: Sequence[T], measure: Callable[[Sequence[T]], R]
+) -> Iterator[tuple[Range, R]]:
+    """Measure every range of a chunk; yield each with its result. What cannot be measured is in `journal.failed`.
 
-    `measure(range, sequences)` computes and stores. `EngineDied` passes through.
+    Only `measure` is tried: an exception of whoever stores the result is not about the sequences. `EngineDied`
+    passes through.
     """
     while (current := journal.next()) is not None:
         start, stop = current
         try:
-            measure(current, sequences[start:stop])
+            result = measure(sequences[start:stop])
         except EngineDied:
             raise
         except Exception as error:  # whatever the engine raised is about these sequences: narrow it down
             journal.blame(current, f"{type(error).__name__}: {error}"[:500])
-    return journal.failed
+        else:
+            journal.deaths = 0
+            yield current, result

@@ -29,7 +29,9 @@ def record_lines(record: Record) -> Iterator[str]:
 def plan_lines(record: Record) -> Iterator[str]:
     """Tell what a run would measure."""
     yield f"run       {record['run_id']}  (dry run: nothing was measured)"
-    yield from _measured(record)
+    for role, count in record["measured"].items():
+        tokens = f"{record['tokens'][role]:,} tokens"
+        yield f"missing   {role}: {count:,} sequences, {tokens}; {record['reused'][role]:,} are in the store"
 
 
 def _measured(record: Record) -> Iterator[str]:

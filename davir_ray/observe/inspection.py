@@ -6,8 +6,8 @@ from uuid import uuid4
 
 from davir_ray import storage
 from davir_ray.config import Recipe
-from davir_ray.corpus.listing import Listing
-from davir_ray.corpus.reading import Parsed, examples
+from davir_ray.corpus.reading import Parsed
+from davir_ray.corpus.split import Split
 from davir_ray.errors import RowError, StoreError
 from davir_ray.inputs import Inputs, check_inputs
 from davir_ray.schema import View
@@ -36,13 +36,14 @@ def validate(recipe: Recipe, *, colour: bool) -> Iterator[str]:
     for uri in (recipe.store, recipe.output):
         _check_writable(uri)
         yield f"writable  {uri}"
-    yield from _shown(inputs, _good_rows(inputs), ROWS_SHOWN, colour)
+    good = (item for item in inputs.parsed() if item[1].example is not None)
+    yield from _shown(inputs, good, ROWS_SHOWN, colour)
 
 
 def inspect(recipe: Recipe, rows: int, *, colour: bool) -> Iterator[str]:
     """Show the first rows of the corpus as tokens, what counts marked; a row without tokens with its reason."""
     inputs = check_inputs(recipe)
-    yield from _shown(inputs, _all_rows(inputs), rows, colour)
+    yield from _shown(inputs, inputs.parsed(), rows, colour)
 
 
 def _check_writable(uri: str) -> None:
@@ -54,20 +55,9 @@ def _check_writable(uri: str) -> None:
         raise StoreError(f"{uri}: cannot be written: {type(error).__name__}: {error}") from error
 
 
-def _all_rows(inputs: Inputs) -> Iterator[tuple[str, Parsed]]:
-    listing: Listing = inputs.listing
-    for split in listing.splits:
-        for parsed in examples(split, inputs.recipe.corpus, listing.formats[split.source]):
-            yield split.path, parsed
-
-
-def _good_rows(inputs: Inputs) -> Iterator[tuple[str, Parsed]]:
-    return (item for item in _all_rows(inputs) if item[1].example is not None)
-
-
-def _shown(inputs: Inputs, rows: Iterator[tuple[str, Parsed]], count: int, colour: bool) -> Iterator[str]:
-    for path, parsed in islice(rows, count):
-        title = f"--- {path} row {parsed.row} example {parsed.example_id.hex()}"
+def _shown(inputs: Inputs, rows: Iterator[tuple[Split, Parsed]], count: int, colour: bool) -> Iterator[str]:
+    for split, parsed in islice(rows, count):
+        title = f"--- {split.path} row {parsed.row} example {parsed.example_id.hex()}"
         try:
             made = _sequences(inputs, parsed)
         except RowError as error:

@@ -27,6 +27,7 @@ without a score.
 '''
 
 from importlib import import_module
+from inspect import getsource
 
 from davir_ray.errors import RecipeError
 from davir_ray.scores.base_loss import BASE_LOSS
@@ -68,6 +69,13 @@ def resolve_score(name: str) -> Score:
     if name not in SCORES:
         raise RecipeError(f"score.name: {name}: expected module:attribute or one of {', '.join(SCORES)}")
     return SCORES[name]
+
+
+def score_code(name: str) -> str:
+    """Return the source of a user's score, so that a run of an edited score is another run; empty for built-ins."""
+    if ":" not in name:
+        return ""
+    return getsource(import_module(name.partition(":")[0]))
 
 
 def _import_score(path: str) -> Score:

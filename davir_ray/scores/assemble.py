@@ -8,6 +8,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from davir_ray.config import ScoreConfig
+from davir_ray.errors import RecipeError
 from davir_ray.schema import SCORABLE, Status, View
 from davir_ray.scores.score import Measured, Need, Score
 from davir_ray.store.keys import keys_of
@@ -48,7 +49,11 @@ def assemble(
     """Return the EXAMPLES of a split with their losses, token counts, score, and final status."""
     measured = measured_of(examples, found, needs)
     scorable = np.isin(examples["status"].to_numpy(zero_copy_only=False), [str(s) for s in SCORABLE])
-    value = np.asarray(score.compute(measured, config), dtype=np.float64)
+    value = np.array(
+        score.compute(measured, config), dtype=np.float64
+    )  # a copy: a score may return what it was given
+    if value.shape != (len(examples),):
+        raise RecipeError(f"score.name: {score.name} returned shape {value.shape} for {len(examples)} rows")
     value[~scorable | ~np.isfinite(value)] = np.nan
     status, reason = examples["status"].to_pylist(), examples["reason"].to_pylist()
     for index in np.flatnonzero(scorable & np.isnan(value)).tolist():
@@ -83,7 +88,11 @@ def _failed_examples(found: Measurements) -> dict[int, str]:
     reasons: dict[int, str] = {}
     for role, failed in found.failed.items():
         if failed:
-            rows = zip(found.sequences["example"].to_pylist(), found.sequences["sequence_id"].to_pylist(), strict=True)
+            rows = zip(
+                found.sequences["example"].to_pylist(),
+                found.sequences["sequence_id"].to_pylist(),
+                strict=True,
+            )
             reasons |= {index: f"{role}: {failed[key]}" for index, key in rows if key in failed}
     return reasons
 

@@ -1,6 +1,6 @@
 """What has been measured: names, parts, and what is missing.
 
-    keys.py          16-byte ids as NumPy keys
-    measurements.py  the parts on disk
-    ray_lookup.py    the store asked for the measurements of a corpus
+keys.py          16-byte ids as NumPy keys
+measurements.py  the parts on disk
+ray_lookup.py    the store asked for the measurements of a corpus
 """

@@ -2,6 +2,7 @@
 
     <store>/measurements/<fingerprint>/model.json          what the fingerprint stands for
     <store>/measurements/<fingerprint>/<part>.parquet      schema.MEASUREMENTS
+    <store>/measurements/<fingerprint>/failed/*.parquet    FAILED: sequences that the engine cannot measure
 
 A part is written whole or not at all, and is named by the sequences it holds. So a part that can be listed is
 true, two runs may write at once, and there is nothing to lock or to repair.
@@ -19,8 +20,10 @@ from numpy.typing import NDArray
 
 from davir_ray import storage
 from davir_ray.errors import StoreError
-from davir_ray.schema import MEASUREMENTS
+from davir_ray.schema import ID, MEASUREMENTS
 from davir_ray.store.keys import Keys, column_of, keys_of
+
+FAILED = pa.schema([("sequence_id", ID), ("reason", pa.string())])
 
 
 def fingerprint(identity: str, numerics: Mapping[str, Any]) -> str:
@@ -59,6 +62,28 @@ class MeasurementStore:
         columns = [column_of(sequence_ids), pa.array(loss), pa.array(num_tokens)]
         table = pa.Table.from_arrays(columns, schema=MEASUREMENTS)
         storage.write_table(storage.join(self.folder, f"{part_name(sequence_ids)}.parquet"), table)
+
+    def write_failed(self, name: str, failed: Mapping[bytes, str]) -> None:
+        """Settle the chunk that would have become part `name`: these sequences of it cannot be measured.
+
+        They are not tried again, since they may have killed engines; deleting the folder `failed` forgets them.
+        """
+        columns = [pa.array(failed.keys(), ID), pa.array(failed.values(), pa.string())]
+        table = pa.Table.from_arrays(columns, schema=FAILED)
+        storage.write_table(storage.join(self.folder, "failed", f"{name}.parquet"), table)
+
+    def failed(self) -> dict[bytes, str]:
+        """Return the sequences that cannot be measured, with the reason."""
+        rows = [row for uri in self._failed_uris() for row in storage.read_table(uri).to_pylist()]
+        return {row["sequence_id"]: row["reason"] for row in rows}
+
+    def settled(self) -> frozenset[str]:
+        """Name the chunks that are measured, or whose failures are written down."""
+        failed = (uri.rsplit("/", 1)[-1].removesuffix(".parquet") for uri in self._failed_uris())
+        return self.part_names() | frozenset(failed)
+
+    def _failed_uris(self) -> list[str]:
+        return storage.list_files(storage.join(self.folder, "failed"), ".parquet")
 
 
 def read_part(uri: str) -> pa.Table:

@@ -8,6 +8,7 @@ split whose EXAMPLES part exists is done.
 """
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,7 @@ from davir_ray import storage
 from davir_ray.schema import EXAMPLES, TOKENS, View
 
 ROWS_PER_GROUP = 1024
+THREADS = 16
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,11 @@ class Prepared:
         return {
             int(uri.rsplit("/", 1)[-1].removesuffix(".txt")): storage.read_bytes(uri).decode() for uri in uris
         }
+
+    def rows(self) -> int:
+        """Count the rows of all splits."""
+        with ThreadPoolExecutor(THREADS) as pool:
+            return sum(pool.map(storage.count_rows, (self._uri("examples", i) for i in range(self.splits))))
 
     def examples(self, split: int) -> pa.Table:
         """Read the EXAMPLES part of a split."""

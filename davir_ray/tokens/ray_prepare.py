@@ -20,19 +20,22 @@ from davir_ray.observe.progress import Progress
 from davir_ray.ray_session import root_cause
 from davir_ray.schema import EXAMPLES, SCORABLE, TOKENS, Status, View
 from davir_ray.tokens.prepared import Prepared
-from davir_ray.tokens.tokenizer import load_tokenizer
+from davir_ray.tokens.tokenizer import Tokenizer
 from davir_ray.tokens.views import ViewTokens, sequence_id, sequences
 
 
 @dataclass(frozen=True)
 class Preparation:
-    """Everything that a worker needs to prepare a split."""
+    """Everything that a worker needs to prepare a split.
+
+    The tokenizer travels: the folder that it was loaded from may be on the driver's disk alone.
+    """
 
     corpus: CorpusConfig
     tokens: TokensConfig
     views: tuple[View, ...]
     formats: dict[str, str]
-    tokenizer_path: str
+    tokenizer: Tokenizer
     prepared: Prepared
     splits: tuple[Split, ...]
 
@@ -64,7 +67,6 @@ class SplitPreparer:
 
     def __init__(self, preparation: Preparation) -> None:
         self.preparation = preparation
-        self.tokenizer = load_tokenizer(preparation.tokenizer_path, preparation.tokens)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Prepare the split that a batch of one row names."""
@@ -92,7 +94,7 @@ class SplitPreparer:
         plan = self.preparation
         views = [view for view in plan.views if view != View.REJECTED or parsed.example.rejected is not None]
         try:
-            made = sequences(parsed.example, self.tokenizer, plan.tokens, views)
+            made = sequences(parsed.example, plan.tokenizer, plan.tokens, views)
         except RowError as error:
             return (), error.status, error.reason
         if any(one.truncated for one in made):

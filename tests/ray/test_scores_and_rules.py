@@ -92,5 +92,7 @@ def test_ifd_needs_no_reference_and_one_source_is_kept_whole(tmp_path, tiny_mode
     assert dropped["0:near_duplicates"] == 3
     assert dropped["1:fraction"] == 6  # of the eleven mixed rows that reach it, five stay
     example = other[0]
-    expected = [loss(tiny_models[0], example, "question_answer", v) for v in (View.RESPONSE, View.RESPONSE_ALONE)]
+    expected = [
+        loss(tiny_models[0], example, "question_answer", v) for v in (View.RESPONSE, View.RESPONSE_ALONE)
+    ]
     assert min(abs(row["score"] - expected[0] / expected[1]) for row in rows) < 1e-9

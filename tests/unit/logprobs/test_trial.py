@@ -16,17 +16,19 @@ def life(
 ) -> dict[int, str]:
     """Run one process until it ends; return what failed."""
 
-    def measure(current, sequences):
+    def measure(sequences):
         if lethal & set(sequences):
             raise Killed
         if failing & set(sequences):
             raise ValueError("no good")
-        stored.append(current)
+        return [-sequence for sequence in sequences]
 
     journal = Journal.open(uri, size)
-    failed = try_ranges(journal, list(range(size)), measure)
+    for (start, stop), result in try_ranges(journal, list(range(size)), measure):
+        assert result == [-index for index in range(start, stop)]
+        stored.append((start, stop))
     journal.close()
-    return failed
+    return journal.failed
 
 
 def lives(
@@ -67,15 +69,23 @@ def test_a_death_by_chance_does_not_cut_the_chunk(tmp_path):
 
 
 def test_a_dead_engine_is_not_the_fault_of_a_sequence(tmp_path):
-    def measure(current, sequences):
+    def measure(sequences):
         raise EngineDied("gone")
 
     journal = Journal.open(str(tmp_path / "j.json"), 4)
     with pytest.raises(EngineDied):
-        try_ranges(journal, list(range(4)), measure)
+        list(try_ranges(journal, list(range(4)), measure))
     assert Journal.open(journal.uri, 4).pending == [(0, 4)]
 
 
 def test_the_reason_names_what_the_engine_raised(tmp_path):
     failed, _ = lives(str(tmp_path / "j.json"), 2, set(), {1})
     assert failed == {1: "ValueError: no good"}
+
+
+def test_a_result_that_cannot_be_stored_is_not_the_fault_of_a_sequence(tmp_path):
+    journal = Journal.open(str(tmp_path / "j.json"), 4)
+    with pytest.raises(OSError, match="disk full"):
+        for _ in try_ranges(journal, list(range(4)), lambda sequences: sequences):
+            raise OSError("disk full")
+    assert journal.failed == {}
