@@ -24,7 +24,7 @@ SET = click.option(
 LIMIT = click.option(
     "--limit", type=click.IntRange(min=1), metavar="N", help="The same as --set corpus.limit=N."
 )
-JSON = click.option("--json", "as_json", is_flag=True, help="End stdout with one line of JSON.")
+JSON = click.option("--json", "as_json", is_flag=True, help="On success, end stdout with one line of JSON.")
 
 
 class Verbs(click.Group):
@@ -55,11 +55,12 @@ def main() -> None:
 @JSON
 def score(recipe: str, overrides: tuple[str, ...], limit: int | None, dry_run: bool, as_json: bool) -> None:
     """Measure what is missing, score, rank, select and export."""
+    loaded = _load(recipe, overrides, limit)  # before the heavy imports: a typo is told at once
     from davir_ray import pipeline
     from davir_ray.observe.closing import plan_lines, record_lines
 
     job = pipeline.preview if dry_run else pipeline.score
-    record = job(*_load(recipe, overrides, limit))
+    record = job(*loaded)
     _finish(record, plan_lines if dry_run else record_lines, as_json)
 
 
@@ -70,10 +71,11 @@ def score(recipe: str, overrides: tuple[str, ...], limit: int | None, dry_run: b
 @JSON
 def select(run_or_recipe: str, overrides: tuple[str, ...], limit: int | None, as_json: bool) -> None:
     """Choose again from stored measurements; no model is loaded."""
+    loaded = _load(run_or_recipe, overrides, limit)
     from davir_ray import pipeline
     from davir_ray.observe.closing import record_lines
 
-    record = pipeline.score(*_load(run_or_recipe, overrides, limit), may_measure=False)
+    record = pipeline.score(*loaded, may_measure=False)
     _finish(record, record_lines, as_json)
 
 

@@ -307,8 +307,16 @@ def parse_recipe(tree: dict[str, Any], name: str) -> Recipe:
     try:
         return Recipe.model_validate(tree)
     except ValidationError as error:
-        lines = [f"  {'.'.join(map(str, e['loc'])) or 'recipe'}: {e['msg']}" for e in error.errors()]
+        lines = [f"  {'.'.join(map(str, one['loc'])) or 'recipe'}: {_said(one)}" for one in error.errors()]
         raise RecipeError(f"{name}: not a valid recipe\n" + "\n".join(lines)) from error
+
+
+def _said(error: Any) -> str:
+    """Say a pydantic error as this project would."""
+    if error["type"] == "extra_forbidden":
+        return "there is no such setting"
+    given = error["input"]
+    return f"{error['msg']}, not {given!r}" if isinstance(given, str | int | float) else str(error["msg"])
 
 
 def _apply(tree: dict[str, Any], setting: str) -> None:

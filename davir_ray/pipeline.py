@@ -5,7 +5,7 @@
 Every stage keeps what it finished under the store or the run, so a job that was stopped goes on where it stopped.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from time import monotonic
@@ -59,7 +59,8 @@ def score(recipe: Recipe, name: str, *, may_measure: bool = True) -> Record:
     job = open_job(check_inputs(recipe), name)
     if (record := job.run.record()) is not None:
         say(f"finished already: {job.run.folder}")
-        return record | counts(record["measured"], record["reused"], again=True)
+        every = {role: count + record["reused"][role] for role, count in record["measured"].items()}
+        return record | {"measured": dict.fromkeys(every, 0), "reused": every}
     prepare_corpus(job)
     plans = measure_models(job, may_measure)
     try:
@@ -67,7 +68,7 @@ def score(recipe: Recipe, name: str, *, may_measure: bool = True) -> Record:
     except StoreError:
         job.run.forget_work()  # with it the plan, which believed in what is gone
         raise
-    record = {**facts(job), **planned_counts(plans), **select_and_export(job, ranked)}
+    record = {**facts(job), **counts(plans), **select_and_export(job, ranked)}
     record["seconds"] = round(monotonic() - started, 1)
     job.run.finish(record)
     return record
@@ -80,7 +81,7 @@ def preview(recipe: Recipe, name: str) -> Record:
     plans = {role: plan(one, job.prepared.rows()) for role, one in job.measurements.items()}
     return {
         **facts(job),
-        **planned_counts(plans),
+        **counts(plans),
         "tokens": {role: one.tokens for role, one in plans.items()},
     }
 
@@ -139,8 +140,8 @@ def prepare_corpus(job: Job) -> None:
     prepare(preparation, workers=max(ray_session.cluster_cpus(), inputs.recipe.engine.replicas or 1))
     if job.prepared.bad() and inputs.recipe.corpus.on_bad_file == "error":
         raise UnreadableFile("\n".join(job.prepared.bad().values()))
-    for path, reason in bad_files(job).items():
-        say(f"skipped {path}: {reason}")
+    for reason in bad_files(job).values():
+        say(f"skipped {reason}")
 
 
 def measure_models(job: Job, may_measure: bool) -> dict[Role, Plan]:
@@ -165,7 +166,7 @@ def measure_models(job: Job, may_measure: bool) -> dict[Role, Plan]:
 def rank_corpus(job: Job) -> Ranked:
     """Score every row, and put all rows in the order of their scores."""
     inputs, rows = job.inputs, job.prepared.rows()
-    for name in ("ranked", "scored", "coreset", "exports"):  # of an attempt that was stopped
+    for name in ("ranked", "scored", "unscored", "coreset", "exports"):  # of an attempt that was stopped
         storage.delete(job.run.uri(name))
     job.run.event("rank", rows=rows)
     found: dict[str, list[Any]] = {
@@ -234,17 +235,9 @@ def facts(job: Job) -> Record:
     }
 
 
-def planned_counts(plans: dict[Role, Plan]) -> Record:
+def counts(plans: dict[Role, Plan]) -> Record:
     """How many sequences were measured, and how many the store held already, by model."""
-    missing = {role: one.missing for role, one in plans.items()}
-    return counts(missing, {role: one.asked - one.missing for role, one in plans.items()})
-
-
-def counts(measured: Mapping[Any, int], reused: Mapping[Any, int], *, again: bool = False) -> Record:
-    """The counts of a record; asked for again, a finished run measures nothing and reuses all."""
-    if not again:
-        return {"measured": dict(measured), "reused": dict(reused)}
     return {
-        "measured": dict.fromkeys(measured, 0),
-        "reused": {role: measured[role] + reused[role] for role in measured},
+        "measured": {role: one.missing for role, one in plans.items()},
+        "reused": {role: one.asked - one.missing for role, one in plans.items()},
     }

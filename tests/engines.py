@@ -64,3 +64,10 @@ class SlowEngine(HashEngine):
     def logprobs(self, sequences):
         time.sleep(0.5)
         return super().logprobs(sequences)
+
+
+class UselessEngine(HashEngine):
+    """Raises at every call."""
+
+    def logprobs(self, sequences):
+        raise RuntimeError("no good at all")

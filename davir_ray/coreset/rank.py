@@ -86,7 +86,6 @@ def _settle_run(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         "status": str(Status.DUPLICATE),
         "reason": f"the same content as another row (example {first['example_id'].hex()})",
         "score": None,
-        "locations": [],
     }
     return [first | {"locations": locations}, *(row | repeat for row in rows[1:])]
 

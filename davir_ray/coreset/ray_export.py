@@ -49,10 +49,9 @@ def write_scored(
 ) -> list[Any]:
     """Write the scored table; return references to the chosen rows, a CHOSEN table a split."""
     pieces, before = [], 0
-    count = len(export.splits)
     for index, choice in enumerate(choices):
-        uri = storage.join(export.run_dir, "scored", f"{index:05d}.parquet")
-        pieces.append(scatter(write_scored_part, count, ranked, index, choice, rules, before, count, uri))
+        count = len(export.splits)
+        pieces.append(scatter(write_scored_part, count, export, ranked, index, choice, rules, before))
         before += int(np.count_nonzero(choice.selected))
     return gather(pieces, concat)
 
@@ -63,10 +62,11 @@ def concat(*pieces: pa.Table) -> pa.Table:
 
 
 def write_scored_part(
-    ranked: Ranked, index: int, choice: Choice, rules: Sequence[str], before: int, splits: int, uri: str
+    export: Export, ranked: Ranked, index: int, choice: Choice, rules: Sequence[str], before: int
 ) -> list[pa.Table]:
     """Write one part of the scored table; deal out the rows chosen from it by their splits."""
     table = ranked.part(index)
+    uri = storage.join(export.run_dir, "scored", f"{index:05d}.parquet")
     has_rank = np.asarray(table["rank"].is_valid())
     selected = np.zeros(len(table), dtype=bool)
     selected[has_rank] = choice.selected
@@ -77,8 +77,22 @@ def write_scored_part(
         "dropped_by", pa.array(dropped, pa.string())
     )
     storage.write_table(uri, scored.select(SCORED.names).cast(SCORED))
+    write_unscored(export, table.filter(pa.array(~has_rank)), index)
     chosen = _chosen(table.filter(pa.array(selected)), before)
-    return split_table(chosen, chosen["split"].to_numpy(), splits)
+    return split_table(chosen, chosen["split"].to_numpy(), len(export.splits))
+
+
+def write_unscored(export: Export, table: pa.Table, index: int) -> None:
+    """List the rows without a rank by file and row, for whoever wants to mend them."""
+    rows = table.select(["status", "reason"]).to_pylist()
+    lines = [
+        {"file": export.splits[place["split"]].path, "row": place["row"]} | row
+        for row, places in zip(rows, table["locations"].to_pylist(), strict=True)
+        for place in places
+    ]
+    if lines:
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        storage.write_atomic(storage.join(export.run_dir, "unscored", f"{index:05d}.jsonl"), text.encode())
 
 
 def _chosen(table: pa.Table, before: int) -> pa.Table:

@@ -99,8 +99,10 @@ def _parse(line: bytes) -> Record:
         value = json.loads(line.decode("utf-8"))
     except UnicodeDecodeError as error:
         return BadRow(Status.BAD_TEXT, f"the line is not UTF-8: {error.reason} at byte {error.start}", raw)
+    except json.JSONDecodeError as error:
+        return BadRow(Status.BAD_FORMAT, f"is not valid JSON: {error.msg} at character {error.pos + 1}", raw)
     except (ValueError, RecursionError) as error:
-        return BadRow(Status.BAD_FORMAT, f"the line is not valid JSON: {error}", raw)
+        return BadRow(Status.BAD_FORMAT, f"is not valid JSON: {error}", raw)
     return _checked(value, raw)
 
 

@@ -13,6 +13,8 @@ def record_lines(record: Record) -> Iterator[str]:
     for status, count in sorted(record["status"].items(), key=lambda item: -item[1]):
         yield f"  {status:<20}{count:>10,}"
     yield from _measured(record)
+    if record["engine"]["type"] == "hash":
+        yield "engine    hash: the numbers below are made up, for trying a recipe; they say nothing about the rows"
     yield f"selected  {record['selected']:,} rows, {record['tokens']:,} response tokens"
     for source, share in record["sources"].items():
         yield f"  {source:<20}{share['selected']:>10,} of {share['rows']:,}"
@@ -22,6 +24,8 @@ def record_lines(record: Record) -> Iterator[str]:
             place = f"rank {row['rank']:<9,} {row['num_tokens']:>6,} tokens"
             yield f"  {name:<11}{row['score']:>10.4f}  {place}  {row['example_id']}"
     yield f"scored    {record['scored']}"
+    if sum(record["status"].values()) > record["ranked"]:
+        yield f"unscored  {record['run_dir']}/unscored  (file, row and reason of each row without a rank)"
     for name, folder in record["coreset"].items():
         yield f"core-set  {folder}  ({name})"
 

@@ -23,10 +23,11 @@ def validate(recipe: Recipe, *, colour: bool) -> Iterator[str]:
     listing = inputs.listing
     for source, name in listing.formats.items():
         splits = [split for split in listing.splits if split.source == source]
-        counted = sum(split.num_rows or 0 for split in splits)
-        yield f"corpus    {source}: {len({s.path for s in splits})} files, {counted:,} rows counted, format {name}"
+        counts = [split.num_rows for split in splits]
+        rows = "rows not counted yet" if None in counts else f"{sum(filter(None, counts)):,} rows"
+        yield f"corpus    {source}: {len({s.path for s in splits})} files, {rows}, format {name}"
     for bad in listing.bad_files:
-        yield f"skipped   {bad.path}: {bad.reason}"
+        yield f"skipped   {bad.reason}"
     for role, model in inputs.models.items():
         yield f"{role:<10}{model.model_path}{' + ' + model.adapter_path if model.adapter_path else ''}"
     if inputs.reference is not None:

@@ -32,7 +32,8 @@ class Progress:
         rate = self.done / max(now - self.started, 1e-9)
         left = (self.total - self.done) / rate if rate else 0.0
         share = self.done / max(self.total, 1)
-        text = f"{self.done:,} of {self.total:,} {self.unit} ({share:.0%}), {rate:,.0f} {self.unit}/s"
+        speed = f"{rate:,.0f}" if rate >= 10 else f"{rate:.1f}"
+        text = f"{self.done:,} of {self.total:,} {self.unit} ({share:.0%}), {speed} {self.unit}/s"
         return text if self.done >= self.total else f"{text}, {duration(left)} left"
 
 

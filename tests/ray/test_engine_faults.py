@@ -6,6 +6,7 @@ import pytest
 
 from davir_ray import pipeline
 from davir_ray.config import parse_recipe
+from davir_ray.errors import EngineError
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
@@ -15,7 +16,7 @@ ROWS = [
 ]
 
 
-def run(tmp_path, models, engine: str, name: str):
+def recipe(tmp_path, models, engine: str, name: str, **changes):
     base, reference = models
     if not (tmp_path / "corpus").exists():
         (tmp_path / "corpus").mkdir()
@@ -27,7 +28,16 @@ def run(tmp_path, models, engine: str, name: str):
         "store": str(tmp_path / name / "store"),
         "output": str(tmp_path / name / "runs"),
     }
-    record = pipeline.score(parse_recipe(tree, name), name)
+    return parse_recipe(tree | changes, name)
+
+
+def chosen_again(tmp_path, models, engine: str, name: str) -> dict:
+    select = [{"type": "count", "count": 3}]
+    return pipeline.score(recipe(tmp_path, models, engine, name, select=select), name, may_measure=False)
+
+
+def run(tmp_path, models, engine: str, name: str):
+    record = pipeline.score(recipe(tmp_path, models, engine, name), name)
     return record, pq.read_table(record["scored"]).to_pylist()
 
 
@@ -46,6 +56,9 @@ def test_only_the_guilty_row_is_lost(tmp_path, tiny_models, calm, engine, reason
     (failed,) = (row for row in rows if row["status"] == "engine_error")
     assert failed["reason"].startswith("base: ")
     assert reason in failed["reason"]
+    # What is known to fail is not tried again: another choice touches no model.
+    again = chosen_again(tmp_path, tiny_models, f"tests.engines:{engine}", engine)
+    assert (again["status"], again["measured"]) == (record["status"], {"base": 0, "reference": 0})
     expected = {row["example_id"]: row["score"] for row in calm if row["example_id"] != failed["example_id"]}
     assert {row["example_id"]: row["score"] for row in rows if row is not failed} == expected
 
@@ -54,3 +67,10 @@ def test_an_engine_that_dies_by_chance_changes_nothing(tmp_path, tiny_models, ca
     record, rows = run(tmp_path, tiny_models, "tests.engines:MortalEngine", "mortal")
     assert record["status"] == {"ok": 12}
     assert rows == calm
+
+
+def test_an_engine_that_fails_on_everything_stops_the_run(tmp_path, tiny_models):
+    with pytest.raises(
+        EngineError, match="fails on all 12 sequences of a chunk: RuntimeError: no good at all"
+    ):
+        run(tmp_path, tiny_models, "tests.engines:UselessEngine", "useless")

@@ -1,7 +1,10 @@
 """Every row of a hostile corpus ends in exactly one place, with the right status."""
 
+import json
 from collections import Counter
+from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -52,6 +55,31 @@ def test_every_row_is_accounted_for(tmp_path, tiny_models):
     assert record["rows"] == len(rows) == sum(expected.values())
     assert all(row["reason"] for row in rows if row["status"] != "ok")
     assert not any(row["selected"] for row in rows if row["rank"] is None)
+    lines = [json.loads(line) for file in Path(record["run_dir"]).glob("unscored/*") for line in file.open()]
+    assert Counter(line["status"] for line in lines) == Counter(
+        row["status"] for row in rows if row["rank"] is None
+    )
+    assert len({(line["file"], line["row"]) for line in lines}) == len(lines)
+
+
+def test_a_file_that_is_damaged_behind_a_good_footer_is_skipped_or_stops_the_run(tmp_path, tiny_models):
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    for name in ("a", "b"):
+        rows = [{"question": f"{name}{i}?", "answer": "x" * 50 + str(i)} for i in range(50)]
+        pq.write_table(
+            pa.Table.from_pylist(rows), folder / f"{name}.parquet", compression="none", use_dictionary=False
+        )
+    damaged = bytearray((folder / "a.parquet").read_bytes())
+    damaged[10:400] = b"\xff" * 390
+    (folder / "a.parquet").write_bytes(damaged)
+    with pytest.raises(UnreadableFile, match=r"a\.parquet"):
+        pipeline.score(recipe(tmp_path, tiny_models), "hostile")
+    record = pipeline.score(recipe(tmp_path, tiny_models, on_bad_file="skip"), "hostile")
+    assert record["rows"] == 50
+    assert [bad["path"] for bad in record["bad_files"]] == [str(folder / "a.parquet")]
+    with pytest.raises(UnreadableFile, match=r"a\.parquet"):
+        pipeline.score(recipe(tmp_path, tiny_models), "hostile")
 
 
 def expected_status(row) -> str:

@@ -173,8 +173,32 @@ def test_another_choice_touches_no_model(tmp_path, tiny_models):
 
 def test_choosing_without_measurements_says_what_to_do(tmp_path, tiny_models):
     write_corpus(tmp_path / "corpus", ROWS, 2)
+    asked = recipe(tmp_path, tiny_models, tmp_path / "corpus")
     with pytest.raises(NotMeasured, match="davir score"):
-        pipeline.score(recipe(tmp_path, tiny_models, tmp_path / "corpus"), "test", may_measure=False)
+        pipeline.score(asked, "test", may_measure=False)
+    other = recipe(
+        tmp_path, tiny_models, tmp_path / "corpus", select=[{"type": "threshold", "min_score": 9.0}]
+    )
+    pipeline.score(other, "test")
+    assert pipeline.score(asked, "test", may_measure=False)["measured"] == {"base": 0, "reference": 0}
+
+
+def test_an_empty_core_set_is_a_file_without_rows(tmp_path, tiny_models):
+    shards = [tmp_path / "corpus" / f"{index:02d}.jsonl" for index in range(12)]
+    shards[0].parent.mkdir()
+    for index, shard in enumerate(shards):
+        shard.write_text("".join(json.dumps(row) + "\n" for row in ROWS[index : index + 1]))
+    asked = recipe(
+        tmp_path,
+        tiny_models,
+        tmp_path / "corpus",
+        corpus={"paths": f"{tmp_path}/corpus/*.jsonl"},
+        select=[{"type": "threshold", "min_score": 9.0}],
+    )
+    record = pipeline.score(asked, "test")
+    assert (record["rows"], record["selected"], record["dropped_by"]) == (12, 0, {"0:threshold": 12})
+    assert pq.read_table(record["coreset"]["parquet"]).num_rows == 0
+    assert all(next(Path(folder).iterdir()).exists() for folder in record["coreset"].values())
 
 
 def test_new_rows_alone_are_measured_on_the_second_night(tmp_path, tiny_models):

@@ -36,7 +36,7 @@ def test_a_model_is_a_name_or_a_section():
     ("changes", "says"),
     [
         ({"corpus": {"paths": []}}, "corpus.paths: Value error, names no files"),
-        ({"corpus": {"paths": "a", "shuffle": True}}, "corpus.shuffle: Extra inputs are not permitted"),
+        ({"corpus": {"paths": "a", "shuffle": True}}, "corpus.shuffle: there is no such setting"),
         ({"engine": {"dtype": "float16"}}, "engine.dtype"),
         ({"select": [{"type": "best"}]}, "select.0: Input tag 'best'"),
         ({"select": [{"type": "fraction", "fraction": 0}]}, "select.0.fraction.fraction"),

@@ -77,12 +77,7 @@ def test_repeats_stand_behind_the_row_that_stands_for_them():
     )
     assert (first["status"], first["source"], first["score"]) == ("ok", "s", 0.5)
     assert first["locations"] == [{"split": 0, "row": 9}]
-    assert (repeat["status"], repeat["source"], repeat["score"], repeat["locations"]) == (
-        "duplicate",
-        "t",
-        None,
-        [],
-    )
+    assert (repeat["status"], repeat["source"], repeat["score"]) == ("duplicate", "t", None)
     assert "same content" in repeat["reason"]
     assert other["example_id"].startswith(b"b")
 

@@ -85,7 +85,11 @@ def test_the_reason_names_what_the_engine_raised(tmp_path):
 
 def test_a_result_that_cannot_be_stored_is_not_the_fault_of_a_sequence(tmp_path):
     journal = Journal.open(str(tmp_path / "j.json"), 4)
-    with pytest.raises(OSError, match="disk full"):
-        for _ in try_ranges(journal, list(range(4)), lambda sequences: sequences):
+
+    def store(results):
+        for _ in results:
             raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        store(try_ranges(journal, list(range(4)), lambda sequences: sequences))
     assert journal.failed == {}
