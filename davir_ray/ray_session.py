@@ -6,6 +6,9 @@ import os
 import ray
 import ray.data
 
+from davir_ray import errors
+from davir_ray.errors import DavirError
+
 CHATTY = {
     "ray._private.authentication.authentication_token_setup": logging.ERROR,
     "ray.data": logging.WARNING,
@@ -42,11 +45,16 @@ def quiet_ray_data() -> None:
     context.print_on_execution_start = False
 
 
-def root_cause(error: BaseException) -> BaseException:
-    """Find what went wrong in a worker, at the bottom of a stack of Ray's exceptions."""
-    while (cause := getattr(error, "cause", None) or error.__cause__) is not None:
-        error = cause
-    return error
+def told(error: DavirError) -> str:
+    """Write an error of ours as a worker hands it to the driver: Ray Data would lose it in an exception of its own."""
+    return f"{type(error).__name__}: {error}"
+
+
+def raise_told(text: str) -> None:
+    """Raise the error that a worker told of; nothing happens for an empty text."""
+    if text:
+        name, _, message = text.partition(": ")
+        raise getattr(errors, name)(message)
 
 
 def cluster_gpus() -> int:

@@ -25,10 +25,11 @@ from davir_ray.config import EngineConfig, ModelsConfig
 from davir_ray.errors import DavirError, EngineDied, EngineError, ModelError
 from davir_ray.logprobs.choice import Choice, build_engine
 from davir_ray.logprobs.chunks import plan_chunks
-from davir_ray.logprobs.engine import TokenSequence
+from davir_ray.logprobs.engine import Engine, TokenSequence
 from davir_ray.logprobs.trial import Journal, try_ranges
 from davir_ray.models import ResolvedModel, resolve, resolve_pair
 from davir_ray.observe.progress import Progress
+from davir_ray.ray_session import told
 from davir_ray.schema import View
 from davir_ray.scores.score import Role
 from davir_ray.store.keys import keys_of
@@ -159,11 +160,10 @@ def measure(measurement: Measurement, planned: Plan) -> float:
         for batch in dataset.iter_batches(batch_size=None):
             progress.add(int(batch["tokens"].sum()))
             busy += float(batch["seconds"].sum())
+            for text in batch["error"].tolist():
+                ray_session.raise_told(text)
     except RayError as error:
-        cause = ray_session.root_cause(error)
-        if isinstance(cause, DavirError):
-            raise cause from error
-        raise EngineError(f"measuring {measurement.role} stopped: {type(cause).__name__}: {cause}") from error
+        raise EngineError(f"measuring {measurement.role} stopped: {error}") from error
     return busy
 
 
@@ -212,25 +212,41 @@ class ChunkMeasurer:
     def __init__(self, measurement: Measurement, cpus: float) -> None:
         os.environ["OMP_NUM_THREADS"] = str(max(1, int(cpus + READER_CPUS)))
         self.measurement = measurement
-        model = _model_of(measurement)
-        if model.identity != measurement.identity:
-            raise ModelError(f"{model.model_path}: is not the model that the driver saw; name a revision")
-        self.engine = build_engine(measurement.choice, measurement.engine, model, measurement.max_length)
+        self.engine: Engine | None = None
+        self.error = ""
+        try:
+            self.engine = self._load()
+        except DavirError as problem:  # told with the first chunk: what a constructor raises, Ray rewords
+            self.error = told(problem)
 
     def __call__(self, batch: pa.Table) -> dict[str, Any]:
-        """Measure a batch of one chunk."""
+        """Measure a batch of one chunk; an error of ours comes back as text."""
         (row,) = batch.to_pylist()
-        sequences, started = sequences_of(row), monotonic()
-        journal = Journal.open(self.measurement.journal_uri(row["name"]), len(sequences))
+        tokens, error, started = sum(len(ids) for ids in row["ids"]), self.error, monotonic()
         try:
-            for current, logprobs in try_ranges(journal, [one for _, one in sequences], self.engine.logprobs):
-                self._store(sequences[slice(*current)], logprobs)
+            if self.engine is not None:
+                self._measure(row, self.engine)
         except EngineDied:
             # Raising would leave Ray with a dead engine in a live actor; ending the process gets a new one.
             os._exit(1)
+        except DavirError as problem:
+            error = told(problem)
+        seconds = monotonic() - started
+        return {"tokens": np.array([tokens]), "seconds": np.array([seconds]), "error": np.array([error])}
+
+    def _load(self) -> Engine:
+        measurement = self.measurement
+        model = _model_of(measurement)
+        if model.identity != measurement.identity:
+            raise ModelError(f"{model.model_path}: is not the model that the driver saw; name a revision")
+        return build_engine(measurement.choice, measurement.engine, model, measurement.max_length)
+
+    def _measure(self, row: dict[str, Any], engine: Engine) -> None:
+        sequences = sequences_of(row)
+        journal = Journal.open(self.measurement.journal_uri(row["name"]), len(sequences))
+        for current, logprobs in try_ranges(journal, [one for _, one in sequences], engine.logprobs):
+            self._store(sequences[slice(*current)], logprobs)
         self._settle(row["name"], journal, [key for key, _ in sequences])
-        tokens = sum(len(ids) for ids in row["ids"])
-        return {"tokens": np.array([tokens]), "seconds": np.array([monotonic() - started])}
 
     def _store(
         self, sequences: Sequence[tuple[bytes, TokenSequence]], logprobs: Sequence[NDArray[np.float32]]

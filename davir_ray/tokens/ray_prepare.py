@@ -10,14 +10,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import ray.data
-from ray.exceptions import RayError
 
 from davir_ray.config import CorpusConfig, TokensConfig
 from davir_ray.corpus.reading import Parsed, examples
 from davir_ray.corpus.split import Split
 from davir_ray.errors import DavirError, RowError, UnreadableFile
 from davir_ray.observe.progress import Progress
-from davir_ray.ray_session import root_cause
+from davir_ray.ray_session import raise_told, told
 from davir_ray.schema import EXAMPLES, SCORABLE, TOKENS, Status, View
 from davir_ray.tokens.prepared import Prepared
 from davir_ray.tokens.tokenizer import Tokenizer
@@ -54,12 +53,10 @@ def prepare(preparation: Preparation, workers: int) -> None:
         num_cpus=1,
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=max(1, min(workers, len(todo)))),
     )
-    try:
-        for batch in dataset.iter_batches(batch_size=None):
-            progress.add(len(batch["split"]))
-    except RayError as error:
-        cause = root_cause(error)
-        raise cause if isinstance(cause, DavirError) else error from error
+    for batch in dataset.iter_batches(batch_size=None):
+        for text in batch["error"].tolist():
+            raise_told(text)
+        progress.add(len(batch["split"]))
 
 
 class SplitPreparer:
@@ -71,14 +68,20 @@ class SplitPreparer:
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Prepare the split that a batch of one row names."""
         (index,) = batch["split"].tolist()
+        return batch | {"error": np.array([self._prepare(index)])}
+
+    def _prepare(self, index: int) -> str:
+        """Prepare a split; an error of ours comes back as text."""
         plan = self.preparation
         try:
             plan.prepared.write(index, *self._collect(plan.splits[index]).tables())
         except UnreadableFile as error:
             if plan.corpus.on_bad_file == "error":
-                raise
+                return told(error)
             plan.prepared.write_bad(index, str(error))
-        return batch
+        except DavirError as error:
+            return told(error)
+        return ""
 
     def _collect(self, split: Split) -> "Collected":
         plan = self.preparation
