@@ -54,6 +54,8 @@ def head(tmp_path_factory):
     }
     environment.pop("RAY_ADDRESS", None)
     command = [f"{bin_folder}/ray", "start", "--head", "--block", f"--port={port}", "--num-cpus=2"]
+    # The cluster of the other tests has an agent, too: each needs ports of its own.
+    command += [f"--dashboard-agent-listen-port={free_port()}", f"--ray-client-server-port={free_port()}"]
     command += [
         "--dashboard-host=127.0.0.1",
         f"--dashboard-port={dashboard}",
@@ -73,7 +75,7 @@ def head(tmp_path_factory):
 
 def run_when_ready(command: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess:
     """Run a submission; again while the head is up and its job agent is not."""
-    for _ in range(60):
+    for _ in range(20):
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
         if "No available agent to submit job" not in done.stderr:
             break
