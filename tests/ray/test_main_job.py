@@ -35,10 +35,10 @@ def write_corpus(folder: Path, rows: list[dict], shards: int) -> None:
         )
 
 
-def recipe(tmp_path: Path, models: tuple[str, str], corpus: Path, **changes):
+def recipe(tmp_path: Path, models: tuple[str, str], folder: Path, **changes):
     base, reference = models
     tree = {
-        "corpus": {"paths": f"{corpus}/*.parquet"},
+        "corpus": {"paths": f"{folder}/*.parquet"},
         "models": {"base": base, "reference": reference},
         "engine": {"type": "hash", "num_cpus": 1},
         "select": [{"type": "fraction", "fraction": 0.25}],
