@@ -62,7 +62,7 @@ class SlowEngine(HashEngine):
     """Takes its time, so that a test can stop a run in the middle."""
 
     def logprobs(self, sequences):
-        time.sleep(0.5)
+        time.sleep(0.25)
         return super().logprobs(sequences)
 
 

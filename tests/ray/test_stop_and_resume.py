@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
-ROWS = 60
+ROWS = 40
 pytestmark = pytest.mark.ray
 
 
