@@ -2,6 +2,9 @@
 
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, closing
+from typing import Any
 
 import ray
 import ray.data
@@ -43,6 +46,15 @@ def quiet_ray_data() -> None:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+
+
+def batches(dataset: ray.data.Dataset) -> AbstractContextManager[Iterator[Any]]:
+    """Run a dataset and iterate over its blocks.
+
+    Leaving the context ends the run and lets its actors go, also when an error is on its way out: the
+    traceback would keep the iterator, and with it the actors' CPUs, for as long as somebody holds the error.
+    """
+    return closing(iter(dataset.iter_batches(batch_size=None)))  # type: ignore[type-var]
 
 
 def told(error: DavirError) -> str:

@@ -157,11 +157,12 @@ def measure(measurement: Measurement, planned: Plan) -> float:
     )
     busy = 0.0
     try:
-        for batch in dataset.iter_batches(batch_size=None):
-            progress.add(int(batch["tokens"].sum()))
-            busy += float(batch["seconds"].sum())
-            for text in batch["error"].tolist():
-                ray_session.raise_told(text)
+        with ray_session.batches(dataset) as batches:
+            for batch in batches:
+                progress.add(int(batch["tokens"].sum()))
+                busy += float(batch["seconds"].sum())
+                for text in batch["error"].tolist():
+                    ray_session.raise_told(text)
     except RayError as error:
         raise EngineError(f"measuring {measurement.role} stopped: {error}") from error
     return busy

@@ -11,12 +11,13 @@ import numpy as np
 import pyarrow as pa
 import ray.data
 
+from davir_ray import ray_session
 from davir_ray.config import CorpusConfig, TokensConfig
 from davir_ray.corpus.reading import Parsed, examples
 from davir_ray.corpus.split import Split
 from davir_ray.errors import DavirError, RowError, UnreadableFile
 from davir_ray.observe.progress import Progress
-from davir_ray.ray_session import raise_told, told
+from davir_ray.ray_session import told
 from davir_ray.schema import EXAMPLES, SCORABLE, TOKENS, Status, View
 from davir_ray.tokens.prepared import Prepared
 from davir_ray.tokens.tokenizer import Tokenizer
@@ -53,10 +54,11 @@ def prepare(preparation: Preparation, workers: int) -> None:
         num_cpus=1,
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=max(1, min(workers, len(todo)))),
     )
-    for batch in dataset.iter_batches(batch_size=None):
-        for text in batch["error"].tolist():
-            raise_told(text)
-        progress.add(len(batch["split"]))
+    with ray_session.batches(dataset) as batches:
+        for batch in batches:
+            for text in batch["error"].tolist():
+                ray_session.raise_told(text)
+            progress.add(len(batch["split"]))
 
 
 class SplitPreparer:
