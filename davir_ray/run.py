@@ -22,8 +22,13 @@ HOW_NOT_WHAT: dict[str, Any] = {
     "engine": {"replicas", "num_cpus", "gpu_memory_utilization"},
     "output": True,
     "store": True,
+    "reference": True,
+    "train": True,
 }
-"""Settings that decide where and how fast a run works, and nothing of its result."""
+"""Settings that decide where and how fast a run works, what is trained before and after it, and nothing of its result.
+
+The reference counts by its content, as every model does.
+"""
 
 
 def run_id_of(recipe: Recipe, name: str, *content: str) -> str:

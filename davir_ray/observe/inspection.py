@@ -28,9 +28,10 @@ def validate(recipe: Recipe, *, colour: bool) -> Iterator[str]:
         yield f"corpus    {source}: {len({s.path for s in splits})} files, {rows}, format {name}"
     for bad in listing.bad_files:
         yield f"skipped   {bad.reason}"
-    for role, model in inputs.models.items():
-        yield f"{role:<10}{model.model_path}{' + ' + model.adapter_path if model.adapter_path else ''}"
-    if inputs.reference is not None:
+    for role in ("base", "reference"):
+        for model in inputs.models_of(role):
+            yield f"{role:<10}{model.model_path}{' + ' + model.adapter_path if model.adapter_path else ''}"
+    if inputs.references:
         yield "tokens    base and reference give the same ids on the first rows"
     needs = ", ".join(f"{role}({view})" for role, view in inputs.needs) or "nothing"
     yield f"score     {inputs.score.name} = {inputs.score.formula}; measures {needs}"
