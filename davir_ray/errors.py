@@ -11,6 +11,7 @@
     |   +-- EngineDied                  the engine cannot go on; its process must end
     |   +-- NotMeasured                 stored measurements are missing and none may be made
     +-- StoreError                  6   the store holds something that is not true
+    +-- TrainingError               7   training failed
 
 A row that cannot be scored raises `RowError` inside the stage that found it; the stage turns it into that
 row's `status` and `reason`, so a `RowError` never leaves the row it belongs to.
@@ -71,6 +72,12 @@ class StoreError(DavirError):
     """The store holds something that is not what its name says."""
 
     exit_code = 6
+
+
+class TrainingError(DavirError):
+    """Training failed, or has nothing to train on."""
+
+    exit_code = 7
 
 
 class RowError(Exception):

@@ -10,7 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from davir_ray import storage
-from davir_ray.config import DifficultyRule, ModelConfig, ModelsConfig, Recipe
+from davir_ray.config import (
+    CorpusConfig,
+    DifficultyRule,
+    ModelConfig,
+    ModelsConfig,
+    Recipe,
+    TrainConfig,
+)
 from davir_ray.corpus.example import Example
 from davir_ray.corpus.listing import Listing, list_corpus
 from davir_ray.corpus.reading import Parsed, examples
@@ -103,17 +110,32 @@ def anchored(recipe: Recipe) -> Recipe:
     template = recipe.tokens.template
     tokens = {} if template in TEMPLATES else {"template": storage.absolute(template)}
     update = {
-        "corpus": recipe.corpus.model_copy(update={"paths": _absolute_paths(recipe.corpus.paths)}),
+        "corpus": _anchored_corpus(recipe.corpus),
         "tokens": recipe.tokens.model_copy(update=tokens),
         "models": _anchored_models(recipe.models),
+        "train": recipe.train and _anchored_training(recipe.train),
+        "reference": recipe.reference
+        and recipe.reference.model_copy(update={"train": _anchored_training(recipe.reference.train)}),
         "store": storage.absolute(recipe.store),
         "output": storage.absolute(recipe.output),
     }
     return recipe.model_copy(update=update)
 
 
-def _absolute_paths(paths: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
-    return {source: tuple(map(storage.absolute, some)) for source, some in paths.items()}
+def _anchored_corpus(corpus: CorpusConfig) -> CorpusConfig:
+    paths = {source: tuple(map(storage.absolute, some)) for source, some in corpus.paths.items()}
+    return corpus.model_copy(update={"paths": paths})
+
+
+def _anchored_training(train: TrainConfig) -> TrainConfig:
+    update: dict[str, Any] = {
+        name: _anchored_corpus(corpus)
+        for name, corpus in (("corpus", train.corpus), ("eval_corpus", train.eval_corpus))
+        if corpus is not None
+    }
+    if isinstance(train.deepspeed, str):
+        update["deepspeed"] = storage.absolute(train.deepspeed)
+    return train.model_copy(update=update)
 
 
 def _anchored_models(models: ModelsConfig) -> ModelsConfig:

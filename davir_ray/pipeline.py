@@ -55,6 +55,10 @@ class Job:
         """The passes of one model, or of the references of all folds."""
         return tuple(one for one in self.measurements if one.role == role)
 
+    def only(self, role: Role | None) -> "Job":
+        """The same job, measuring one model alone, or none."""
+        return replace(self, measurements=self.measurements_of(role) if role else ())
+
 
 def score(recipe: Recipe, name: str, *, may_measure: bool = True) -> Record:
     """Measure what is missing, score, rank, select and export; return the record of the run.
@@ -95,16 +99,12 @@ def preview(recipe: Recipe, name: str) -> Record:
 
 def open_job(inputs: Inputs, name: str) -> Job:
     """Connect to Ray, choose the engine, and begin or take up the run."""
-    recipe = inputs.recipe
     ray_session.connect()
     choice = engine_for(inputs)
-    computed = numerics(choice, recipe.engine)
-    models = [model for role in ("base", "reference") for model in inputs.models_of(role)]
-    fingerprints = [fingerprint(model.identity, computed) for model in models]
-    run_id = run_id_of(recipe, name, inputs.tokens_digest, score_code(recipe.score.name), *fingerprints)
+    run_id = name_run(inputs, choice, name)
     say(f"run {run_id} (resume with the same command)")
     say(f"engine: {choice.type}, {choice.dtype} on {choice.device} ({choice.reason})")
-    return job_of(inputs, Run.open(recipe, run_id), choice)
+    return job_of(inputs, Run.open(inputs.recipe, run_id), choice)
 
 
 def engine_for(inputs: Inputs) -> Choice:
@@ -114,13 +114,22 @@ def engine_for(inputs: Inputs) -> Choice:
     )
 
 
-def job_of(inputs: Inputs, run: Run, choice: Choice) -> Job:
-    """Put together what a run works with."""
+def name_run(inputs: Inputs, choice: Choice, name: str) -> str:
+    """Name the run that scores these inputs."""
+    recipe = inputs.recipe
+    computed = numerics(choice, recipe.engine)
+    models = [*inputs.models_of("base"), *inputs.models_of("reference")]
+    fingerprints = [fingerprint(model.identity, computed) for model in models]
+    return run_id_of(recipe, name, inputs.tokens_digest, score_code(recipe.score.name), *fingerprints)
+
+
+def job_of(inputs: Inputs, run: Run, choice: Choice, work: str = "work") -> Job:
+    """Put together what a run works with. work: the folder of the run that keeps plans and progress."""
     folder = storage.join(inputs.recipe.store, "prepared", inputs.tokens_digest)
     prepared = Prepared(folder, len(inputs.listing.splits))
     job = Job(inputs, run, choice, prepared, ())
     passes = [
-        _measurement(job, role, model, Fold(index, len(models)) if len(models) > 1 else None)
+        _measurement(job, work, role, model, Fold(index, len(models)) if len(models) > 1 else None)
         for role in inputs.roles
         for models in [inputs.models_of(role)]
         for index, model in enumerate(models)
@@ -128,7 +137,7 @@ def job_of(inputs: Inputs, run: Run, choice: Choice) -> Job:
     return replace(job, measurements=tuple(passes))
 
 
-def _measurement(job: Job, role: Role, model: ResolvedModel, fold: Fold | None) -> Measurement:
+def _measurement(job: Job, work: str, role: Role, model: ResolvedModel, fold: Fold | None) -> Measurement:
     recipe = job.inputs.recipe
     computed = numerics(job.choice, recipe.engine)
     store = MeasurementStore(
@@ -149,7 +158,7 @@ def _measurement(job: Job, role: Role, model: ResolvedModel, fold: Fold | None) 
         store=store,
         folder="",
     )
-    return replace(measurement, folder=job.run.uri("work", measurement.label))
+    return replace(measurement, folder=job.run.uri(work, measurement.label))
 
 
 def prepare_corpus(job: Job) -> None:

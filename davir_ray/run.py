@@ -15,7 +15,7 @@ from time import time
 from typing import Any
 
 from davir_ray import storage
-from davir_ray.config import Recipe, load_recipe, override, parse_recipe
+from davir_ray.config import Recipe, TrainConfig, load_recipe, override, parse_recipe
 
 RECORD = "record.json"
 HOW_NOT_WHAT: dict[str, Any] = {
@@ -38,6 +38,19 @@ def run_id_of(recipe: Recipe, name: str, *content: str) -> str:
     return f"{name}-{blake2b(text.encode(), digest_size=6).hexdigest()}"
 
 
+HOW_TRAINED = {"max_failures", "num_cpus_per_worker", "report_to", "save_total_limit"}
+"""Settings of a training that leave its result as it is."""
+
+
+def training_id_of(train: TrainConfig, name: str, *content: str) -> str:
+    """Name a training: `name`, and a hash of its settings and of the content (rows, base) that it works on."""
+    settings = train.model_dump(mode="json", exclude=HOW_TRAINED)
+    if isinstance(train.deepspeed, str):
+        settings["deepspeed"] = storage.read_bytes(train.deepspeed).decode()
+    text = json.dumps([settings, content], sort_keys=True)
+    return f"{name}-{blake2b(text.encode(), digest_size=6).hexdigest()}"
+
+
 @dataclass
 class Run:
     """One run. `folder` is `<output>/<run_id>`."""
@@ -47,9 +60,14 @@ class Run:
     events: list[dict[str, Any]] = field(default_factory=list)
 
     @classmethod
+    def at(cls, output: str, run_id: str) -> "Run":
+        """Name a run, whether it was begun or not."""
+        return cls(run_id, storage.join(output, run_id))
+
+    @classmethod
     def open(cls, recipe: Recipe, run_id: str) -> "Run":
         """Begin a run, or take up one that was begun: write its recipe down."""
-        run = cls(run_id, storage.join(recipe.output, run_id))
+        run = cls.at(recipe.output, run_id)
         storage.write_atomic(run.uri("recipe.json"), recipe.model_dump_json(indent=2).encode())
         if storage.exists(run.uri("events.jsonl")):
             lines = storage.read_bytes(run.uri("events.jsonl")).decode().splitlines()
@@ -75,7 +93,8 @@ class Run:
 
     def forget_work(self) -> None:
         """Delete the plan and the progress of measuring."""
-        storage.delete(self.uri("work"))
+        for name in ("work", "work-rows", "work-eval_rows"):
+            storage.delete(self.uri(name))
 
     def finish(self, record: dict[str, Any]) -> None:
         """Write the record, and delete what only an unfinished run needs."""
