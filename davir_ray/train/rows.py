@@ -48,7 +48,8 @@ def training_rows(
         rejected = _positions(tokens, View.REJECTED, len(examples))
         wanted &= rejected >= 0
         if losses is not None:
-            wanted &= np.isfinite(losses[chosen]) & np.isfinite(losses[rejected])
+            measured = np.append(np.isfinite(losses), False)  # the last is what position -1 finds
+            wanted &= measured[chosen] & measured[rejected]
             columns["ref_chosen_logps"] = pa.array(-losses[chosen[wanted]])
             columns["ref_rejected_logps"] = pa.array(-losses[rejected[wanted]])
         columns["rejected_input_ids"], columns["rejected_labels"] = _sequences(tokens, rejected[wanted])
