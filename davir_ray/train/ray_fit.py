@@ -1,5 +1,6 @@
 """The Ray Train run around the workers: how many, on what, where checkpoints lie, and what is said meanwhile."""
 
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -31,7 +32,7 @@ def fit(task: TrainTask) -> None:
         torch_config=TorchConfig(backend="nccl" if task.device == "cuda" else "gloo"),
         run_config=_run_config(task),
     )
-    with _watching(task):
+    with _watching(task), _sigint_restored():
         try:
             trainer.fit()
         except TrainingFailedError as error:
@@ -75,6 +76,19 @@ def _innermost(error: BaseException) -> str:
     first = next(iter(failures.values()), error)
     lines = [line for line in str(first).splitlines() if line.strip()]
     return lines[-1] if lines else type(first).__name__
+
+
+@contextmanager
+def _sigint_restored() -> Iterator[None]:
+    """Take Ray Train's handler of SIGINT back, which holds its controller in memory."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager

@@ -14,7 +14,9 @@ def checkpoints(folder: Path) -> set[Path]:
     return set(folder.glob("runs/*/checkpoints/checkpoints/checkpoint_*"))
 
 
-def wait_for_checkpoints(folder: Path, alive: Callable[[], bool] = lambda: True, seconds: float = 400) -> None:
+def wait_for_checkpoints(
+    folder: Path, alive: Callable[[], bool] = lambda: True, seconds: float = 400
+) -> None:
     """Wait until the first checkpoint is surely whole, for there is a second one."""
     end = time.monotonic() + seconds
     while len(checkpoints(folder)) < 2:

@@ -47,8 +47,7 @@ SFT = {
 }
 PAIRS = {
     "ZeRO-2, rows one by one": cut(1, 8) | {"zero_stage": 2, "objective": "dpo"},
-    "ZeRO-3, two workers": cut(4, 1, 2)
-    | {"zero_stage": 3, "objective": "dpo", "frozen_logps": "trainer"},
+    "ZeRO-3, two workers": cut(4, 1, 2) | {"zero_stage": 3, "objective": "dpo", "frozen_logps": "trainer"},
     "DavIR-DPO without DeepSpeed, two micro-batches": cut(4, 2)
     | {"zero_stage": None, "objective": "davir_dpo"},
 }
@@ -168,8 +167,7 @@ def test_the_frozen_log_probabilities_of_the_store_are_those_that_trl_computes(
     from tests.trl_trainers import ref_logps_by_trl
 
     losses = {
-        row["sequence_id"]: row["loss"]
-        for row in table(folder / "p", "store/measurements/*/*.parquet")
+        row["sequence_id"]: row["loss"] for row in table(folder / "p", "store/measurements/*/*.parquet")
     }
     tokens = table(folder / "p", "store/prepared/*/tokens/*.parquet")
     for view, found in ref_logps_by_trl(

@@ -1,6 +1,6 @@
-"""A training that loses a worker, its driver or a node goes on from its last checkpoint, and ends as if nothing had been.
+"""A training that loses a worker, its driver or a node goes on from its last checkpoint and ends like an undisturbed one.
 
-Two workers share ZeRO-2's optimiser, each with a checkpoint of its own half. One thread each, so sums are the same bits.
+Two workers share ZeRO-2's optimiser, each with a checkpoint of its own half; one thread each, so sums are the same bits.
 """
 
 import hashlib
@@ -53,9 +53,14 @@ def recipe_in(tmp_path_factory, tiny_models):
 
 def command(*words: str) -> subprocess.Popen:
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    log = open(Path(words[-1]).with_suffix(".log"), "a")  # noqa: SIM115: the process keeps it
+    log = open(Path(words[-1]).with_suffix(".log"), "a")  # noqa: SIM115
     return subprocess.Popen(
-        [sys.executable, "-m", *words], cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=log, text=True
+        [sys.executable, "-m", *words],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=log,
+        text=True,
     )
 
 

@@ -155,7 +155,7 @@ def test_a_wrong_reference_section_says_where_it_is_wrong(reference, says):
 def test_a_reference_is_named_or_made_and_not_both():
     assert recipe(models={"base": "b"}, reference={}).reference.fit == "whole"
     for named in ("r", ["r", "s"]):
-        with pytest.raises(RecipeError, match="models.reference names a model and `reference` makes one"):
+        with pytest.raises(RecipeError, match=r"models\.reference names a model and `reference` makes one"):
             recipe(models={"base": "b", "reference": named}, reference={})
 
 

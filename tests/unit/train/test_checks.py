@@ -81,7 +81,7 @@ def test_training_begins_from_a_whole_model(tmp_path, base):
 
 
 def test_training_on_no_rows_says_what_has_none(base):
-    with pytest.raises(TrainingError, match="^the core-set: there is no row to train on"):
+    with pytest.raises(TrainingError, match=r"^the core-set: there is no row to train on"):
         check_rows(0, -1, TrainConfig(), base, "the core-set")
 
 
