@@ -71,6 +71,10 @@ def test_columns_without_values_are_left_out(tmp_path, pair, columns):
     assert dataset.column_names == columns
 
 
+def test_a_column_with_any_value_is_kept(tmp_path):
+    assert opened(tmp_path, [row("one"), row("two", **PAIR)]).column_names == TRAINING.names[2:]
+
+
 def test_what_was_written_is_what_the_trainer_reads(tmp_path):
     pair = row("pair", **PAIR)
     assert opened(tmp_path, [pair])[0] == {name: pair[name] for name in TRAINING.names[2:]}
