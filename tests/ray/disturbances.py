@@ -11,7 +11,7 @@ import psutil
 
 def checkpoints(folder: Path) -> set[Path]:
     """List the checkpoints of the trainings whose runs lie in a folder."""
-    return set(folder.glob("runs/*/checkpoints/checkpoints/checkpoint_*"))
+    return set(folder.glob("runs/*/checkpoints/checkpoint_*"))
 
 
 def wait_for_checkpoints(

@@ -1,6 +1,6 @@
-"""A training that loses a worker, its driver or a node goes on from its last checkpoint and ends like an undisturbed one.
+"""A training that loses a worker, its driver or a node goes on from its last checkpoint, and ends like a calm one.
 
-Two workers share ZeRO-2's optimiser, each with a checkpoint of its own half; one thread each, so sums are the same bits.
+Two workers share ZeRO-2's optimiser, each with a checkpoint of its own half. One thread each: sums are the same bits.
 """
 
 import hashlib
