@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from davir_ray.config import Recipe, parse_recipe
-from davir_ray.train.callbacks import read_metrics
+from davir_ray.train.metrics import read_metrics
 
 TIMES = ("eval_runtime", "eval_samples_per_second", "eval_steps_per_second")
 

@@ -64,6 +64,8 @@ class TrainConfig(Section):
     """A number of steps, or below 1 a share of them."""
     weight_decay: float = Field(0.0, ge=0)
     max_grad_norm: float = Field(1.0, gt=0)
+    train_sampling_strategy: Literal["random", "sequential", "group_by_length"] = "random"
+    """How rows are dealt into batches; `group_by_length` pads least, `sequential` keeps the order of ranks."""
     packing: bool = False
     """Put several rows into one sequence (`sft` only); rows do not see each other. Needs flash attention, so a GPU."""
     seed: int = 0

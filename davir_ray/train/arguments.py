@@ -9,11 +9,7 @@ from trl.trainer.sft_config import SFTConfig
 
 from davir_ray.config import LoraConfig, TrainConfig
 from davir_ray.train.deepspeed import deepspeed_config
-
-LEARNING_RATE = {"sft": 2e-5, "dpo": 5e-7, "davir_dpo": 5e-7}
-"""Of full weights: Alpaca's for a 7B model, and the alignment handbook's for DPO."""
-LORA_FACTOR = 10
-BETA = {"dpo": 0.1, "davir_dpo": 10.0}
+from davir_ray.train.settings import beta_of, dtype_of, learning_rate_of
 
 
 def arguments_of(
@@ -57,6 +53,7 @@ def _common(train: TrainConfig, output_dir: str, device: str) -> dict[str, Any]:
         "num_train_epochs": train.num_train_epochs,
         "max_steps": train.max_steps or -1,
         "seed": train.seed,
+        "train_sampling_strategy": train.train_sampling_strategy,
         "bf16": dtype_of(train, device) == "bfloat16",
         "use_cpu": device == "cpu",
         "report_to": list(train.report_to) or "none",
@@ -85,24 +82,6 @@ def _when(train: TrainConfig, evaluates: bool, resumes: bool) -> dict[str, Any]:
         if train.eval_steps:
             schedule["eval_steps"] = train.eval_steps
     return schedule
-
-
-def learning_rate_of(train: TrainConfig) -> float:
-    """Return the learning rate, or the default of the objective."""
-    default = LEARNING_RATE[train.objective] * (LORA_FACTOR if train.lora else 1)
-    return train.learning_rate or default
-
-
-def beta_of(train: TrainConfig) -> float:
-    """Return beta, or the default of the objective."""
-    return train.beta or BETA[train.objective]
-
-
-def dtype_of(train: TrainConfig, device: str) -> str:
-    """Return the dtype that is computed in."""
-    if train.dtype != "auto":
-        return train.dtype
-    return "bfloat16" if device == "cuda" else "float32"
 
 
 def load_dtype(train: TrainConfig, device: str) -> torch.dtype:

@@ -1,6 +1,5 @@
 """What happens while TRL trains: checkpoints go to the run's storage, metrics to a file that anybody can read."""
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -9,9 +8,7 @@ import ray.train
 import torch.distributed
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from davir_ray import storage
-
-METRICS = "metrics.jsonl"
+from davir_ray.train.metrics import write_metrics
 
 
 class ReportCheckpoint(TrainerCallback):
@@ -34,18 +31,10 @@ class WriteMetrics(TrainerCallback):
     """Write everything that was logged, from the first step on, as JSON lines."""
 
     def __init__(self, folder: str) -> None:
-        self.uri = storage.join(folder, METRICS)
+        self.folder = folder
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Write the file anew; `log_history` comes back with a checkpoint."""
         if state.is_world_process_zero:
-            lines = [json.dumps({"max_steps": state.max_steps} | entry) for entry in state.log_history]
-            storage.write_atomic(self.uri, "".join(f"{line}\n" for line in lines).encode())
-
-
-def read_metrics(folder: str) -> list[dict[str, Any]]:
-    """Read what was logged; nothing before the first step."""
-    uri = storage.join(folder, METRICS)
-    if not storage.exists(uri):
-        return []
-    return [json.loads(line) for line in storage.read_bytes(uri).decode().splitlines()]
+            entries = [{"max_steps": state.max_steps} | entry for entry in state.log_history]
+            write_metrics(self.folder, entries)

@@ -17,8 +17,8 @@ from davir_ray import ray_session, storage
 from davir_ray.config import TrainConfig
 from davir_ray.errors import TrainingError
 from davir_ray.observe.progress import duration, say
-from davir_ray.train.callbacks import read_metrics
-from davir_ray.train.worker import TrainTask, train_worker
+from davir_ray.train.metrics import read_metrics
+from davir_ray.train.task import TrainTask, train_worker
 
 SECONDS_BETWEEN_LOOKS = 2.0
 

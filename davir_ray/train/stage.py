@@ -16,13 +16,13 @@ from davir_ray.logprobs.choice import Choice
 from davir_ray.observe.progress import say
 from davir_ray.pipeline import Record, engine_for, job_of, look_up_role, measure_models, prepare_corpus
 from davir_ray.run import Run, training_id_of
-from davir_ray.train.arguments import beta_of, dtype_of, learning_rate_of
-from davir_ray.train.callbacks import METRICS, read_metrics
 from davir_ray.train.checks import check_base, check_rows, check_settings, check_vocabulary
+from davir_ray.train.metrics import METRICS, read_metrics
 from davir_ray.train.ray_fit import fit
 from davir_ray.train.ray_rows import write_rows
+from davir_ray.train.settings import beta_of, dtype_of, learning_rate_of
 from davir_ray.train.sources import Source
-from davir_ray.train.worker import TrainTask
+from davir_ray.train.task import TrainTask
 
 PACKAGES = ("torch", "transformers", "trl", "deepspeed", "peft", "ray")
 Frozen = Literal["store", "trainer"] | None

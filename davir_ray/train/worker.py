@@ -5,7 +5,6 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -23,40 +22,18 @@ from transformers import (
 )
 from trl.trainer.sft_trainer import SFTTrainer
 
-from davir_ray import storage
-from davir_ray.config import ModelConfig, TrainConfig
 from davir_ray.errors import ModelError
 from davir_ray.models import ResolvedModel, resolve
 from davir_ray.train.arguments import arguments_of, load_dtype, peft_config
 from davir_ray.train.callbacks import ReportCheckpoint, WriteMetrics
 from davir_ray.train.dataset import PairCollator, fetch_rows, open_rows
 from davir_ray.train.model_folder import finish, upload
+from davir_ray.train.task import TrainTask
 from davir_ray.train.trainers import DavirDPOTrainer, PairTrainer
 
 
-@dataclass(frozen=True)
-class TrainTask:
-    """Everything that a worker needs.
-
-    base: what is trained; identity: its content, as the driver saw it. folder: the run's; rows, and eval_rows where
-    something is held out, lie in it, and the model goes there.
-    """
-
-    train: TrainConfig
-    base: ModelConfig
-    identity: str
-    folder: str
-    evaluates: bool
-    device: str
-
-    def uri(self, name: str) -> str:
-        """Name something in the run's folder."""
-        return storage.join(self.folder, name)
-
-
-def train_worker(config: dict[str, Any]) -> None:
-    """Train; the entry point that Ray Train calls in every worker, with a `TrainTask` under `task`."""
-    task: TrainTask = config["task"]
+def work(task: TrainTask) -> None:
+    """Train, from the last checkpoint if there is one, and write the model."""
     _prepare_process(task)
     base = resolve(task.base)
     if base.identity != task.identity:

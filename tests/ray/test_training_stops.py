@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from davir_ray import training
-from davir_ray.train.callbacks import read_metrics
+from davir_ray.train.metrics import read_metrics
 from tests import trainings
 from tests.conftest import ROOT
 from tests.ray.disturbances import checkpoints, disturbed, train_workers, wait_for_checkpoints

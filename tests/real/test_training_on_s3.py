@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from davir_ray import storage
 from davir_ray.config import ModelsConfig
 from davir_ray.models import resolve_all
-from davir_ray.train.callbacks import read_metrics
+from davir_ray.train.metrics import read_metrics
 from tests import trainings
 from tests.conftest import ROOT
 

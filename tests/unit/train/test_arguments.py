@@ -2,14 +2,8 @@ import pytest
 import torch
 
 from davir_ray.config import LoraConfig, TrainConfig
-from davir_ray.train.arguments import (
-    arguments_of,
-    beta_of,
-    dtype_of,
-    learning_rate_of,
-    load_dtype,
-    peft_config,
-)
+from davir_ray.train.arguments import arguments_of, load_dtype, peft_config
+from davir_ray.train.settings import beta_of, dtype_of, learning_rate_of
 
 LORA = {"r": 4}
 
