@@ -21,7 +21,7 @@ STAGES = {
     "training": "runs/*-sft-*/checkpoints/checkpoint_*",
 }
 """What lies on disk once a stage is under way."""
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(1500)]
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +33,7 @@ def corpus(tmp_path_factory) -> Path:
 
 def command(folder: Path, corpus: Path, base: str) -> list[str]:
     training = {"learning_rate": 1e-3, "num_train_epochs": 2, "save_steps": 2, "num_cpus_per_worker": 1}
+    training["train_sampling_strategy"] = "group_by_length"
     recipe = {
         "corpus": {"paths": f"{corpus}/corpus/*.parquet"},
         "models": {"base": base},
@@ -53,13 +54,15 @@ def start(command: list[str]) -> subprocess.Popen:
 
 
 def kill_in(process: subprocess.Popen, folder: Path, pattern: str) -> None:
-    end = time.monotonic() + 240
-    while not list(folder.glob(pattern)):
-        assert process.poll() is None, f"the run ended before there was {pattern}"
-        assert time.monotonic() < end, f"there never was {pattern}"
-        time.sleep(0.05)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    end = time.monotonic() + 400
+    try:
+        while not list(folder.glob(pattern)):
+            assert process.poll() is None, f"the run ended before there was {pattern}"
+            assert time.monotonic() < end, f"there never was {pattern}"
+            time.sleep(0.05)
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def finish(command: list[str]) -> dict:
