@@ -54,6 +54,8 @@ def _prepare_process(task: TrainTask) -> None:
 
         # Its all-reduce through shared memory is compiled at the first start; gloo needs no compiler.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+        # On GPUs accelerate does this; without it ZeRO 3 splits the weights for one worker.
+        deepspeed.init_distributed(dist_backend="gloo", auto_mpi_discovery=False, verbose=False)
 
 
 @contextmanager
