@@ -10,7 +10,14 @@ import pyarrow.parquet as pq
 from davir_ray.config import Recipe, parse_recipe
 from davir_ray.train.metrics import read_metrics
 
-TIMES = ("eval_runtime", "eval_samples_per_second", "eval_steps_per_second")
+NOT_OF_THE_STEP = (
+    "eval_runtime",
+    "eval_samples_per_second",
+    "eval_steps_per_second",
+    "num_tokens",
+    "eval_num_tokens",
+)
+"""Times, and TRL's count of tokens, which begins anew when a training is resumed."""
 
 
 def write_rows(file: Path, count: int) -> str:
@@ -61,9 +68,18 @@ def losses(record: dict[str, Any]) -> list[float]:
 
 
 def curve(record: dict[str, Any]) -> list[dict[str, float]]:
-    """Return all that was logged of each step, without times and the closing line.
-
-    That line's `train_loss` counts from the last start.
-    """
+    """Return all that was logged of each step, without the closing line of the last start."""
     entries = [entry for entry in read_metrics(record["run_dir"]) if "train_loss" not in entry]
-    return [{name: value for name, value in entry.items() if name not in TIMES} for entry in entries]
+    return [
+        {name: value for name, value in entry.items() if name not in NOT_OF_THE_STEP} for entry in entries
+    ]
+
+
+def last_start(record: dict[str, Any]) -> int:
+    """Return the step after which the last start began: its closing `train_loss` is the mean of those since."""
+    closing, values = read_metrics(record["run_dir"])[-1]["train_loss"], losses(record)
+    return next(
+        step
+        for step in range(len(values))
+        if abs(sum(values[step:]) / len(values[step:]) - closing) < 1e-5 * closing
+    )

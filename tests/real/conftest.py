@@ -17,7 +17,7 @@ def bucket():
     host, port = server.get_host_and_port()
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
     fs, _ = storage.filesystem("s3://bucket")
-    fs.mkdir("bucket")
+    fs.makedirs("bucket", exist_ok=True)  # moto keeps it for the whole process
     yield "s3://bucket"
     fs.clear_instance_cache()
     server.stop()

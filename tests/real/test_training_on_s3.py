@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from davir_ray import storage
@@ -55,10 +54,9 @@ def test_the_model_on_s3_is_used_by_its_uri(record, tiny_models, tmp_path):
     tokenizer = AutoTokenizer.from_pretrained(reference.tokenizer_path)
     ids = tokenizer("It is 3.It is 3.", return_tensors="pt")["input_ids"]
     before, after = (
-        float(AutoModelForCausalLM.from_pretrained(one.model_path)(input_ids=ids, labels=ids).loss)
+        AutoModelForCausalLM.from_pretrained(one.model_path)(input_ids=ids, labels=ids).loss.item()
         for one in (base, reference)
     )
-    assert torch.isfinite(torch.tensor(after))
     assert after < before - 0.1, "it has learnt what rows say"
     first, last = (read_metrics(record["run_dir"])[at]["loss"] for at in (0, 3))
     assert last < first
