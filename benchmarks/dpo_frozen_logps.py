@@ -116,7 +116,7 @@ def train(arguments: argparse.Namespace) -> dict[str, float]:
         objective="dpo", per_device_train_batch_size=2, max_steps=arguments.steps, zero_stage=None
     )
     output = f"{arguments.folder}/{arguments.way}"
-    trl = arguments_of(config, output, "cpu", evaluates=False, resumes=False)
+    trl = arguments_of(config, output, "cpu", max_length=192, evaluates=False, resumes=False)
     trl.save_strategy = "no"
     trl.precompute_ref_log_probs = arguments.way != "ref_model"
     model = AutoModelForCausalLM.from_pretrained(arguments.model, dtype=torch.float32)

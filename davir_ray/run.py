@@ -45,8 +45,6 @@ HOW_TRAINED = {"max_failures", "num_cpus_per_worker", "report_to", "save_total_l
 def training_id_of(train: TrainConfig, name: str, *content: str) -> str:
     """Name a training: `name`, and a hash of its settings and of the content (rows, base) that it works on."""
     settings = train.model_dump(mode="json", exclude=HOW_TRAINED)
-    if isinstance(train.deepspeed, str):
-        settings["deepspeed"] = storage.read_bytes(train.deepspeed).decode()
     text = json.dumps([settings, content], sort_keys=True)
     return f"{name}-{blake2b(text.encode(), digest_size=6).hexdigest()}"
 

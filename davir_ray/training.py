@@ -26,8 +26,7 @@ def run_all(recipe: Recipe, name: str) -> Record:
 def make_reference(recipe: Recipe, name: str) -> Record:
     """Fine-tune the base on the recipe's corpus; return a record with one model, or one a fold, under `models`."""
     recipe = anchored(recipe)
-    config, sources = _references(recipe)
-    held_out = held_out_source(recipe, config)
+    config, sources, held_out = _references(recipe)
     trainings = [run_training(source, held_out, config, f"{name}-reference") for source in sources]
     return {"models": [one["model"] for one in trainings], "trainings": trainings}
 
@@ -40,8 +39,8 @@ def with_reference(recipe: Recipe, name: str) -> Recipe:
     if recipe.reference is None:
         return recipe
     recipe = anchored(recipe)
-    config, sources = _references(recipe)
-    runs = [training_run(source, config, f"{name}-reference") for source in sources]
+    config, sources, held_out = _references(recipe)
+    runs = [training_run(source, held_out, config, f"{name}-reference") for source in sources]
     if any(run.record() is None for run in runs):
         raise RecipeError("reference: is not made yet; `davir reference` makes it, and `davir run` does all")
     models = tuple(ModelConfig(model_name_or_path=run.uri("model")) for run in runs)
@@ -49,11 +48,12 @@ def with_reference(recipe: Recipe, name: str) -> Recipe:
     return recipe.model_copy(update={"models": named, "reference": None})
 
 
-def _references(recipe: Recipe) -> tuple[TrainConfig, list[Source]]:
+def _references(recipe: Recipe) -> tuple[TrainConfig, list[Source], Source | None]:
     if recipe.reference is None:
         raise RecipeError("reference: the recipe has no such section")
     ray_session.connect()
-    return recipe.reference.train, reference_sources(recipe, recipe.reference)
+    config = recipe.reference.train
+    return config, reference_sources(recipe, recipe.reference), held_out_source(recipe, config)
 
 
 def train(recipe: Recipe, name: str) -> Record:

@@ -43,7 +43,7 @@ def trainer_of(
     config = TrainConfig.model_validate({"objective": "dpo"} | settings)
     return kind(
         model=model,
-        args=arguments_of(config, str(out), "cpu", evaluates=False, resumes=False),
+        args=arguments_of(config, str(out), "cpu", max_length=192, evaluates=False, resumes=False),
         train_dataset=Dataset.from_dict(rows),
         processing_class=AutoTokenizer.from_pretrained(base),
         data_collator=PairCollator(0),

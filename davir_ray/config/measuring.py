@@ -83,6 +83,13 @@ class ModelsConfig(Section):
             return [cls._from_string(one) for one in value]
         return {"model_name_or_path": value} if isinstance(value, str) else value
 
+    @field_validator("reference")
+    @classmethod
+    def _not_empty(cls, value: Any) -> Any:
+        if value == ():
+            raise ValueError("names no model; leave it out, or name one a fold")
+        return value
+
     @property
     def references(self) -> tuple[ModelConfig, ...]:
         """The reference, or the references of all folds."""

@@ -37,7 +37,8 @@ class TrainConfig(Section):
     corpus: CorpusConfig | None = None
     """Train on this corpus instead of the run's core-set."""
     eval_corpus: CorpusConfig | None = None
-    """Held-out rows: their loss is told before, during and after training, and they are never trained on."""
+    """Rows that are held out: their loss is told before, during and after training. Any that are also trained on are
+    counted, not removed."""
     loss_type: Literal["sigmoid", "sigmoid_norm", "ipo", "hinge"] = "sigmoid"
     """TRL's losses for `dpo`; `sigmoid_norm` divides each log-ratio by its number of tokens."""
     beta: float | None = Field(None, gt=0)

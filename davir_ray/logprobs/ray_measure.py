@@ -178,9 +178,10 @@ def measure(measurement: Measurement, planned: Plan) -> float:
 
 def engine_cpus(measurement: Measurement) -> float:
     """Choose the CPUs that Ray holds for an engine: 1 beside a GPU, else a node's, less what its reader takes."""
+    most = ray_session.node_cpus() - READER_CPUS
     if measurement.engine.num_cpus:
-        return measurement.engine.num_cpus
-    return 1.0 if measurement.choice.device == "cuda" else ray_session.node_cpus() - READER_CPUS
+        return min(measurement.engine.num_cpus, most)
+    return 1.0 if measurement.choice.device == "cuda" else most
 
 
 def engine_replicas(measurement: Measurement, cpus: float) -> int:

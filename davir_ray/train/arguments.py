@@ -13,9 +13,11 @@ from davir_ray.train.settings import beta_of, dtype_of, learning_rate_of
 
 
 def arguments_of(
-    train: TrainConfig, output_dir: str, device: str, *, evaluates: bool, resumes: bool
+    train: TrainConfig, output_dir: str, device: str, *, max_length: int, evaluates: bool, resumes: bool
 ) -> SFTConfig | DPOConfig:
-    """Return TRL's configuration. output_dir: a folder of this node, for checkpoints on their way to the run's."""
+    """Return TRL's configuration. output_dir: a folder of this node, for checkpoints on their way to the run's.
+    max_length: of a packed sequence.
+    """
     common = {
         **_common(train, output_dir, device),
         **_when(train, evaluates, resumes),
@@ -25,7 +27,7 @@ def arguments_of(
         # Rows come tokenised and labelled; only packing is left to prepare.
         return SFTConfig(
             **common,
-            max_length=None if not train.packing else 2**15,
+            max_length=max_length if train.packing else None,
             packing=train.packing,
             dataset_kwargs={"skip_prepare_dataset": not train.packing},
         )
@@ -86,7 +88,9 @@ def _when(train: TrainConfig, evaluates: bool, resumes: bool) -> dict[str, Any]:
 
 def load_dtype(train: TrainConfig, device: str) -> torch.dtype:
     """Return the dtype of the weights: float32 wherever nobody else keeps a float32 copy of what is trained."""
-    keeps_copy = deepspeed_config(train) is not None and dtype_of(train, device) == "bfloat16"
+    config = deepspeed_config(train) or {}
+    enabled = config.get("bf16", {}).get("enabled", False)
+    keeps_copy = enabled in (True, "auto") and dtype_of(train, device) == "bfloat16"
     return torch.bfloat16 if keeps_copy else torch.float32
 
 

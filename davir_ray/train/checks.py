@@ -13,8 +13,8 @@ from davir_ray.models import ResolvedModel
 TRACKERS = {"wandb": "wandb", "mlflow": "mlflow", "tensorboard": "tensorboard"}
 
 
-def check_settings(train: TrainConfig, device: str) -> TrainConfig:
-    """Check what settings ask of the machine; return them with the user's DeepSpeed file read."""
+def check_settings(train: TrainConfig, device: str) -> None:
+    """Check what settings (see `with_deepspeed`) ask of the machine."""
     for name in ("trl", "deepspeed", "datasets"):
         if find_spec(name) is None:
             raise RecipeError(f"train: {name} is not installed; pip install 'davir-ray[train]'")
@@ -27,6 +27,15 @@ def check_settings(train: TrainConfig, device: str) -> TrainConfig:
         )
     if device == "cpu" and (train.offload_optimizer or train.offload_param):
         raise RecipeError("train.offload_*: without a GPU there is nothing to offload from")
+    zero = train.deepspeed.get("zero_optimization", {}) if isinstance(train.deepspeed, dict) else {}
+    if zero.get("stage") == 3 and not zero.get("stage3_gather_16bit_weights_on_model_save"):
+        raise RecipeError(
+            "train.deepspeed: ZeRO 3 needs stage3_gather_16bit_weights_on_model_save: true, or no model can be written"
+        )
+
+
+def with_deepspeed(train: TrainConfig) -> TrainConfig:
+    """Return settings with the user's DeepSpeed file read."""
     if not isinstance(train.deepspeed, str):
         return train
     return train.model_copy(update={"deepspeed": read_deepspeed(train.deepspeed)})
@@ -49,6 +58,15 @@ def check_base(base: ResolvedModel) -> None:
         raise ModelError(f"{base.adapter_path}: training begins from a whole model; merge the adapter first")
 
 
+def check_pairs(has_pairs: bool, train: TrainConfig, what: str) -> None:
+    """Check that there are pairs where the objective asks for them, before anything is measured."""
+    if train.is_preference and not has_pairs:
+        raise TrainingError(
+            f"{what}: holds no preference pairs, and objective {train.objective} trains on nothing else; "
+            "`davir formats` shows what a pair looks like"
+        )
+
+
 def check_rows(rows: int, largest_id: int, train: TrainConfig, base: ResolvedModel, what: str) -> None:
     """Check that there is enough to train on, and that the model knows every token."""
     if rows == 0:
@@ -63,10 +81,17 @@ def check_rows(rows: int, largest_id: int, train: TrainConfig, base: ResolvedMod
     check_vocabulary(largest_id, base, what)
 
 
+def check_held_out(rows: int, largest_id: int, base: ResolvedModel, what: str) -> None:
+    """Check that there is something to evaluate on, and that the model knows every token."""
+    if rows == 0:
+        raise TrainingError(f"{what}: there is no row to evaluate on")
+    check_vocabulary(largest_id, base, what)
+
+
 def check_vocabulary(largest_id: int, base: ResolvedModel, what: str) -> None:
     """Check that the model has an embedding for the largest token id."""
     config = read_json(Path(base.model_path) / "config.json")
-    known = config.get("vocab_size") or config.get("text_config", {}).get("vocab_size")
+    known = config.get("vocab_size") or (config.get("text_config") or {}).get("vocab_size")
     if known is not None and largest_id >= known:
         raise ModelError(
             f"{what}: has token id {largest_id}, and {base.model_path} has embeddings for {known} tokens; "

@@ -7,13 +7,16 @@ DavIR (arXiv 2310.13008), the DPO section; in the project's words (docs and desi
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+LEAST_NATS = 0.1
+"""A response that the frozen policy is surer of than this is divided by this, or one pair would own a whole step."""
+
 
 def davir_ratio(logps: Tensor, frozen_logps: Tensor) -> Tensor:
     """Return log(pi / pi_frozen) / |log pi_frozen| [B]: the share of its nats that a response has gained.
 
     It is the DavIR score with the frozen policy as the base and the policy as the reference.
     """
-    return (logps - frozen_logps) / frozen_logps.abs()
+    return (logps - frozen_logps) / frozen_logps.abs().clamp_min(LEAST_NATS)
 
 
 def davir_dpo_loss(

@@ -127,7 +127,7 @@ def progress_line(entry: dict[str, Any], first_step: int, seconds: float) -> str
     left = ""
     if first_step < step < total:
         left = f", {duration((total - step) * seconds / (step - first_step))} left"
-    return f"step {step} of {total}, {', '.join(values)}{left}"
+    return ", ".join([f"step {step} of {total}", *values]) + left
 
 
 SHOWN = (

@@ -12,7 +12,7 @@ from davir_ray import storage
 from davir_ray.store.keys import keys_of
 from davir_ray.tokens.prepared import Prepared
 from davir_ray.train.pick import Pick
-from davir_ray.train.rows import order, training_rows
+from davir_ray.train.rows import TRAINING, order, training_rows
 
 
 def write_rows(
@@ -48,12 +48,20 @@ def write_split(
     return int(max(pc.max(pc.list_flatten(column)).as_py() for column in columns))
 
 
+def count_shared(folder: str, other: str) -> int:
+    """Count the examples that are under both folders."""
+    mine, theirs = (keys_of(_index(one)["example_id"]) for one in (folder, other))
+    return len(np.intersect1d(mine, theirs))
+
+
 def count_rows(folder: str) -> int:
     """Count the distinct rows under a folder."""
-    parts = [
-        storage.read_table(uri, ["example_id", "rank"]) for uri in storage.list_files(folder, ".parquet")
-    ]
-    if not parts:
-        return 0
-    table = pa.concat_tables(parts)
+    table = _index(folder)
     return len(order(keys_of(table["example_id"]), table["rank"].to_numpy()))
+
+
+def _index(folder: str) -> pa.Table:
+    """Read which examples are under a folder."""
+    columns = ["example_id", "rank"]
+    parts = [storage.read_table(uri, columns) for uri in storage.list_files(folder, ".parquet")]
+    return pa.concat_tables(parts or [TRAINING.empty_table().select(columns)])

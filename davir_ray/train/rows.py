@@ -76,17 +76,11 @@ def _sequences(tokens: pa.Table, positions: NDArray[np.int64]) -> tuple[pa.Array
     ids, scored = (_whole(table[name]) for name in ("ids", "scored"))
     values = np.asarray(ids.flatten())
     labels = np.where(scored.flatten().to_numpy(zero_copy_only=False), values, IGNORED).astype(np.int32)
-    return ids, pa.ListArray.from_arrays(_offsets(ids), pa.array(labels))
+    return ids, pa.ListArray.from_arrays(ids.offsets, pa.array(labels))
 
 
 def _whole(column: pa.ChunkedArray) -> pa.Array:
     return column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
-
-
-def _offsets(lists: pa.Array) -> pa.Array:
-    """Return offsets that count from the first value of `lists.flatten()`."""
-    lengths = np.asarray(lists.value_lengths())
-    return pa.array(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32))
 
 
 def order(example_ids: NDArray[np.bytes_], rank: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -38,7 +38,7 @@ def picks_of(reference: ReferenceConfig) -> dict[str, Pick]:
     if reference.fit == "whole":
         return {"the whole corpus": Everything()}
     if reference.fit == "sample":
-        return {f"a sample of {reference.fraction:g} of the corpus": Sample(reference.fraction)}
+        return {f"a sample of {reference.fraction} of the corpus": Sample(reference.fraction)}
     folds = [Fold(index, reference.folds) for index in range(reference.folds)]
     return {f"the corpus without fold {fold.index} of {fold.folds}": Outside(fold) for fold in folds}
 

@@ -16,10 +16,17 @@ from davir_ray.logprobs.choice import Choice
 from davir_ray.observe.progress import say
 from davir_ray.pipeline import Record, engine_for, job_of, look_up_role, measure_models, prepare_corpus
 from davir_ray.run import Run, training_id_of
-from davir_ray.train.checks import check_base, check_rows, check_settings, check_vocabulary
+from davir_ray.train.checks import (
+    check_base,
+    check_held_out,
+    check_pairs,
+    check_rows,
+    check_settings,
+    with_deepspeed,
+)
 from davir_ray.train.metrics import METRICS, read_metrics
 from davir_ray.train.ray_fit import fit
-from davir_ray.train.ray_rows import write_rows
+from davir_ray.train.ray_rows import count_shared, write_rows
 from davir_ray.train.settings import beta_of, dtype_of, learning_rate_of
 from davir_ray.train.sources import Source
 from davir_ray.train.task import TrainTask
@@ -41,23 +48,27 @@ class Training:
     frozen: Frozen
 
 
-def training_run(source: Source, train: TrainConfig, name: str) -> Run:
-    """Name the run of a training; nothing is read or written."""
+def training_run(source: Source, held_out: Source | None, train: TrainConfig, name: str) -> Run:
+    """Name the run of a training; nothing is written."""
     inputs = source.inputs
-    content = (source.digest, inputs.tokens_digest, inputs.base.identity)
-    return Run.at(inputs.recipe.output, training_id_of(train, name, *content))
+    content = [source.digest, inputs.tokens_digest, inputs.base.identity]
+    content += [held_out.inputs.tokens_digest] if held_out is not None else []
+    return Run.at(inputs.recipe.output, training_id_of(with_deepspeed(train), name, *content))
 
 
 def run_training(source: Source, held_out: Source | None, train: TrainConfig, name: str) -> Record:
     """Train on the rows of a source, or find the model that did; return the record."""
     started = monotonic()
-    run = training_run(source, train, name)
+    train = with_deepspeed(train)
+    run = training_run(source, held_out, train, name)
     if (record := run.record()) is not None:
         say(f"trained already: {run.folder}")
         return record
     device = device_of(train)
-    train = check_settings(train, device)
+    check_settings(train, device)
     check_base(source.inputs.base)
+    for one in filter(None, (source, held_out)):
+        check_pairs(one.inputs.listing.has_pairs, train, one.what)
     run = Run.open(source.inputs.recipe, run.run_id)
     say(f"training {run.run_id} on {source.what} (resume with the same command)")
     choice = engine_for(source.inputs)
@@ -107,7 +118,10 @@ def write_all_rows(training: Training) -> dict[str, int]:
     counts = {"rows": rows}
     if training.held_out is not None:
         counts["eval_rows"], largest = _write_rows(training, training.held_out, "eval_rows")
-        check_vocabulary(largest, inputs.base, training.held_out.what)
+        check_held_out(counts["eval_rows"], largest, inputs.base, training.held_out.what)
+        counts["eval_rows_trained_on"] = count_shared(*map(training.run.uri, ("rows", "eval_rows")))
+        if counts["eval_rows_trained_on"]:
+            say(f"{counts['eval_rows_trained_on']:,} rows of {training.held_out.what} are also trained on")
     return counts
 
 
@@ -133,6 +147,7 @@ def _task(training: Training) -> TrainTask:
         folder=training.run.folder,
         evaluates=training.held_out is not None,
         device=training.device,
+        max_length=inputs.recipe.tokens.max_length,
     )
 
 

@@ -12,7 +12,7 @@ class TrainTask:
     """Everything that a worker needs.
 
     base: what is trained; identity: its content, as the driver saw it. folder: the run's; rows, and eval_rows where
-    something is held out, lie in it, and the model goes there.
+    something is held out, lie in it, and the model goes there. max_length: of a packed sequence.
     """
 
     train: TrainConfig
@@ -21,6 +21,7 @@ class TrainTask:
     folder: str
     evaluates: bool
     device: str
+    max_length: int
 
     def uri(self, name: str) -> str:
         """Name something in the run's folder."""

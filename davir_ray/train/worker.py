@@ -85,7 +85,14 @@ def _checkpoint() -> Iterator[str | None]:
 
 def _trainer(task: TrainTask, base: ResolvedModel, scratch: Path, *, resumes: bool) -> Trainer:
     """Build the trainer of the objective. Arguments come before the model: ZeRO-3 splits weights while they load."""
-    arguments = arguments_of(task.train, str(scratch), task.device, evaluates=task.evaluates, resumes=resumes)
+    arguments = arguments_of(
+        task.train,
+        str(scratch),
+        task.device,
+        max_length=task.max_length,
+        evaluates=task.evaluates,
+        resumes=resumes,
+    )
     tokenizer = AutoTokenizer.from_pretrained(base.tokenizer_path, trust_remote_code=False)
     common: dict[str, Any] = {
         "model": _model(task, base),

@@ -3,6 +3,7 @@ import json
 from davir_ray import storage
 from davir_ray.config import TrainConfig, parse_recipe
 from davir_ray.run import Run, load_run_or_recipe, run_id_of, training_id_of
+from davir_ray.train.checks import with_deepspeed
 
 TREE = {"corpus": {"paths": "rows.parquet"}, "models": {"base": "b", "reference": "r"}}
 
@@ -36,7 +37,7 @@ def test_what_is_trained_before_and_after_a_run_leaves_its_id_alone(tmp_path):
 
 
 def trained(*content, **settings):
-    return training_id_of(TrainConfig(**settings), "name", *content)
+    return training_id_of(with_deepspeed(TrainConfig(**settings)), "name", *content)
 
 
 def test_the_id_of_a_training_changes_with_its_settings_and_with_its_content():

@@ -13,7 +13,9 @@ def config(**settings):
 
 
 def arguments(tmp_path, *, evaluates=False, resumes=False, **settings):
-    return arguments_of(config(**settings), str(tmp_path), "cpu", evaluates=evaluates, resumes=resumes)
+    return arguments_of(
+        config(**settings), str(tmp_path), "cpu", max_length=192, evaluates=evaluates, resumes=resumes
+    )
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,15 @@ from davir_ray.config import TrainConfig
 from davir_ray.errors import ModelError, RecipeError, TrainingError
 from davir_ray.models import ResolvedModel
 from davir_ray.train import checks
-from davir_ray.train.checks import check_base, check_rows, check_settings, check_vocabulary, read_deepspeed
+from davir_ray.train.checks import (
+    check_base,
+    check_held_out,
+    check_rows,
+    check_settings,
+    check_vocabulary,
+    read_deepspeed,
+    with_deepspeed,
+)
 
 
 @pytest.fixture
@@ -30,7 +38,7 @@ def model(folder, config, adapter=None):
 def test_what_needs_a_gpu_is_refused_on_a_cpu_by_name(settings, says):
     with pytest.raises(RecipeError, match=says):
         check_settings(TrainConfig(**settings), "cpu")
-    assert check_settings(TrainConfig(**settings), "cuda") == TrainConfig(**settings)
+    check_settings(TrainConfig(**settings), "cuda")
 
 
 @pytest.mark.parametrize(
@@ -48,15 +56,23 @@ def test_what_is_not_installed_is_named(monkeypatch, missing, says):
         check_settings(TrainConfig(report_to=("tensorboard", "wandb")), "cpu")
 
 
-def test_settings_without_a_fault_come_back_as_they_are():
-    train = TrainConfig(deepspeed={"zero_optimization": {"stage": 1}})
-    assert check_settings(train, "cpu") is train
+def test_zero_3_of_ones_own_that_could_not_be_written_is_refused():
+    zero = {"stage": 3}
+    with pytest.raises(RecipeError, match="stage3_gather_16bit_weights_on_model_save"):
+        check_settings(TrainConfig(deepspeed={"zero_optimization": zero}), "cpu")
+    zero = zero | {"stage3_gather_16bit_weights_on_model_save": True}
+    check_settings(TrainConfig(deepspeed={"zero_optimization": zero}), "cpu")
+
+
+def test_held_out_rows_have_to_be_there(base):
+    with pytest.raises(TrainingError, match=r"^train\.eval_corpus: there is no row to evaluate on"):
+        check_held_out(0, -1, base, "train.eval_corpus")
 
 
 def test_a_deepspeed_file_is_read_and_all_else_stays(tmp_path):
     file = tmp_path / "zero.json"
     file.write_text('{"zero_optimization": {"stage": 1}}')
-    checked = check_settings(TrainConfig(deepspeed=str(file), seed=7), "cpu")
+    checked = with_deepspeed(TrainConfig(deepspeed=str(file), seed=7))
     assert checked == TrainConfig(deepspeed={"zero_optimization": {"stage": 1}}, seed=7)
 
 

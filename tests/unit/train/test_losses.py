@@ -12,7 +12,7 @@ from davir_ray.config import ScoreConfig
 from davir_ray.schema import View
 from davir_ray.scores.davir import DAVIR
 from davir_ray.scores.score import Measured
-from davir_ray.train.losses import davir_dpo_loss, davir_ratio
+from davir_ray.train.losses import LEAST_NATS, davir_dpo_loss, davir_ratio
 
 BETAS = (0.1, 2.0, 10.0)
 CHOSEN, REJECTED = (-110.0, -20.0, -3.5, -61.0), (-90.0, -45.0, -7.0, -60.0)
@@ -154,3 +154,11 @@ def test_a_pair_s_loss_depends_on_that_pair_alone_and_stays_finite_far_out():
         assert loss(*[one[pair : pair + 1] for one in PAIRS], 10.0).item() == whole[pair].item()
     far = loss([-1e4, -1.0], [-1.0, -1e4], [-1.0, -1.0], [-1.0, -1.0], 10.0)
     assert far.tolist() == pytest.approx([10 * 9999, 0.0])
+
+
+def test_a_response_that_the_frozen_policy_is_sure_of_cannot_own_a_step():
+    sure, policy = tensor([0.0, -1e-6, -0.05]), tensor([0.0, -0.5, -1.0]).requires_grad_()
+    ratio = davir_ratio(policy, sure)
+    ratio.sum().backward()
+    assert torch.isfinite(ratio).all()
+    assert policy.grad.tolist() == pytest.approx([1 / LEAST_NATS] * 3)
