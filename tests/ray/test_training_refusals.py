@@ -67,8 +67,16 @@ def test_a_batch_larger_than_the_core_set_is_refused(tmp_path, tiny_models, corp
 @pytest.mark.parametrize("objective", ["dpo", "davir_dpo"])
 def test_preferences_on_a_corpus_without_pairs_are_refused(objective, tmp_path, tiny_models, corpora):
     train = on(corpora[0], objective=objective, per_device_train_batch_size=1)
-    message = refused(DavirError, trainings.recipe(tmp_path, tiny_models[0], corpora[0], train))
-    assert "pair" in message, "it should say what is missing"
+    message = refused(TrainingError, trainings.recipe(tmp_path, tiny_models[0], corpora[0], train))
+    assert message.startswith(f"train.corpus: holds no preference pairs, and objective {objective}")
+    assert not (tmp_path / "store").exists(), "nothing is tokenised or measured first"
+
+
+def test_held_out_rows_without_pairs_are_refused(tmp_path, tiny_models, corpora):
+    rows, pairs = corpora
+    train = on(pairs, objective="dpo", per_device_train_batch_size=1, eval_corpus={"paths": rows})
+    message = refused(TrainingError, trainings.recipe(tmp_path, tiny_models[0], pairs, train))
+    assert message.startswith("train.eval_corpus: holds no preference pairs")
 
 
 def test_a_model_without_embeddings_for_the_corpus_is_refused(tmp_path, corpora):

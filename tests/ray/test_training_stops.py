@@ -21,12 +21,12 @@ from tests.ray.disturbances import checkpoints, disturbed, train_workers, wait_f
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
-STEPS = 40
+STEPS = 24
 SAVED = 2
 TRAIN = {
     "max_steps": STEPS,
     "save_steps": SAVED,
-    "eval_steps": 10,
+    "eval_steps": 8,
     "per_device_train_batch_size": 2,
     "num_workers": 2,
     "zero_stage": 2,
