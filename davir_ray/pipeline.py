@@ -25,11 +25,12 @@ from davir_ray.errors import NotMeasured, StoreError, UnreadableFile
 from davir_ray.inputs import Inputs, check_inputs
 from davir_ray.logprobs.choice import Choice, choose_engine, numerics
 from davir_ray.logprobs.chunks import CHUNK_TOKENS
-from davir_ray.logprobs.ray_measure import Measurement, Plan, measure, plan
+from davir_ray.logprobs.ray_measure import Measurement, Plan, measure, plan, unsettled
 from davir_ray.observe.progress import say
 from davir_ray.run import Run, run_id_of
 from davir_ray.scores import score_code
 from davir_ray.scores.score import Role
+from davir_ray.store.holdings import note_use
 from davir_ray.store.measurements import MeasurementStore, fingerprint
 from davir_ray.store.ray_lookup import look_up
 from davir_ray.tokens.prepared import Prepared
@@ -96,14 +97,17 @@ def open_job(inputs: Inputs, name: str) -> Job:
     run_id = run_id_of(
         recipe, name, inputs.tokens_digest, score_code(recipe.score.name), *fingerprints.values()
     )
-    say(f"run {run_id} (resume with the same command)")
-    say(f"engine: {choice.type}, {choice.dtype} on {choice.device} ({choice.reason})")
     run = Run.open(recipe, run_id)
+    say(f"run {run_id} (stopped, it goes on with: davir resume {run.folder})")
+    say(f"engine: {choice.type}, {choice.dtype} on {choice.device} ({choice.reason})")
     folder = storage.join(recipe.store, "prepared", inputs.tokens_digest)
     job = Job(inputs, run, choice, Prepared(folder, len(inputs.listing.splits)), {})
     for role in inputs.roles:
         job.measurements[role] = _measurement(job, role, fingerprints[role])
-        job.measurements[role].store.describe({"model": inputs.models[role].identity, "numerics": computed})
+        store = job.measurements[role].store
+        store.describe({"model": inputs.models[role].identity, "numerics": computed})
+        note_use(store.folder, run.folder)
+    note_use(folder, run.folder)
     return job
 
 
@@ -149,7 +153,15 @@ def measure_models(job: Job, may_measure: bool) -> dict[Role, Plan]:
     plans = {}
     for role, measurement in job.measurements.items():
         plans[role] = planned = plan(measurement, job.prepared.rows())
-        job.run.event("measure", role=role, sequences=planned.missing, tokens=planned.tokens)
+        todo = unsettled(measurement, planned)
+        job.run.event(
+            "measure",
+            role=role,
+            sequences=planned.missing,
+            tokens=planned.tokens,
+            tokens_left=sum(row["tokens"] for row in todo),
+            store=measurement.store.folder,
+        )
         say(
             f"{role}: {planned.missing:,} of {planned.asked:,} sequences to measure ({planned.tokens:,} tokens)"
         )
@@ -158,7 +170,7 @@ def measure_models(job: Job, may_measure: bool) -> dict[Role, Plan]:
                 f"{planned.missing:,} sequences are not measured under {role}; `davir score` measures them"
             )
         started = monotonic()
-        busy = measure(measurement, planned)
+        busy = measure(measurement, planned, todo)
         job.run.event("measured", role=role, seconds=round(monotonic() - started, 1), busy=round(busy, 1))
     return plans
 
