@@ -12,11 +12,13 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
 from time import time
-from typing import Any
+from typing import Any, Literal
 
 from davir_ray import storage
 from davir_ray.config import Recipe, load_recipe, override, parse_recipe
+from davir_ray.errors import RecipeError
 
+RECIPE = "recipe.json"
 RECORD = "record.json"
 HOW_NOT_WHAT: dict[str, Any] = {
     "engine": {"replicas", "num_cpus", "gpu_memory_utilization"},
@@ -44,8 +46,17 @@ class Run:
     @classmethod
     def open(cls, recipe: Recipe, run_id: str) -> "Run":
         """Begin a run, or take up one that was begun: write its recipe down."""
-        run = cls(run_id, storage.join(recipe.output, run_id))
-        storage.write_atomic(run.uri("recipe.json"), recipe.model_dump_json(indent=2).encode())
+        folder = storage.join(recipe.output, run_id)
+        storage.write_atomic(storage.join(folder, RECIPE), recipe.model_dump_json(indent=2).encode())
+        return cls.at(folder)
+
+    @classmethod
+    def at(cls, folder: str) -> "Run":
+        """Look at a run that was begun. Raises `RecipeError` if the folder holds none."""
+        folder = folder.rstrip("/")
+        if not holds_run(folder):
+            raise RecipeError(f"{folder}: holds no run: there is no {RECIPE} in it")
+        run = cls(folder.rsplit("/", 1)[-1], folder)
         if storage.exists(run.uri("events.jsonl")):
             lines = storage.read_bytes(run.uri("events.jsonl")).decode().splitlines()
             run.events = [json.loads(line) for line in lines]
@@ -79,10 +90,22 @@ class Run:
         storage.delete(self.uri("ranked"))
 
 
+def holds_run(folder: str) -> bool:
+    """Tell whether a run was begun in a folder."""
+    return storage.exists(storage.join(folder, RECIPE))
+
+
 def load_run_or_recipe(path: str, overrides: Sequence[str]) -> tuple[Recipe, str]:
     """Read the recipe of a run's folder, or of a file; return it with the name that its runs carry."""
-    uri = storage.join(path, "recipe.json")
-    if not storage.exists(uri):
+    if not holds_run(path):
         return load_recipe(path, overrides), Path(path).stem
+    uri = storage.join(path, RECIPE)
     tree = override(json.loads(storage.read_bytes(uri)), overrides)
     return parse_recipe(tree, uri), path.rstrip("/").rsplit("/", 1)[-1].rsplit("-", 1)[0]
+
+
+def place_of(path: str, setting: Literal["store", "output"]) -> str:
+    """Read from a recipe, or from a run's folder, where it keeps things; any other path is the place itself."""
+    if holds_run(path) or Path(path).is_file():
+        return str(getattr(load_run_or_recipe(path, ())[0], setting))
+    return path
