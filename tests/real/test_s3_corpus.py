@@ -11,24 +11,6 @@ from davir_ray.corpus.reading import examples, read_source_rows
 pytestmark = pytest.mark.real
 
 
-@pytest.fixture(scope="module")
-def bucket():
-    monkeypatch = pytest.MonkeyPatch()
-    server = pytest.importorskip("moto.server").ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "test")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    server.start()
-    host, port = server.get_host_and_port()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-    fs, _ = storage.filesystem("s3://bucket")
-    fs.mkdir("bucket")
-    yield "s3://bucket"
-    fs.clear_instance_cache()
-    server.stop()
-    monkeypatch.undo()
-
-
 def test_a_corpus_on_s3_is_listed_read_and_noticed_when_it_changes(bucket):
     folder = storage.join(bucket, "corpus")
     for n in range(3):

@@ -1,0 +1,24 @@
+"""An S3 server on this machine."""
+
+import pytest
+
+from davir_ray import storage
+
+
+@pytest.fixture(scope="session")
+def bucket():
+    """A bucket on S3, as moto serves it."""
+    monkeypatch = pytest.MonkeyPatch()
+    server = pytest.importorskip("moto.server").ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    server.start()
+    host, port = server.get_host_and_port()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    fs, _ = storage.filesystem("s3://bucket")
+    fs.mkdir("bucket")
+    yield "s3://bucket"
+    fs.clear_instance_cache()
+    server.stop()
+    monkeypatch.undo()
