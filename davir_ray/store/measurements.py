@@ -65,8 +65,13 @@ class MeasurementStore:
         return [*storage.files_in(self.folder, ".parquet"), *self.merged_parts()]
 
     def merged_parts(self) -> list[File]:
-        """List the parts that a compaction made."""
-        return storage.files_in(storage.join(self.folder, "merged"), ".parquet")
+        """List the parts that compactions made."""
+        folder = storage.join(self.folder, "merged")
+        files = storage.files_in(folder, ".parquet")
+        # A listing may have passed a part before it went, and its successor's place before that came.
+        while (again := storage.files_in(folder, ".parquet")) != files:
+            files = again
+        return files
 
     def part_names(self) -> frozenset[str]:
         """Name the parts that are complete, and those that were merged into them."""

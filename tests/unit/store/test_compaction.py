@@ -1,4 +1,6 @@
 import string
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 
 import numpy as np
 import pytest
@@ -159,3 +161,37 @@ def test_whatever_is_written_and_compacted_in_any_order_is_there(tmp_path_factor
         found = set(sorted_losses(store.read(uris))[0].tolist())
         written = {pair for pair in walk[: number + 1] if pair != "compact"}
         assert found >= {key for letter in written for key in keys(letter, chr(ord(letter) + 1)).tolist()}
+
+
+def test_a_run_that_reads_and_writes_meanwhile_misses_nothing(tmp_path):
+    store = MeasurementStore(str(tmp_path / "m"))
+    written: list[str] = []
+    over = Event()
+
+    def write() -> None:
+        for number in range(150):
+            store_with(store.folder, ((f"{number}", f"{number}x"), [1.0, 2.0]))
+            written.append(f"{number}")
+
+    def keep_compacting() -> int:
+        count = 0
+        while not over.is_set():
+            count += compact(store).made
+        return count
+
+    def keep_reading() -> None:
+        while not over.is_set():
+            known = list(written)
+            listed = [part.uri for part in store.parts()]
+            assert store.settled() >= {part_name(keys(one, f"{one}x")) for one in known}
+            found = set(sorted_losses(store.read(listed))[0].tolist())
+            assert found >= set(keys(*known).tolist())
+
+    with ThreadPoolExecutor(5) as pool:
+        loops = [pool.submit(task) for task in (keep_reading, keep_reading, keep_compacting, keep_compacting)]
+        pool.submit(write).result()
+        over.set()
+        *_, one, other = [loop.result() for loop in loops]
+    assert one + other > 3
+    compact(store)
+    assert len(held(store)[0]) == 300
