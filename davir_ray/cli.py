@@ -104,7 +104,7 @@ def status(run_or_output: str, as_json: bool) -> None:
     from davir_ray.observe.status import status_lines, statuses
 
     found = statuses(run_or_output)
-    _print(status_lines(found))
+    _print(status_lines(found, run_or_output))
     if as_json:
         click.echo(json.dumps({"runs": [one.as_dict() for one in found]}))
 

@@ -26,6 +26,7 @@ from davir_ray.inputs import Inputs, check_inputs
 from davir_ray.logprobs.choice import Choice, choose_engine, numerics
 from davir_ray.logprobs.chunks import CHUNK_TOKENS
 from davir_ray.logprobs.ray_measure import Measurement, Plan, measure, plan, unsettled
+from davir_ray.models import ResolvedModel
 from davir_ray.observe.progress import say
 from davir_ray.run import Run, run_id_of
 from davir_ray.scores import score_code
@@ -98,17 +99,21 @@ def open_job(inputs: Inputs, name: str) -> Job:
         recipe, name, inputs.tokens_digest, score_code(recipe.score.name), *fingerprints.values()
     )
     run = Run.open(recipe, run_id)
-    say(f"run {run_id} (stopped, it goes on with: davir resume {run.folder})")
+    say(f"run {run_id} (stopped, it goes on with: {run.resume})")
     say(f"engine: {choice.type}, {choice.dtype} on {choice.device} ({choice.reason})")
     folder = storage.join(recipe.store, "prepared", inputs.tokens_digest)
     job = Job(inputs, run, choice, Prepared(folder, len(inputs.listing.splits)), {})
     for role in inputs.roles:
         job.measurements[role] = _measurement(job, role, fingerprints[role])
         store = job.measurements[role].store
-        store.describe({"model": inputs.models[role].identity, "numerics": computed})
+        store.describe({**_described(inputs.models[role]), "numerics": computed})
         note_use(store.folder, run.folder)
     note_use(folder, run.folder)
     return job
+
+
+def _described(model: ResolvedModel) -> Record:
+    return {"model": model.identity, "path": model.model_path, "adapter": model.adapter_path}
 
 
 def _measurement(job: Job, role: Role, name: str) -> Measurement:

@@ -7,6 +7,7 @@
 """
 
 import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -65,6 +66,11 @@ class Run:
     def uri(self, *names: str) -> str:
         """Name a file of the run."""
         return storage.join(self.folder, *names)
+
+    @property
+    def resume(self) -> str:
+        """The command that takes the run up again."""
+        return f"davir resume {shlex.quote(self.folder)}"
 
     def event(self, name: str, **values: Any) -> None:
         """Note what happened, for whoever reads the run later."""

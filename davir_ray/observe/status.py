@@ -1,6 +1,5 @@
 """How far a run is, read from its files alone: it may be running on a cluster, or dead for days."""
 
-import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from time import time
@@ -38,7 +37,10 @@ class Pass:
 
 @dataclass(frozen=True)
 class RunStatus:
-    """A run. `stage` is its last event, `age` that event's in seconds; `record` is None while it is unfinished."""
+    """A run. `stage` is its last event, `age` that event's in seconds; `record` is None while it is unfinished.
+
+    `resume` is the command that takes it up again.
+    """
 
     run_id: str
     folder: str
@@ -46,18 +48,14 @@ class RunStatus:
     age: float | None
     passes: dict[str, Pass]
     record: dict[str, Any] | None
-
-    @property
-    def resume(self) -> str:
-        """The command that takes the run up again."""
-        return f"davir resume {shlex.quote(self.folder)}"
+    resume: str
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as JSON holds it."""
         passes = {
             role: {**asdict(one), "seconds_left": one.seconds_left} for role, one in self.passes.items()
         }
-        return {**asdict(self), "finished": self.record is not None, "passes": passes, "resume": self.resume}
+        return {**asdict(self), "finished": self.record is not None, "passes": passes}
 
 
 def statuses(path: str) -> list[RunStatus]:
@@ -83,23 +81,32 @@ def status(folder: str) -> RunStatus:
         age=time() - last["time"] if "time" in last else None,
         passes=_passes(run, last) if record is None else {},
         record=record,
+        resume=run.resume,
     )
 
 
 def _passes(run: Run, last: Event) -> dict[str, Pass]:
     begun = {event["role"]: event for event in run.events if event["event"] == "measure"}
-    plans = {role: run.uri("work", role, "plan.parquet") for role in begun}
+    plans = {role: _plan(run.uri("work", role, "plan.parquet")) for role in begun}
     return {
-        role: _pass(event, plans[role], under_way=event is last)
-        for role, event in begun.items()
-        if storage.exists(plans[role])
+        role: _pass(begun[role], plan, under_way=begun[role] is last)
+        for role, plan in plans.items()
+        if plan is not None
     }
 
 
-def _pass(event: Event, plan: str, *, under_way: bool) -> Pass:
-    """Compare the plan of a pass with the store; `event` is its latest start."""
+def _plan(uri: str) -> list[dict[str, Any]] | None:
+    """Read the chunks of a plan; None where nothing had to be planned, or the run has ended meanwhile."""
+    try:
+        chunks: list[dict[str, Any]] = storage.read_table(uri, ["name", "sequences", "tokens"]).to_pylist()
+    except FileNotFoundError:
+        return None
+    return chunks
+
+
+def _pass(event: Event, chunks: list[dict[str, Any]], *, under_way: bool) -> Pass:
+    """Compare the chunks of a pass with the store; `event` is its latest start."""
     store = MeasurementStore(event["store"])
-    chunks = storage.read_table(plan, ["name", "sequences", "tokens"]).to_pylist()
     settled = store.settled()
     done = [chunk for chunk in chunks if chunk["name"] in settled]
     sequences, sequences_planned = (sum(one["sequences"] for one in some) for some in (done, chunks))
@@ -112,12 +119,10 @@ def _pass(event: Event, plan: str, *, under_way: bool) -> Pass:
     return Pass(*counts, newest_part=time() - newest, rate=measured / (newest - event["time"]))
 
 
-def status_lines(found: Sequence[RunStatus]) -> Iterator[str]:
-    """Tell all of one run, or a line of each of many."""
-    if len(found) == 1:
-        yield from _lines(found[0])
-    else:
-        yield from map(_line, found)
+def status_lines(found: Sequence[RunStatus], path: str) -> Iterator[str]:
+    """Tell all of the run that a path names, or a line of each run that was found there."""
+    for one in found:
+        yield from _lines(one) if one.folder == path.rstrip("/") else [_line(one)]
 
 
 def _lines(one: RunStatus) -> Iterator[str]:

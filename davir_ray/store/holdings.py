@@ -38,9 +38,11 @@ class Holding:
         return sum(file.size for file in self.files)
 
     def unused(self) -> float:
-        """Count the seconds since something was written here, if only that a run began to use it."""
+        """Count the seconds since a run began to use the folder, or wrote to it."""
         now = time()
-        return now - max((file.modified for file in self.files), default=now)
+        aside = storage.join(self.folder, "merged/")  # a compaction is no use
+        times = (file.modified for file in self.files if not file.uri.startswith(aside))
+        return now - max(times, default=now)
 
 
 def models_in(store: str) -> list[MeasurementStore]:

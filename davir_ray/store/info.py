@@ -64,9 +64,9 @@ def info_lines(info: StoreInfo) -> Iterator[str]:
     for model in info.models:
         age = "none" if model.newest_part is None else f"newest {duration(model.newest_part)} old"
         yield (
-            f"model     {model.fingerprint}  {model.sequences:,} sequences, {model.failed:,} failed; "
-            f"{model.parts:,} parts ({age}), {data_size(model.bytes)}; last used {duration(model.unused)} ago; "
-            f"{_described(model.description)}"
+            f"model     {model.fingerprint}  {_described(model.description)}: "
+            f"{model.sequences:,} sequences, {model.failed:,} failed; {model.parts:,} parts ({age}), "
+            f"{data_size(model.bytes)}; last used {duration(model.unused)} ago"
         )
     for one in info.prepared:
         sizes = f"{one.splits:,} splits, {data_size(one.bytes)}"
@@ -75,8 +75,10 @@ def info_lines(info: StoreInfo) -> Iterator[str]:
 
 def _described(description: dict[str, Any]) -> str:
     """Write what model.json says on one line."""
-    numerics = ", ".join(f"{name}={value}" for name, value in description.get("numerics", {}).items())
-    return f"{description.get('model', 'no model.json')} ({numerics})"
+    if not description:
+        return "no model.json"
+    paths = " + ".join(filter(None, (description["path"], description["adapter"])))
+    return f"{paths} ({', '.join(f'{name}={value}' for name, value in description['numerics'].items())})"
 
 
 def _model(holding: Holding) -> ModelInfo:

@@ -27,7 +27,7 @@ def test_a_store_on_s3_is_told_of_checked_compacted_and_pruned(bucket):
     place = storage.join(bucket, "store")
     folders = [storage.join(place, "measurements", name) for name in FINGERPRINTS]
     store, other = (store_with(folder, ("ab", [1.0, 2.0]), ("bc", [2.0, 3.0])) for folder in folders)
-    store.describe({"model": "a model", "numerics": {"dtype": "float32"}})
+    store.describe({"model": "hash", "path": "a model", "adapter": "lora", "numerics": {"dtype": "float32"}})
     storage.write_atomic(storage.join(place, "prepared", "d" * 32, "examples", "00000.parquet"), b"12345")
     note_use(storage.join(place, "prepared", "d" * 32), "a run")
     listed = [part.uri for part in store.parts()]

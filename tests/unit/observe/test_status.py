@@ -65,7 +65,7 @@ def test_a_pass_under_way_has_counts_a_rate_and_what_is_left(tmp_path):
     assert base.newest_part == pytest.approx(10, abs=2)
     assert found.age == pytest.approx(110, abs=2)
     assert (found.stage, found.record) == ("measure base", None)
-    text = "\n".join(status_lines([found]))
+    text = "\n".join(status_lines([found], found.folder))
     assert "unfinished" in text
     assert "5 of 9 sequences, 500 of 900 tokens (56%)" in text
     assert f"davir resume {run.folder}" in text
@@ -111,7 +111,7 @@ def test_a_pass_that_is_over_has_no_rate(tmp_path):
 def test_a_run_that_only_began_can_be_told_of(tmp_path):
     found = status(begin(tmp_path).folder)
     assert (found.stage, found.age, found.passes) == ("begun", None, {})
-    assert "last event never" in "\n".join(status_lines([found]))
+    assert "last event never" in "\n".join(status_lines([found], found.folder))
 
 
 RECORD = {"rows": 12, "selected": 3, "measured": {"base": 9}, "reused": {"base": 2}}
@@ -123,7 +123,7 @@ def test_a_finished_run_shows_its_record(tmp_path):
     run.finish(RECORD)
     found = status(run.folder)
     assert (found.stage, found.record) == ("finished", RECORD)
-    text = "\n".join(status_lines([found]))
+    text = "\n".join(status_lines([found], found.folder))
     assert "12; 3 selected" in text
     assert "9 sequences measured; 2 were in the store" in text
     assert "resume" not in text
@@ -134,7 +134,8 @@ def test_an_output_folder_has_a_line_a_run(tmp_path):
     plan(tmp_path, begin(tmp_path, "two-2"), (), seconds_ago=100)
     settle(tmp_path, "fgh", seconds_ago=1)
     (tmp_path / "runs" / "notes").mkdir()
-    lines = list(status_lines(statuses(str(tmp_path / "runs"))))
+    output = str(tmp_path / "runs")
+    lines = list(status_lines(statuses(output), output))
     assert len(lines) == 2
     assert lines[0].startswith("one-1  finished")
     assert "3 of 12 rows selected" in lines[0]
@@ -151,6 +152,7 @@ def test_a_recipe_stands_for_its_output_and_json_says_the_same(tmp_path):
         for place in (tmp_path / "r.yaml", tmp_path / "runs", run.folder)
     ]
     assert [one.exit_code for one in told] == [0, 0, 0]
+    assert [len(one.output.splitlines()) > 2 for one in told] == [False, False, True]
     for one in told:
         (found,) = json.loads(one.output.splitlines()[-1])["runs"]
         assert (found["run_id"], found["finished"]) == ("name-1", False)

@@ -30,7 +30,10 @@ def place(tmp_path):
         FINGERPRINTS, ([("ab", [1.0, 2.0]), ("c", [3.0])], [("ab", [1.0, 2.0])]), strict=True
     ):
         store = store_with(tmp_path / "measurements" / fingerprint, *parts)
-        store.describe({"model": f"model {fingerprint[0]}", "numerics": {"dtype": "float32"}})
+        numerics = {"dtype": "float32"}
+        store.describe(
+            {"model": "hash", "path": f"model {fingerprint[0]}", "adapter": None, "numerics": numerics}
+        )
     store.write_failed("chunk", {keys("z")[0]: "died"})
     for digest in "cd":
         prepared = Prepared(str(tmp_path / "prepared" / (digest * 32)), 2)
@@ -52,7 +55,7 @@ def test_info_counts_what_is_there(place):
     assert (one.sequences, one.parts, one.failed) == (3, 2, 0)
     assert (other.sequences, other.parts, other.failed) == (2, 1, 1)
     assert one.bytes == bytes_below(place / "measurements" / one.fingerprint)
-    assert one.description["model"] == "model a"
+    assert one.description["path"] == "model a"
     assert 0 <= one.newest_part < 60
     assert 0 <= other.newest_part - 10 * DAY < 60
     assert [(p.digest, p.splits) for p in info.prepared] == [("c" * 32, 2), ("d" * 32, 2)]
@@ -108,6 +111,14 @@ def test_a_run_that_measures_nothing_keeps_a_model_in_use(place):
     assert prunable(str(place), [], 9 * DAY) == []
     info = store_info(str(place))
     assert info.models[1].newest_part > 9 * DAY > info.models[1].unused
+
+
+def test_a_compaction_is_no_use(place):
+    model = store_with(place / "measurements" / FINGERPRINTS[0], ("d", [4.0]))
+    note_use(model.folder, "runs/mine")
+    aged(model.folder, 10)
+    compact(model)
+    assert FINGERPRINTS[0] in names(prunable(str(place), [], 9 * DAY))
 
 
 def test_a_name_to_keep_that_is_not_there_is_a_slip(place):
