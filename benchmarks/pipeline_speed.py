@@ -53,7 +53,7 @@ def compare(model: str, corpus: str, rows: int) -> dict[str, Any]:
         }
         job = pipeline.open_job(check_inputs(parse_recipe(tree, "benchmark")), "benchmark")
         pipeline.prepare_corpus(job)
-        measurement = job.measurements["base"]
+        (measurement,) = job.measurements_of("base")
         planned = plan(measurement, job.prepared.rows())
         threads = os.cpu_count() or 1
         started = time.monotonic()

@@ -1,6 +1,6 @@
 """The `davir` command: parse, call, print. Each verb is one function of the package.
 
-Exit codes: 0 done; 1 unexpected; 2 recipe or usage; 3 corpus; 4 model or tokenizer; 5 engine; 6 store.
+Exit codes: 0 done; 1 unexpected; 2 recipe or usage; 3 corpus; 4 model or tokenizer; 5 engine; 6 store; 7 training.
 """
 
 import json
@@ -62,7 +62,7 @@ def score(recipe: str, overrides: tuple[str, ...], limit: int | None, dry_run: b
     from davir_ray.observe.closing import plan_lines, record_lines
 
     job = pipeline.preview if dry_run else pipeline.score
-    record = job(*loaded)
+    record = job(*_with_reference(*loaded))
     _finish(record, plan_lines if dry_run else record_lines, as_json)
 
 
@@ -77,7 +77,7 @@ def select(run_or_recipe: str, overrides: tuple[str, ...], limit: int | None, as
     from davir_ray import pipeline
     from davir_ray.observe.closing import record_lines
 
-    record = pipeline.score(*loaded, may_measure=False)
+    record = pipeline.score(*_with_reference(*loaded), may_measure=False)
     _finish(record, record_lines, as_json)
 
 
@@ -107,6 +107,48 @@ def status(run_or_output: str, as_json: bool) -> None:
     _print(status_lines(found, run_or_output))
     if as_json:
         click.echo(json.dumps({"runs": [one.as_dict() for one in found]}))
+
+
+@main.command()
+@RECIPE
+@SET
+@LIMIT
+@JSON
+def reference(recipe: str, overrides: tuple[str, ...], limit: int | None, as_json: bool) -> None:
+    """Make the reference model: the base, fine-tuned on the corpus as the recipe's `reference` says."""
+    loaded = _load(recipe, overrides, limit)
+    from davir_ray import training
+    from davir_ray.observe.trained import reference_lines
+
+    _finish(training.make_reference(*loaded), reference_lines, as_json)
+
+
+@main.command()
+@click.argument("run_or_recipe")
+@SET
+@LIMIT
+@JSON
+def train(run_or_recipe: str, overrides: tuple[str, ...], limit: int | None, as_json: bool) -> None:
+    """Train on the core-set of a finished run, or on `train.corpus`: SFT, DPO or DavIR-DPO."""
+    loaded = _load(run_or_recipe, overrides, limit)
+    from davir_ray import training
+    from davir_ray.observe.trained import training_lines
+
+    _finish(training.train(*loaded), training_lines, as_json)
+
+
+@main.command()
+@RECIPE
+@SET
+@LIMIT
+@JSON
+def run(recipe: str, overrides: tuple[str, ...], limit: int | None, as_json: bool) -> None:
+    """Make the reference, score, select and train, as far as the recipe asks, in one resumable job."""
+    loaded = _load(recipe, overrides, limit)
+    from davir_ray import training
+    from davir_ray.observe.trained import run_lines
+
+    _finish(training.run_all(*loaded), run_lines, as_json)
 
 
 @main.command()
@@ -222,6 +264,15 @@ def _load(path: str, overrides: tuple[str, ...], limit: int | None) -> "tuple[Re
     from davir_ray.run import load_run_or_recipe
 
     return load_run_or_recipe(path, [*overrides, *([f"corpus.limit={limit}"] if limit else [])])
+
+
+def _with_reference(recipe: "Recipe", name: str) -> "tuple[Recipe, str]":
+    """Name the reference that the recipe's `reference` section made; only then is training code loaded."""
+    if recipe.reference is None:
+        return recipe, name
+    from davir_ray.training import with_reference
+
+    return with_reference(recipe, name), name
 
 
 def _print(lines: Iterable[str]) -> None:

@@ -12,6 +12,7 @@
     |   +-- NotMeasured                 stored measurements are missing and none may be made
     +-- StoreError                  6   the store holds something that is not true
         +-- DamagedPart                 a part of the store is not what its name says
+    +-- TrainingError               7   training failed
 
 A row that cannot be scored raises `RowError` inside the stage that found it; the stage turns it into that
 row's `status` and `reason`, so a `RowError` never leaves the row it belongs to.
@@ -76,6 +77,12 @@ class StoreError(DavirError):
 
 class DamagedPart(StoreError):
     """A part of the store cannot be read as one, or says what cannot be."""
+
+
+class TrainingError(DavirError):
+    """Training failed, or has nothing to train on."""
+
+    exit_code = 7
 
 
 class RowError(Exception):

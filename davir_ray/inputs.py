@@ -7,15 +7,23 @@ from functools import cached_property
 from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from davir_ray import storage
-from davir_ray.config import DifficultyRule, ModelConfig, ModelsConfig, Recipe
+from davir_ray.config import (
+    CorpusConfig,
+    DifficultyRule,
+    ModelConfig,
+    ModelsConfig,
+    Recipe,
+    TrainConfig,
+)
 from davir_ray.corpus.example import Example
 from davir_ray.corpus.listing import Listing, list_corpus
 from davir_ray.corpus.reading import Parsed, examples
 from davir_ray.corpus.split import Split
 from davir_ray.errors import CorpusError, RecipeError, UnreadableFile
-from davir_ray.models import ResolvedModel, resolve_pair
+from davir_ray.models import ResolvedModel, resolve_all
 from davir_ray.schema import View
 from davir_ray.scores import resolve_score
 from davir_ray.scores.score import Need, Role, Score
@@ -36,34 +44,19 @@ def in_submitted_job() -> bool:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a run works on."""
+    """What a run works on. needs: what has to be measured, as pairs of a model and a view."""
 
     recipe: Recipe
     listing: Listing
     score: Score
     base: ResolvedModel
-    reference: ResolvedModel | None
+    references: tuple[ResolvedModel, ...]
     tokenizer: Tokenizer
+    needs: tuple[Need, ...]
 
-    @property
-    def models(self) -> dict[Role, ResolvedModel]:
-        """The models by their role."""
-        models: dict[Role, ResolvedModel] = {"base": self.base}
-        if self.reference is not None:
-            models["reference"] = self.reference
-        return models
-
-    @cached_property
-    def needs(self) -> tuple[Need, ...]:
-        """What has to be measured: for the score, for the rules, and the frozen log-probabilities of exported pairs."""
-        difficulty: tuple[Need, ...] = (("base", View.RESPONSE),)
-        asks_difficulty = any(isinstance(rule, DifficultyRule) for rule in self.recipe.select)
-        pairs: tuple[Need, ...] = (("base", View.RESPONSE), ("base", View.REJECTED))
-        wants_pairs = "trl" in self.recipe.export.formats and any(
-            name.startswith("preference") for name in self.listing.formats.values()
-        )
-        extra = (difficulty if asks_difficulty else ()) + (pairs if wants_pairs else ())
-        return tuple(dict.fromkeys([*self.score.needs, *extra]))
+    def models_of(self, role: Role) -> tuple[ResolvedModel, ...]:
+        """The model of a role, or one a fold."""
+        return (self.base,) if role == "base" else self.references
 
     @property
     def views(self) -> tuple[View, ...]:
@@ -117,23 +110,45 @@ def anchored(recipe: Recipe) -> Recipe:
     template = recipe.tokens.template
     tokens = {} if template in TEMPLATES else {"template": storage.absolute(template)}
     update = {
-        "corpus": recipe.corpus.model_copy(update={"paths": _absolute_paths(recipe.corpus.paths)}),
+        "corpus": _anchored_corpus(recipe.corpus),
         "tokens": recipe.tokens.model_copy(update=tokens),
-        "models": ModelsConfig(**{role: _anchored_model(model) for role, model in recipe.models}),
+        "models": _anchored_models(recipe.models),
+        "train": recipe.train and _anchored_training(recipe.train),
+        "reference": recipe.reference
+        and recipe.reference.model_copy(update={"train": _anchored_training(recipe.reference.train)}),
         "store": storage.absolute(recipe.store),
         "output": storage.absolute(recipe.output),
     }
     return recipe.model_copy(update=update)
 
 
-def _absolute_paths(paths: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
-    return {source: tuple(map(storage.absolute, some)) for source, some in paths.items()}
+def _anchored_corpus(corpus: CorpusConfig) -> CorpusConfig:
+    paths = {source: tuple(map(storage.absolute, some)) for source, some in corpus.paths.items()}
+    return corpus.model_copy(update={"paths": paths})
 
 
-def _anchored_model(model: ModelConfig | None) -> ModelConfig | None:
+def _anchored_training(train: TrainConfig) -> TrainConfig:
+    update: dict[str, Any] = {
+        name: _anchored_corpus(corpus)
+        for name, corpus in (("corpus", train.corpus), ("eval_corpus", train.eval_corpus))
+        if corpus is not None
+    }
+    if isinstance(train.deepspeed, str):
+        update["deepspeed"] = storage.absolute(train.deepspeed)
+    return train.model_copy(update=update)
+
+
+def _anchored_models(models: ModelsConfig) -> ModelsConfig:
+    reference: Any = models.reference
+    if isinstance(reference, tuple):
+        reference = tuple(map(_anchored_model, reference))
+    elif reference is not None:
+        reference = _anchored_model(reference)
+    return ModelsConfig(base=_anchored_model(models.base), reference=reference)
+
+
+def _anchored_model(model: ModelConfig) -> ModelConfig:
     """Make the paths of a model absolute where they are folders; what is no folder is a hub id or a URI."""
-    if model is None:
-        return None
     names = {
         "model_name_or_path": model.model_name_or_path,
         "adapter_name_or_path": model.adapter_name_or_path,
@@ -142,22 +157,42 @@ def _anchored_model(model: ModelConfig | None) -> ModelConfig | None:
     return model.model_copy(update={field: storage.absolute(name) for field, name in folders.items()})
 
 
-def check_inputs(recipe: Recipe) -> Inputs:
-    """Load what a run is about, and check that its parts fit each other. Raises a `DavirError` that says what not."""
+PAIRS: tuple[Need, ...] = (("base", View.RESPONSE), ("base", View.REJECTED))
+"""The frozen log-probabilities of preference pairs."""
+
+
+def _needs(recipe: Recipe, score: Score, listing: Listing) -> tuple[Need, ...]:
+    """Collect what the score, the rules, the export of pairs, and training on pairs ask for."""
+    asks_difficulty = any(isinstance(rule, DifficultyRule) for rule in recipe.select)
+    difficulty: tuple[Need, ...] = (("base", View.RESPONSE),) if asks_difficulty else ()
+    trains_on_pairs = recipe.train is not None and recipe.train.is_preference and recipe.train.corpus is None
+    wants_pairs = trains_on_pairs or "trl" in recipe.export.formats
+    pairs = PAIRS if wants_pairs and listing.has_pairs else ()
+    return tuple(dict.fromkeys([*score.needs, *difficulty, *pairs]))
+
+
+def check_inputs(recipe: Recipe, needs: tuple[Need, ...] | None = None) -> Inputs:
+    """Load what a run is about, and check that its parts fit each other. Raises a `DavirError` that says what not.
+
+    `needs` takes the place of what the recipe asks to measure; then no reference is looked at.
+    """
     recipe = anchored(recipe)
     score = resolve_score(recipe.score.name)
-    if any(role == "reference" for role, _ in score.needs) and recipe.models.reference is None:
+    if needs is not None:
+        recipe = recipe.model_copy(update={"models": ModelsConfig(base=recipe.models.base)})
+    elif any(role == "reference" for role, _ in score.needs) and not recipe.models.references:
         raise RecipeError(
             f"score.name: {score.name} compares with models.reference, which the recipe does not name"
         )
     listing = list_corpus(recipe.corpus, recipe.corpus.limit)
-    base, reference = resolve_pair(recipe.models)
+    needs = _needs(recipe, score, listing) if needs is None else needs
+    base, references = resolve_all(recipe.models)
     tokenizer = load_tokenizer(base.tokenizer_path, recipe.tokens)
-    inputs = Inputs(recipe, listing, score, base, reference, tokenizer)
+    inputs = Inputs(recipe, listing, score, base, references, tokenizer, needs)
     sample = inputs.sample(ROWS_TO_COMPARE)
     if not sample:
         raise CorpusError(f"no row fits its format ({listing.formats}); `davir inspect` shows the reasons")
-    if reference is not None:
+    for reference in references:
         theirs = load_tokenizer(reference.tokenizer_path, recipe.tokens)
         check_agreement(tokenizer, theirs, sample, recipe.tokens)
     return inputs

@@ -46,23 +46,28 @@ class ResolvedModel:
         return str(read_json(Path(self.model_path) / "config.json").get("model_type", ""))
 
 
-def resolve_pair(
+def resolve_all(
     models: ModelsConfig, cache_dir: str | Path = CACHE
-) -> tuple[ResolvedModel, ResolvedModel | None]:
-    """Resolve base and reference; a reference folder that holds only an adapter goes over the base."""
+) -> tuple[ResolvedModel, tuple[ResolvedModel, ...]]:
+    """Resolve the base, and the reference of each fold (one, if there are no folds)."""
     base = resolve(models.base, cache_dir)
-    if models.reference is None:
-        return base, None
-    folder = fetch(models.reference.model_name_or_path, models.reference.revision, cache_dir)
+    return base, tuple(resolve_reference(base, config, cache_dir) for config in models.references)
+
+
+def resolve_reference(
+    base: ResolvedModel, config: ModelConfig, cache_dir: str | Path = CACHE
+) -> ResolvedModel:
+    """Resolve a reference; a folder that holds only an adapter goes over the base."""
+    folder = fetch(config.model_name_or_path, config.revision, cache_dir)
     if not is_adapter(folder):
-        reference = resolve(models.reference, cache_dir)
+        reference = resolve(config, cache_dir)
         has_own = _has_tokenizer(Path(reference.tokenizer_path))
-        return base, reference if has_own else replace(reference, tokenizer_path=base.tokenizer_path)
-    if base.adapter_path or models.reference.adapter_name_or_path:
+        return reference if has_own else replace(reference, tokenizer_path=base.tokenizer_path)
+    if base.adapter_path or config.adapter_name_or_path:
         raise ModelError(
             f"{folder}: is an adapter, and there is a second one; merge one of them into its model"
         )
-    return base, _describe(Path(base.model_path), folder)
+    return _describe(Path(base.model_path), folder)
 
 
 def resolve(config: ModelConfig, cache_dir: str | Path = CACHE) -> ResolvedModel:

@@ -6,7 +6,7 @@ Every stage keeps what it finished under the store or the run, so a job that was
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from time import monotonic
 from typing import Any
@@ -28,12 +28,14 @@ from davir_ray.logprobs.chunks import CHUNK_TOKENS
 from davir_ray.logprobs.ray_measure import Measurement, Plan, measure, plan, unsettled
 from davir_ray.models import ResolvedModel
 from davir_ray.observe.progress import say
+from davir_ray.ray_exchange import gather
 from davir_ray.run import Run, run_id_of
 from davir_ray.scores import score_code
 from davir_ray.scores.score import Role
 from davir_ray.store.holdings import note_use
 from davir_ray.store.measurements import MeasurementStore, fingerprint
-from davir_ray.store.ray_lookup import look_up
+from davir_ray.store.ray_lookup import align, look_up
+from davir_ray.tokens.folds import Fold
 from davir_ray.tokens.prepared import Prepared
 from davir_ray.tokens.ray_prepare import Preparation, prepare
 
@@ -48,7 +50,15 @@ class Job:
     run: Run
     choice: Choice
     prepared: Prepared
-    measurements: dict[Role, Measurement]
+    measurements: tuple[Measurement, ...]
+
+    def measurements_of(self, role: Role) -> tuple[Measurement, ...]:
+        """The passes of one model, or of the references of all folds."""
+        return tuple(one for one in self.measurements if one.role == role)
+
+    def only(self, role: Role | None) -> "Job":
+        """The same job, measuring one model alone, or none."""
+        return replace(self, measurements=self.measurements_of(role) if role else ())
 
 
 def score(recipe: Recipe, name: str, *, may_measure: bool = True) -> Record:
@@ -61,7 +71,7 @@ def score(recipe: Recipe, name: str, *, may_measure: bool = True) -> Record:
     job = open_job(check_inputs(recipe), name)
     if (record := job.run.record()) is not None:
         say(f"finished already: {job.run.folder}")
-        every = {role: count + record["reused"][role] for role, count in record["measured"].items()}
+        every = {label: count + record["reused"][label] for label, count in record["measured"].items()}
         return record | {"measured": dict.fromkeys(every, 0), "reused": every}
     prepare_corpus(job)
     plans = measure_models(job, may_measure)
@@ -80,57 +90,81 @@ def preview(recipe: Recipe, name: str) -> Record:
     """Do what needs no accelerator, and tell what a run would measure."""
     job = open_job(check_inputs(recipe), name)
     prepare_corpus(job)
-    plans = {role: plan(one, job.prepared.rows()) for role, one in job.measurements.items()}
+    plans = {one.label: plan(one, job.prepared.rows()) for one in job.measurements}
     return {
         **facts(job),
         **counts(plans),
-        "tokens": {role: one.tokens for role, one in plans.items()},
+        "tokens": {label: one.tokens for label, one in plans.items()},
     }
 
 
 def open_job(inputs: Inputs, name: str) -> Job:
     """Connect to Ray, choose the engine, and begin or take up the run."""
-    recipe = inputs.recipe
     ray_session.connect()
-    choice = choose_engine(recipe.engine, gpus=ray_session.cluster_gpus(), model_type=inputs.base.model_type)
-    computed = numerics(choice, recipe.engine)
-    fingerprints = {role: fingerprint(model.identity, computed) for role, model in inputs.models.items()}
-    run_id = run_id_of(
-        recipe, name, inputs.tokens_digest, score_code(recipe.score.name), *fingerprints.values()
-    )
-    run = Run.open(recipe, run_id)
-    say(f"run {run_id} (stopped, it goes on with: {run.resume})")
+    choice = engine_for(inputs)
+    run = Run.open(inputs.recipe, name_run(inputs, choice, name))
+    say(f"run {run.run_id} (stopped, it goes on with: {run.resume})")
     say(f"engine: {choice.type}, {choice.dtype} on {choice.device} ({choice.reason})")
-    folder = storage.join(recipe.store, "prepared", inputs.tokens_digest)
-    job = Job(inputs, run, choice, Prepared(folder, len(inputs.listing.splits)), {})
-    for role in inputs.roles:
-        job.measurements[role] = _measurement(job, role, fingerprints[role])
-        store = job.measurements[role].store
-        store.describe({**_described(inputs.models[role]), "numerics": computed})
-        note_use(store.folder, run.folder)
+    return job_of(inputs, run, choice)
+
+
+def engine_for(inputs: Inputs) -> Choice:
+    """Choose the engine that measures the models of a run."""
+    return choose_engine(
+        inputs.recipe.engine, gpus=ray_session.cluster_gpus(), model_type=inputs.base.model_type
+    )
+
+
+def name_run(inputs: Inputs, choice: Choice, name: str) -> str:
+    """Name the run that scores these inputs."""
+    recipe = inputs.recipe
+    computed = numerics(choice, recipe.engine)
+    models = [*inputs.models_of("base"), *inputs.models_of("reference")]
+    fingerprints = [fingerprint(model.identity, computed) for model in models]
+    return run_id_of(recipe, name, inputs.tokens_digest, score_code(recipe.score.name), *fingerprints)
+
+
+def job_of(inputs: Inputs, run: Run, choice: Choice, work: str = "work") -> Job:
+    """Put together what a run works with. work: the folder of the run that keeps plans and progress."""
+    folder = storage.join(inputs.recipe.store, "prepared", inputs.tokens_digest)
     note_use(folder, run.folder)
-    return job
+    job = Job(inputs, run, choice, Prepared(folder, len(inputs.listing.splits)), ())
+    passes = [
+        _measurement(job, work, role, model, Fold(index, len(models)) if len(models) > 1 else None)
+        for role in inputs.roles
+        for models in [inputs.models_of(role)]
+        for index, model in enumerate(models)
+    ]
+    return replace(job, measurements=tuple(passes))
 
 
 def _described(model: ResolvedModel) -> Record:
     return {"model": model.identity, "path": model.model_path, "adapter": model.adapter_path}
 
 
-def _measurement(job: Job, role: Role, name: str) -> Measurement:
+def _measurement(job: Job, work: str, role: Role, model: ResolvedModel, fold: Fold | None) -> Measurement:
     recipe = job.inputs.recipe
-    return Measurement(
+    computed = numerics(job.choice, recipe.engine)
+    store = MeasurementStore(
+        storage.join(recipe.store, "measurements", fingerprint(model.identity, computed))
+    )
+    store.describe({**_described(model), "numerics": computed})
+    note_use(store.folder, job.run.folder)
+    measurement = Measurement(
         role=role,
+        fold=fold,
         views=job.inputs.views_of(role),
         models=recipe.models,
         engine=recipe.engine,
         choice=job.choice,
-        identity=job.inputs.models[role].identity,
+        identity=model.identity,
         max_length=recipe.tokens.max_length,
         chunk_tokens=CHUNK_TOKENS[job.choice.device],
         prepared=job.prepared,
-        store=MeasurementStore(storage.join(recipe.store, "measurements", name)),
-        folder=job.run.uri("work", role),
+        store=store,
+        folder="",
     )
+    return replace(measurement, folder=job.run.uri(work, measurement.label))
 
 
 def prepare_corpus(job: Job) -> None:
@@ -153,30 +187,31 @@ def prepare_corpus(job: Job) -> None:
         say(f"skipped {reason}")
 
 
-def measure_models(job: Job, may_measure: bool) -> dict[Role, Plan]:
+def measure_models(job: Job, may_measure: bool) -> dict[str, Plan]:
     """Measure what the store lacks, one model after the other over the whole cluster."""
     plans = {}
-    for role, measurement in job.measurements.items():
-        plans[role] = planned = plan(measurement, job.prepared.rows())
+    for measurement in job.measurements:
+        label = measurement.label
+        plans[label] = planned = plan(measurement, job.prepared.rows())
         todo = unsettled(measurement, planned)
         job.run.event(
             "measure",
-            role=role,
+            role=label,
             sequences=planned.missing,
             tokens=planned.tokens,
             tokens_left=sum(row["tokens"] for row in todo),
             store=measurement.store.folder,
         )
         say(
-            f"{role}: {planned.missing:,} of {planned.asked:,} sequences to measure ({planned.tokens:,} tokens)"
+            f"{label}: {planned.missing:,} of {planned.asked:,} sequences to measure ({planned.tokens:,} tokens)"
         )
         if planned.missing and not may_measure:
             raise NotMeasured(
-                f"{planned.missing:,} sequences are not measured under {role}; `davir score` measures them"
+                f"{planned.missing:,} sequences are not measured under {label}; `davir score` measures them"
             )
         started = monotonic()
         busy = measure(measurement, planned, todo)
-        job.run.event("measured", role=role, seconds=round(monotonic() - started, 1), busy=round(busy, 1))
+        job.run.event("measured", role=label, seconds=round(monotonic() - started, 1), busy=round(busy, 1))
     return plans
 
 
@@ -186,9 +221,7 @@ def rank_corpus(job: Job) -> Ranked:
     for name in ("ranked", "scored", "unscored", "coreset", "exports"):  # of an attempt that was stopped
         storage.delete(job.run.uri(name))
     job.run.event("rank", rows=rows)
-    found: dict[str, list[Any]] = {
-        role: look_up(job.prepared, one.views, one.store, rows) for role, one in job.measurements.items()
-    }
+    found: dict[str, list[Any]] = {role: look_up_role(job, role) for role in inputs.roles}
     near = [rule for rule in inputs.recipe.select if isinstance(rule, NearDuplicatesRule)]
     ranking = Ranking(
         prepared=job.prepared,
@@ -196,9 +229,19 @@ def rank_corpus(job: Job) -> Ranked:
         score=inputs.score,
         config=inputs.recipe.score,
         near_duplicates=near[0] if near else None,
-        failed={role: one.store.failed() for role, one in job.measurements.items()},
+        failed={
+            role: dict(item for one in job.measurements_of(role) for item in one.store.failed().items())
+            for role in inputs.roles
+        },
     )
     return rank(ranking, found, rows, job.run.uri("ranked"))
+
+
+def look_up_role(job: Job, role: Role) -> list[Any]:
+    """Look up what one model measured, or the references of all folds; a FOUND table a split."""
+    rows = job.prepared.rows()
+    folds = [look_up(job.prepared, one.views, one.store, rows, one.fold) for one in job.measurements_of(role)]
+    return folds[0] if len(folds) == 1 else gather(folds, align)
 
 
 def select_and_export(job: Job, ranked: Ranked) -> Record:
@@ -245,16 +288,18 @@ def facts(job: Job) -> Record:
         "ray": ray.__version__,
         "score": inputs.score.name,
         "formats": inputs.listing.formats,
-        "models": {role: model.identity for role, model in inputs.models.items()},
+        "models": {
+            role: [model.identity for model in inputs.models_of(role)] for role in ("base", "reference")
+        },
         "engine": {"type": job.choice.type, "dtype": job.choice.dtype, "reason": job.choice.reason},
-        "measurements": {role: one.store.folder for role, one in job.measurements.items()},
+        "measurements": {one.label: one.store.folder for one in job.measurements},
         "bad_files": [{"path": path, "reason": reason} for path, reason in bad_files(job).items()],
     }
 
 
-def counts(plans: dict[Role, Plan]) -> Record:
+def counts(plans: dict[str, Plan]) -> Record:
     """How many sequences were measured, and how many the store held already, by model."""
     return {
-        "measured": {role: one.missing for role, one in plans.items()},
-        "reused": {role: one.asked - one.missing for role, one in plans.items()},
+        "measured": {label: one.missing for label, one in plans.items()},
+        "reused": {label: one.asked - one.missing for label, one in plans.items()},
     }

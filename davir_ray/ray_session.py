@@ -38,7 +38,8 @@ def _start_here() -> None:
     # Workers import what the driver can: a score or an engine of the user's own may lie in the working folder.
     os.environ["PYTHONPATH"] = os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")])
     # "local", or Ray would look for a cluster that was last started here, and may be gone.
-    ray.init(address="local", include_dashboard=False, logging_level=logging.WARNING)
+    # What workers print stays in Ray's session folder: libraries there say a great deal of their own accord.
+    ray.init(address="local", include_dashboard=False, logging_level=logging.WARNING, log_to_driver=False)
 
 
 def quiet_ray_data() -> None:

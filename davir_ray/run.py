@@ -16,22 +16,40 @@ from time import time
 from typing import Any, Literal
 
 from davir_ray import storage
-from davir_ray.config import Recipe, load_recipe, override, parse_recipe
+from davir_ray.config import Recipe, TrainConfig, load_recipe, override, parse_recipe
 from davir_ray.errors import RecipeError
 
 RECIPE = "recipe.json"
+TRAINING = "training.json"
+"""The recipe of a training, under another name: `davir resume` and `davir select` are for runs that score."""
 RECORD = "record.json"
 HOW_NOT_WHAT: dict[str, Any] = {
     "engine": {"replicas", "num_cpus", "gpu_memory_utilization"},
     "output": True,
     "store": True,
+    "reference": True,
+    "train": True,
 }
-"""Settings that decide where and how fast a run works, and nothing of its result."""
+"""Settings that decide where and how fast a run works, what is trained before and after it, and nothing of its result.
+
+The reference counts by its content, as every model does.
+"""
 
 
 def run_id_of(recipe: Recipe, name: str, *content: str) -> str:
     """Name a run: `name`, and a hash of its recipe and of the content (corpus, models) that it works on."""
     settings = recipe.model_dump(mode="json", exclude=HOW_NOT_WHAT)
+    text = json.dumps([settings, content], sort_keys=True)
+    return f"{name}-{blake2b(text.encode(), digest_size=6).hexdigest()}"
+
+
+HOW_TRAINED = {"max_failures", "num_cpus_per_worker", "report_to", "save_total_limit"}
+"""Settings of a training that leave its result as it is."""
+
+
+def training_id_of(train: TrainConfig, name: str, *content: str) -> str:
+    """Name a training: `name`, and a hash of its settings and of the content (rows, base) that it works on."""
+    settings = train.model_dump(mode="json", exclude=HOW_TRAINED)
     text = json.dumps([settings, content], sort_keys=True)
     return f"{name}-{blake2b(text.encode(), digest_size=6).hexdigest()}"
 
@@ -45,11 +63,17 @@ class Run:
     events: list[dict[str, Any]] = field(default_factory=list)
 
     @classmethod
-    def open(cls, recipe: Recipe, run_id: str) -> "Run":
+    def named(cls, output: str, run_id: str) -> "Run":
+        """Name a run, whether it was begun or not."""
+        return cls(run_id, storage.join(output, run_id))
+
+    @classmethod
+    def open(cls, recipe: Recipe, run_id: str, written_as: str = RECIPE) -> "Run":
         """Begin a run, or take up one that was begun: write its recipe down."""
-        folder = storage.join(recipe.output, run_id)
-        storage.write_atomic(storage.join(folder, RECIPE), recipe.model_dump_json(indent=2).encode())
-        return cls.at(folder)
+        run = cls.named(recipe.output, run_id)
+        storage.write_atomic(run.uri(written_as), recipe.model_dump_json(indent=2).encode())
+        run._read_events()
+        return run
 
     @classmethod
     def at(cls, folder: str) -> "Run":
@@ -58,10 +82,13 @@ class Run:
         if not holds_run(folder):
             raise RecipeError(f"{folder}: holds no run: there is no {RECIPE} in it")
         run = cls(folder.rsplit("/", 1)[-1], folder)
-        if storage.exists(run.uri("events.jsonl")):
-            lines = storage.read_bytes(run.uri("events.jsonl")).decode().splitlines()
-            run.events = [json.loads(line) for line in lines]
+        run._read_events()
         return run
+
+    def _read_events(self) -> None:
+        if storage.exists(self.uri("events.jsonl")):
+            lines = storage.read_bytes(self.uri("events.jsonl")).decode().splitlines()
+            self.events = [json.loads(line) for line in lines]
 
     def uri(self, *names: str) -> str:
         """Name a file of the run."""
@@ -87,7 +114,8 @@ class Run:
 
     def forget_work(self) -> None:
         """Delete the plan and the progress of measuring."""
-        storage.delete(self.uri("work"))
+        for name in ("work", "work-rows", "work-eval_rows"):
+            storage.delete(self.uri(name))
 
     def finish(self, record: dict[str, Any]) -> None:
         """Write the record, and delete what only an unfinished run needs."""

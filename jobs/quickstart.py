@@ -38,10 +38,8 @@ def main() -> None:
 def prepare() -> Path:
     """Make what the recipe names; return the corpus."""
     be_quiet()
-    base = prepare_base()
-    corpus = prepare_corpus()
-    prepare_reference(base, corpus)
-    return corpus
+    prepare_base()
+    return prepare_corpus()
 
 
 def prepare_base() -> Path:
@@ -63,25 +61,14 @@ def prepare_corpus() -> Path:
     if not folder.exists():
         from prepare_quickstart.corpus import write_corpus
 
-        write_corpus(folder, SEED)
-    return found(folder)
-
-
-def prepare_reference(base: Path, corpus: Path) -> Path:
-    """Train the reference model, or find it."""
-    step(3, "reference: the base with a LoRA adapter, trained for one pass over the whole corpus")
-    folder = WORK / "models" / "reference"
-    if not folder.exists():
-        from prepare_quickstart.train_reference import Settings, train_reference
-
-        train_reference(base, corpus, folder, Settings(seed=SEED))
+        write_corpus(folder, WORK / "held_out", SEED)
     return found(folder)
 
 
 def run_main_job() -> dict[str, Any]:
-    """Run `davir score` as a user would; return the record that it prints last."""
-    command = [sys.executable, "-m", "davir_ray.cli", "score", str(RECIPE), "--json"]
-    step(4, f"main job: davir score {RECIPE}")
+    """Run `davir run` as a user would; return the record that it prints last."""
+    command = [sys.executable, "-m", "davir_ray.cli", "run", str(RECIPE), "--json"]
+    step(3, f"main job: davir run {RECIPE} (reference, measurements, core-set, training)")
     last = ""
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as job:
         assert job.stdout is not None
@@ -104,7 +91,7 @@ def be_quiet() -> None:
 
 def step(number: int, text: str) -> None:
     """Announce a step."""
-    print(f"[{number}/4 {monotonic() - STARTED:4.0f} s] {text}", flush=True)
+    print(f"[{number}/3 {monotonic() - STARTED:4.0f} s] {text}", flush=True)
 
 
 def found(folder: Path) -> Path:

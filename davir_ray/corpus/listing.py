@@ -50,6 +50,11 @@ class Listing:
     schemas: tuple[pa.Schema, ...]
     digest: str
 
+    @property
+    def has_pairs(self) -> bool:
+        """Whether a source holds preference pairs."""
+        return any(name.startswith("preference") for name in self.formats.values())
+
 
 @dataclass(frozen=True)
 class _Looked:

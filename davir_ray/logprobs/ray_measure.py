@@ -27,7 +27,7 @@ from davir_ray.logprobs.choice import Choice, build_engine
 from davir_ray.logprobs.chunks import plan_chunks
 from davir_ray.logprobs.engine import Engine, TokenSequence
 from davir_ray.logprobs.trial import Journal, try_ranges
-from davir_ray.models import ResolvedModel, resolve, resolve_pair
+from davir_ray.models import ResolvedModel, resolve, resolve_reference
 from davir_ray.observe.progress import Progress
 from davir_ray.ray_session import told
 from davir_ray.schema import View
@@ -35,6 +35,7 @@ from davir_ray.scores.score import Role
 from davir_ray.store.keys import Keys, keys_of
 from davir_ray.store.measurements import MeasurementStore
 from davir_ray.store.ray_lookup import look_up
+from davir_ray.tokens.folds import Fold
 from davir_ray.tokens.prepared import Prepared
 
 READER_CPUS = 0.25
@@ -45,10 +46,12 @@ READER_CPUS = 0.25
 class Measurement:
     """Everything that measuring one model needs.
 
-    identity: the model's content, as the driver saw it. folder: where the plan and its progress are kept.
+    fold: the rows that it measures, where several references share the corpus. identity: the model's content, as
+    the driver saw it. folder: where the plan and its progress are kept.
     """
 
     role: Role
+    fold: Fold | None
     views: tuple[View, ...]
     models: ModelsConfig
     engine: EngineConfig
@@ -59,6 +62,11 @@ class Measurement:
     prepared: Prepared
     store: MeasurementStore
     folder: str
+
+    @property
+    def label(self) -> str:
+        """What people call this pass."""
+        return self.role if self.fold is None else f"{self.role}-{self.fold.index}"
 
     @property
     def plan_uri(self) -> str:
@@ -91,7 +99,7 @@ def plan(measurement: Measurement, sequences: int) -> Plan:
 
 
 def _made_plan(measurement: Measurement, sequences: int) -> pa.Table:
-    found = look_up(measurement.prepared, measurement.views, measurement.store, sequences)
+    found = look_up(measurement.prepared, measurement.views, measurement.store, sequences, measurement.fold)
     failed = ray.put(np.array(list(measurement.store.failed()), dtype="S16"))
     task = ray.remote(plan_split)
     parts = ray.get([task.remote(measurement, split, ref, failed) for split, ref in enumerate(found)])
@@ -111,7 +119,7 @@ def plan_split(measurement: Measurement, split: int, found: pa.Table, failed: Ke
     """
     first = found.filter(found["first"])
     missing = first.filter(first["loss"].is_null())
-    sequences = measurement.prepared.sequences(split, measurement.views)
+    sequences = measurement.prepared.sequences(split, measurement.views, measurement.fold)
     wanted = np.isin(sequences["position"].to_numpy(), missing["position"].to_numpy())
     wanted &= ~np.isin(keys_of(sequences["sequence_id"]), failed)
     chunks = plan_chunks(sequences.filter(pa.array(wanted)), measurement.chunk_tokens)
@@ -147,7 +155,7 @@ def measure(measurement: Measurement, planned: Plan, todo: list[dict[str, Any]])
         return 0.0
     cpus = engine_cpus(measurement)
     replicas = min(engine_replicas(measurement, cpus), len(todo))
-    progress = Progress(f"measure {measurement.role}", sum(row["tokens"] for row in todo), "tokens")
+    progress = Progress(f"measure {measurement.label}", sum(row["tokens"] for row in todo), "tokens")
     dataset = (
         # A block a chunk, so that chunks are dealt out one by one and read while the engine works.
         ray.data.from_items(todo, override_num_blocks=len(todo))
@@ -171,15 +179,16 @@ def measure(measurement: Measurement, planned: Plan, todo: list[dict[str, Any]])
                 for text in batch["error"].tolist():
                     ray_session.raise_told(text)
     except RayError as error:
-        raise EngineError(f"measuring {measurement.role} stopped: {error}") from error
+        raise EngineError(f"measuring {measurement.label} stopped: {error}") from error
     return busy
 
 
 def engine_cpus(measurement: Measurement) -> float:
     """Choose the CPUs that Ray holds for an engine: 1 beside a GPU, else a node's, less what its reader takes."""
+    most = ray_session.node_cpus() - READER_CPUS
     if measurement.engine.num_cpus:
-        return measurement.engine.num_cpus
-    return 1.0 if measurement.choice.device == "cuda" else ray_session.node_cpus() - READER_CPUS
+        return min(measurement.engine.num_cpus, most)
+    return 1.0 if measurement.choice.device == "cuda" else most
 
 
 def engine_replicas(measurement: Measurement, cpus: float) -> int:
@@ -275,9 +284,8 @@ class ChunkMeasurer:
 
 
 def _model_of(measurement: Measurement) -> ResolvedModel:
+    base = resolve(measurement.models.base)
     if measurement.role == "base":
-        return resolve(measurement.models.base)
-    _, reference = resolve_pair(measurement.models)
-    if reference is None:
-        raise ModelError("there is no reference to measure")
-    return reference
+        return base
+    index = measurement.fold.index if measurement.fold else 0
+    return resolve_reference(base, measurement.models.references[index])

@@ -19,7 +19,7 @@ ROWS_SHOWN = 3
 
 def validate(recipe: Recipe, *, colour: bool) -> Iterator[str]:
     """Check everything that can be checked without an accelerator; yield what was found, line by line."""
-    inputs = check_inputs(recipe)
+    inputs = _inputs(recipe)
     listing = inputs.listing
     for source, name in listing.formats.items():
         splits = [split for split in listing.splits if split.source == source]
@@ -28,12 +28,16 @@ def validate(recipe: Recipe, *, colour: bool) -> Iterator[str]:
         yield f"corpus    {source}: {len({s.path for s in splits})} files, {rows}, format {name}"
     for bad in listing.bad_files:
         yield f"skipped   {bad.reason}"
-    for role, model in inputs.models.items():
-        yield f"{role:<10}{model.model_path}{' + ' + model.adapter_path if model.adapter_path else ''}"
-    if inputs.reference is not None:
+    for role in ("base", "reference"):
+        for model in inputs.models_of(role):
+            yield f"{role:<10}{model.model_path}{' + ' + model.adapter_path if model.adapter_path else ''}"
+    if inputs.references:
         yield "tokens    base and reference give the same ids on the first rows"
-    needs = ", ".join(f"{role}({view})" for role, view in inputs.needs) or "nothing"
+    if recipe.reference is not None:
+        yield f"reference is made by `davir reference`: fit {recipe.reference.fit}"
+    needs = ", ".join(f"{role}({view})" for role, view in inputs.score.needs) or "nothing"
     yield f"score     {inputs.score.name} = {inputs.score.formula}; measures {needs}"
+    yield from _validate_training(recipe)
     for uri in (recipe.store, recipe.output):
         _check_writable(uri)
         yield f"writable  {uri}"
@@ -43,8 +47,27 @@ def validate(recipe: Recipe, *, colour: bool) -> Iterator[str]:
 
 def inspect(recipe: Recipe, rows: int, *, colour: bool) -> Iterator[str]:
     """Show the first rows of the corpus as tokens, what counts marked; a row without tokens with its reason."""
-    inputs = check_inputs(recipe)
+    inputs = _inputs(recipe)
     yield from _shown(inputs, inputs.parsed(), rows, colour)
+
+
+def _inputs(recipe: Recipe) -> Inputs:
+    """Check the inputs; a reference that the recipe makes itself may not be there yet."""
+    return check_inputs(recipe, needs=() if recipe.reference is not None else None)
+
+
+def _validate_training(recipe: Recipe) -> Iterator[str]:
+    reference = recipe.reference.train if recipe.reference is not None else None
+    for name, train in (("reference", reference), ("train", recipe.train)):
+        if train is None:
+            continue
+        corpora = {"corpus": train.corpus, "eval_corpus": train.eval_corpus}
+        for corpus_name, corpus in corpora.items():
+            if corpus is not None:
+                rows = check_inputs(recipe.model_copy(update={"corpus": corpus}), needs=())
+                formats = ", ".join(rows.listing.formats.values())
+                yield f"{name:<10}{corpus_name}: {len(rows.listing.splits)} splits, format {formats}"
+        yield f"{name:<10}objective {train.objective}, ZeRO {train.zero_stage}, {train.num_workers} workers"
 
 
 def _check_writable(uri: str) -> None:

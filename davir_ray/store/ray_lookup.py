@@ -15,6 +15,7 @@ from davir_ray.schema import ID, View
 from davir_ray.storage import File
 from davir_ray.store.keys import find, keys_of, partition_of, split_table
 from davir_ray.store.measurements import MeasurementStore, bundles, sorted_losses
+from davir_ray.tokens.folds import Fold
 from davir_ray.tokens.prepared import Prepared
 
 FOUND = pa.schema(
@@ -28,21 +29,31 @@ FOUND = pa.schema(
 ASKED = pa.schema([("split", pa.int32()), ("position", pa.int32()), ("sequence_id", ID)])
 
 
-def look_up(prepared: Prepared, views: Sequence[View], store: MeasurementStore, sequences: int) -> list[Any]:
-    """Return a reference to a FOUND table for each split, in order of position.
+def look_up(
+    prepared: Prepared,
+    views: Sequence[View],
+    store: MeasurementStore,
+    sequences: int,
+    fold: Fold | None = None,
+) -> list[Any]:
+    """Return a reference to a FOUND table for each split, in order of position; of one fold, if one is named.
 
     `sequences` is about how many the corpus has; it decides the number of partitions.
     """
     count = partitions_for(sequences)
-    asked = [scatter(scatter_asked, count, prepared, split, views, count) for split in range(prepared.splits)]
+    asked = [
+        scatter(scatter_asked, count, prepared, split, views, fold, count) for split in range(prepared.splits)
+    ]
     stored = [scatter(scatter_stored, count, store, parts, count) for parts in bundles(store.parts())]
     matched = regroup([*asked, *stored], match, prepared.splits, prepared.splits)
     return gather(matched, align)
 
 
-def scatter_asked(prepared: Prepared, split: int, views: Sequence[View], partitions: int) -> list[pa.Table]:
+def scatter_asked(
+    prepared: Prepared, split: int, views: Sequence[View], fold: Fold | None, partitions: int
+) -> list[pa.Table]:
     """Send each sequence of a split to the partition of its id."""
-    table = prepared.sequences(split, views)
+    table = prepared.sequences(split, views, fold)
     column = pa.array(np.full(len(table), split, dtype=np.int32))
     table = pa.table([column, table["position"], table["sequence_id"]], schema=ASKED)
     return split_table(table, partition_of(keys_of(table["sequence_id"]), partitions), partitions)

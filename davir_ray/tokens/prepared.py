@@ -16,6 +16,8 @@ import pyarrow.compute as pc
 
 from davir_ray import storage
 from davir_ray.schema import EXAMPLES, TOKENS, View
+from davir_ray.store.keys import keys_of
+from davir_ray.tokens.folds import Fold
 
 ROWS_PER_GROUP = 1024
 
@@ -70,12 +72,19 @@ class Prepared:
         """Read some rows of the TOKENS part of a split."""
         return storage.read_rows(self._uri("tokens", split), positions, ["sequence_id", "ids", "scored"])
 
-    def sequences(self, split: int, views: Sequence[View]) -> pa.Table:
-        """Read what TOKENS says of the sequences of some views, without the tokens; adds their `position`."""
+    def sequences(self, split: int, views: Sequence[View], fold: Fold | None = None) -> pa.Table:
+        """Read what TOKENS says of the sequences of some views (and of one fold), without the tokens.
+
+        Adds their `position` in the part.
+        """
         table = self.tokens(split, ["example", "view", "sequence_id", "num_tokens", "length"])
         position = pa.array(np.arange(len(table), dtype=np.int32))
         table = table.append_column("position", position)
-        return table.filter(pc.is_in(table["view"], pa.array([str(view) for view in views])))
+        table = table.filter(pc.is_in(table["view"], pa.array([str(view) for view in views])))
+        if fold is None:
+            return table
+        inside = fold.holds(keys_of(self.examples(split)["example_id"]))
+        return table.filter(pa.array(inside[table["example"].to_numpy()]))
 
     def _uri(self, table: str, split: int) -> str:
         return storage.join(self.folder, table, f"{split:05d}.parquet")

@@ -105,6 +105,7 @@ def next_lines(record: Record) -> Iterator[str]:
     yield f"  run       {record['run_dir']}"
     yield f"  scored    {record['scored']}   every row once, with its score, rank and status"
     yield f"  core-set  {record['coreset']['parquet']}   the chosen rows, with their own columns"
+    yield f"  model     {record['train']['model']}   the base with the adapter trained on them"
     yield ""
     yield "what to try next (no model is run again)"
     select = f".venv/bin/davir select {record['run_dir']} --set"

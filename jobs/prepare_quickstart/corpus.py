@@ -24,6 +24,7 @@ SWAPPED = {"word_problem": 14, "leg_count": 6}
 REPEATS = 12
 EMPTY = 2
 WRONG_SHAPE = 2
+HELD_OUT = {"word_problem": 12, "leg_count": 4}
 SHARDS = 4
 LONGEST = 200
 """Characters of a question or an answer: short rows keep the quickstart quick."""
@@ -39,17 +40,25 @@ SCHEMA = pa.schema(
 )
 
 
-def write_corpus(folder: Path, seed: int) -> None:
-    """Write the corpus to `folder` as Parquet shards. The same seed gives the same rows in the same order."""
-    rows = corpus_rows(seed)
+def write_corpus(folder: Path, held_out: Path, seed: int) -> None:
+    """Write the corpus to `folder`, and good rows that it does not have to `held_out`, as Parquet shards.
+
+    The same seed gives the same rows in the same order.
+    """
+    rows, kept_back = corpus_rows(seed)
+    _write_shards(held_out, kept_back, 1)
+    _write_shards(folder, rows, SHARDS)
+
+
+def _write_shards(folder: Path, rows: list[dict[str, Any]], shards: int) -> None:
     with made_whole(folder) as partial:
-        for shard in range(SHARDS):
-            table = pa.Table.from_pylist(rows[shard::SHARDS], schema=SCHEMA)
+        for shard in range(shards):
+            table = pa.Table.from_pylist(rows[shard::shards], schema=SCHEMA)
             pq.write_table(table, partial / f"part-{shard:05}.parquet")
 
 
-def corpus_rows(seed: int) -> list[dict[str, Any]]:
-    """Good rows of both families and the known-bad ones, shuffled."""
+def corpus_rows(seed: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Good rows of both families and the known-bad ones, shuffled; and rows to hold out."""
     rng = random.Random(seed)
     families = {"word_problem": _distinct(_word_problems(seed)), "leg_count": _distinct(_leg_counts(seed))}
     good = [
@@ -64,7 +73,12 @@ def corpus_rows(seed: int) -> list[dict[str, Any]]:
         row = _row("word_problem", *next(families["word_problem"]), "wrong_shape")
         rows.append({**row, "messages": row["messages"][:1]})
     rng.shuffle(rows)
-    return [{"id": f"row-{number:04}", **row} for number, row in enumerate(rows)]
+    held_out = [_row(family, *next(families[family])) for family in families for _ in range(HELD_OUT[family])]
+    return _numbered("row", rows), _numbered("held-out", held_out)
+
+
+def _numbered(prefix: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{"id": f"{prefix}-{number:04}", **row} for number, row in enumerate(rows)]
 
 
 def _row(family: str, question: str, answer: str, known_bad: str = "") -> dict[str, Any]:

@@ -1,13 +1,13 @@
-"""An S3 server on this machine."""
+"""Fixtures of the real tier."""
 
 import pytest
 
 from davir_ray import storage
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def bucket():
-    """A bucket on S3, as moto serves it."""
+    """A bucket on S3, as moto serves it on this machine; its address and keys are in the environment."""
     monkeypatch = pytest.MonkeyPatch()
     server = pytest.importorskip("moto.server").ThreadedMotoServer(ip_address="127.0.0.1", port=0)
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
@@ -17,7 +17,7 @@ def bucket():
     host, port = server.get_host_and_port()
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
     fs, _ = storage.filesystem("s3://bucket")
-    fs.mkdir("bucket")
+    fs.makedirs("bucket", exist_ok=True)  # moto keeps it for the whole process
     yield "s3://bucket"
     fs.clear_instance_cache()
     server.stop()

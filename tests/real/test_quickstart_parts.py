@@ -1,4 +1,4 @@
-"""What the quickstart prepares: a corpus of which the bad rows are known, a model, and a reference."""
+"""What the quickstart prepares: a corpus of which the bad rows are known, held-out rows, and a model."""
 
 from collections import Counter
 from pathlib import Path
@@ -9,14 +9,13 @@ import pytest
 
 from jobs.prepare_quickstart import corpus
 from jobs.prepare_quickstart.closing import example_id, good_above_swapped, known_bad, known_bad_lines
-from jobs.prepare_quickstart.train_reference import Settings, encode_corpus, train_reference
 from jobs.prepare_quickstart.whole import made_whole
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("quickstart") / "corpus"
-    corpus.write_corpus(folder, seed=0)
+    corpus.write_corpus(folder, folder.parent / "held_out", seed=0)
     return folder
 
 
@@ -33,8 +32,8 @@ def answers(rows, kind):
 
 
 def test_the_corpus_is_the_same_for_a_seed_and_another_for_another(folder, tmp_path):
-    corpus.write_corpus(tmp_path / "again", seed=0)
-    corpus.write_corpus(tmp_path / "other", seed=1)
+    corpus.write_corpus(tmp_path / "again", tmp_path / "again-held-out", seed=0)
+    corpus.write_corpus(tmp_path / "other", tmp_path / "other-held-out", seed=1)
     shards = sorted(path.name for path in folder.iterdir())
     assert shards == [f"part-0000{i}.parquet" for i in range(4)]
     for name in shards:
@@ -140,27 +139,12 @@ def test_the_first_of_two_starts_at_once_stays(tmp_path):
     assert [path.name for path in (tmp_path / "model").iterdir()] == ["first"]
 
 
-def test_what_is_trained_on_is_the_answer_and_the_turn_end(folder, tiny_models):
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(tiny_models[0])
-    found = [tokenizer.decode(row.ids[row.start :]) for row in encode_corpus(folder, tokenizer)]
-    conversations = [row["messages"] for row in ds.dataset(folder).to_table().to_pylist()]
-    whole = [messages for messages in conversations if len(messages) == 2 and messages[1]["content"]]
-    assert found == [f"{messages[1]['content']}<|im_end|>" for messages in whole]
-    assert len(found) == 124
-
-
-def test_training_lowers_the_loss_and_writes_only_an_adapter(folder, tiny_models, tmp_path):
-    small = tmp_path / "corpus"
-    small.mkdir()
-    pq.write_table(pq.read_table(folder / "part-00000.parquet").slice(0, 8), small / "part.parquet")
-    settings = Settings(learning_rate=2e-2, batch_size=8, epochs=12)
-    losses = train_reference(Path(tiny_models[0]), small, tmp_path / "reference", settings)
-    assert losses[-1] < losses[0] - 0.1  # small random embeddings leave not much more to gain
-    files = {path.name for path in (tmp_path / "reference").iterdir()}
-    assert {"adapter_config.json", "adapter_model.safetensors"} <= files
-    assert "model.safetensors" not in files
+def test_held_out_rows_are_good_and_in_no_other_place(folder, rows):
+    held_out = ds.dataset(folder.parent / "held_out").to_table().to_pylist()
+    assert Counter(row["family"] for row in held_out) == corpus.HELD_OUT
+    assert not any(row["known_bad"] for row in held_out)
+    texts = {message["content"] for row in rows for message in row["messages"]}
+    assert texts.isdisjoint(message["content"] for row in held_out for message in row["messages"])
 
 
 @pytest.mark.real

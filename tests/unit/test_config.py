@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from davir_ray.config import EngineConfig, FractionRule, Recipe, load_recipe, parse_recipe
+from davir_ray.config import EngineConfig, FractionRule, ModelConfig, Recipe, load_recipe, parse_recipe
 from davir_ray.errors import RecipeError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,6 +32,25 @@ def test_a_model_is_a_name_or_a_section():
     assert (models.base.model_name_or_path, models.reference.revision) == ("b", "v2")
 
 
+def test_references_are_none_one_or_a_list():
+    def references(value):
+        return recipe(models={"base": "b", "reference": value}).models.references
+
+    pinned = {"model_name_or_path": "y", "revision": "v2"}
+    assert references(None) == ()
+    assert references("x") == (ModelConfig(model_name_or_path="x"),)
+    assert references(["x", pinned]) == (ModelConfig(model_name_or_path="x"), ModelConfig(**pinned))
+
+
+def test_a_recipe_survives_the_way_through_its_own_json():
+    folds = recipe(
+        models={"base": "b", "reference": ["x", "y"]}, train={"lora": {"r": 2}, "zero_stage": None}
+    )
+    assert Recipe.model_validate_json(folds.model_dump_json()) == folds
+    made = recipe(models={"base": "b"}, reference={"fit": "cross", "train": {"deepspeed": {"fp16": {}}}})
+    assert Recipe.model_validate_json(made.model_dump_json()) == made
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
@@ -58,6 +77,86 @@ def test_a_wrong_recipe_says_where_it_is_wrong(changes, says):
         recipe(**changes)
     assert str(caught.value).startswith("recipe.yaml: not a valid recipe")
     assert says in str(caught.value)
+
+
+TRAIN_ERRORS = [
+    ({"learning_rates": 1}, "train.learning_rates: there is no such setting"),
+    ({"lora": {"rank": 8}}, "train.lora.rank: there is no such setting"),
+    ({"corpus": {"paths": "x", "shuffle": True}}, "train.corpus.shuffle: there is no such setting"),
+    ({"objective": "ppo"}, "train.objective: "),
+    ({"loss_type": "ipo"}, "loss_type ipo is a loss of objective dpo"),
+    (
+        {"objective": "davir_dpo", "loss_type": "sigmoid_norm"},
+        "loss_type sigmoid_norm is a loss of objective dpo",
+    ),
+    ({"objective": "dpo", "packing": True}, "packing is for objective sft"),
+    ({"offload_param": True}, "offload_param needs zero_stage 3"),
+    ({"offload_optimizer": True, "zero_stage": 0}, "offload_optimizer needs zero_stage 1, 2 or 3"),
+    ({"offload_optimizer": True, "zero_stage": None}, "offload_optimizer needs zero_stage 1, 2 or 3"),
+    ({"zero_stage": 4}, "train.zero_stage: "),
+    ({"beta": 0}, "train.beta: "),
+    ({"report_to": ["comet"]}, "train.report_to.0: "),
+    (
+        {"lora": {"layers_to_transform": [0]}},
+        "train.lora: Value error, layers_to_transform needs target_modules to name the modules of a layer",
+    ),
+]
+
+
+@pytest.mark.parametrize(("settings", "says"), TRAIN_ERRORS)
+def test_a_wrong_training_says_where_it_is_wrong(settings, says):
+    with pytest.raises(RecipeError) as caught:
+        recipe(train=settings)
+    assert says in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"objective": "dpo", "loss_type": "ipo"},
+        {"packing": True},
+        {"offload_param": True, "offload_optimizer": True, "zero_stage": 3},
+        {"offload_optimizer": True, "zero_stage": 1},
+        {"lora": {"layers_to_transform": [0], "target_modules": ["q_proj"]}},
+        {"report_to": ["wandb", "mlflow", "tensorboard"]},
+    ],
+)
+def test_trainings_that_fit_parse(settings):
+    assert recipe(train=settings).train is not None
+
+
+def test_only_preferences_train_on_pairs():
+    objectives = ("sft", "dpo", "davir_dpo")
+    assert [recipe(train={"objective": one}).train.is_preference for one in objectives] == [False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("reference", "says"),
+    [
+        ({"fold": 3}, "reference.fold: there is no such setting"),
+        ({"fit": "half"}, "reference.fit: "),
+        ({"fit": "cross", "folds": 1}, "reference.folds: "),
+        ({"fit": "sample", "fraction": 0}, "reference.fraction: "),
+        ({"train": {"objective": "dpo"}}, "a reference is made with objective sft, on the recipe's corpus"),
+        (
+            {"train": {"corpus": {"paths": "x"}}},
+            "a reference is made with objective sft, on the recipe's corpus",
+        ),
+    ],
+)
+def test_a_wrong_reference_section_says_where_it_is_wrong(reference, says):
+    with pytest.raises(RecipeError) as caught:
+        recipe(models={"base": "b"}, reference=reference)
+    assert says in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 2
+
+
+def test_a_reference_is_named_or_made_and_not_both():
+    assert recipe(models={"base": "b"}, reference={}).reference.fit == "whole"
+    for named in ("r", ["r", "s"]):
+        with pytest.raises(RecipeError, match=r"models\.reference names a model and `reference` makes one"):
+            recipe(models={"base": "b", "reference": named}, reference={})
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from safetensors.numpy import save_file
 
 from davir_ray.config import ModelConfig, ModelsConfig
 from davir_ray.errors import ModelError
-from davir_ray.models import resolve, resolve_pair
+from davir_ray.models import resolve, resolve_all
 
 
 def save_model(folder: Path, *, value: float = 0.0, width: int = 4, **config) -> str:
@@ -86,11 +86,11 @@ def test_where_an_adapter_was_trained_does_not_change_the_identity(tmp_path):
 
 def test_a_reference_that_is_only_an_adapter_goes_over_the_base(tmp_path):
     base_path, adapter = save_model(tmp_path / "base"), save_adapter(tmp_path / "adapter")
-    base, reference = resolve_pair(pair(base_path, adapter))
+    base, (reference,) = resolve_all(pair(base_path, adapter))
     assert reference is not None
     assert (reference.model_path, reference.adapter_path) == (base_path, adapter)
     assert reference.identity != base.identity
-    assert resolve_pair(ModelsConfig(base=base_path))[1] is None
+    assert resolve_all(ModelsConfig(base=base_path))[1] == ()
 
 
 def test_the_tokenizer_is_the_adapters_where_it_brings_one(tmp_path):
@@ -104,7 +104,7 @@ def test_the_tokenizer_is_the_adapters_where_it_brings_one(tmp_path):
 def test_a_reference_without_a_tokenizer_uses_the_bases(tmp_path):
     base_path, other = save_model(tmp_path / "base"), save_model(tmp_path / "other", value=1.0)
     (tmp_path / "base" / "tokenizer.json").write_text("{}")
-    _, reference = resolve_pair(pair(base_path, other))
+    _, (reference,) = resolve_all(pair(base_path, other))
     assert reference is not None
     assert reference.tokenizer_path == base_path
 
@@ -113,7 +113,7 @@ def test_two_adapters_cannot_be_stacked(tmp_path):
     base, adapter = save_model(tmp_path / "base"), save_adapter(tmp_path / "adapter")
     models = ModelsConfig(base=named(base, adapter_name_or_path=adapter), reference=adapter)
     with pytest.raises(ModelError, match="second one"):
-        resolve_pair(models)
+        resolve_all(models)
 
 
 def test_an_adapter_is_no_model(tmp_path):

@@ -1,8 +1,9 @@
 import json
 
 from davir_ray import storage
-from davir_ray.config import parse_recipe
-from davir_ray.run import Run, load_run_or_recipe, run_id_of
+from davir_ray.config import TrainConfig, parse_recipe
+from davir_ray.run import Run, load_run_or_recipe, run_id_of, training_id_of
+from davir_ray.train.checks import with_deepspeed
 
 TREE = {"corpus": {"paths": "rows.parquet"}, "models": {"base": "b", "reference": "r"}}
 
@@ -24,6 +25,64 @@ def test_the_run_id_changes_with_what_decides_the_result_and_with_nothing_else(t
         run_id_of(recipe(tmp_path), "name", "other corpus", "model"),
     ]
     assert len({one, *others}) == 5
+
+
+def test_what_is_trained_before_and_after_a_run_leaves_its_id_alone(tmp_path):
+    models = {"base": "b"}
+    ids = {
+        run_id_of(recipe(tmp_path, models=models, **changes), "name", "corpus")
+        for changes in ({}, {"train": {"seed": 3}}, {"reference": {"fit": "cross"}})
+    }
+    assert len(ids) == 1
+
+
+def trained(*content, **settings):
+    return training_id_of(with_deepspeed(TrainConfig(**settings)), "name", *content)
+
+
+def test_the_id_of_a_training_changes_with_its_settings_and_with_its_content():
+    assert trained("rows", "base").startswith("name-")
+    assert trained("rows", "base") == trained("rows", "base", objective="sft", seed=0)
+    settings = [
+        {"seed": 1},
+        {"objective": "dpo"},
+        {"objective": "davir_dpo"},
+        {"learning_rate": 1e-4},
+        {"num_train_epochs": 2},
+        {"max_steps": 4},
+        {"per_device_train_batch_size": 4},
+        {"num_workers": 2},
+        {"dtype": "bfloat16"},
+        {"zero_stage": 3},
+        {"lora": {"r": 8}},
+        {"lora": {"r": 8, "merge": True}},
+        {"eval_corpus": {"paths": "x"}},
+    ]
+    ids = [trained("rows", "base", **some) for some in settings]
+    ids += [trained("rows", "base"), trained("rows", "other base"), trained("other rows", "base")]
+    assert len(set(ids)) == len(settings) + 3
+
+
+def test_how_a_training_runs_leaves_its_id_alone():
+    settings = [
+        {"max_failures": 0},
+        {"report_to": ("wandb",)},
+        {"num_cpus_per_worker": 2.5},
+        {"save_total_limit": 9},
+    ]
+    assert {trained("rows", **some) for some in settings} == {trained("rows")}
+
+
+def test_a_deepspeed_file_counts_by_its_content_and_not_by_its_path(tmp_path):
+    texts = {"one": '{"zero_optimization": {"stage": 1}}', "other": '{"zero_optimization": {"stage": 2}}'}
+    for name, text in texts.items():
+        (tmp_path / f"{name}.json").write_text(text)
+    (tmp_path / "copy.json").write_text(texts["one"])
+    one, copy, other = (
+        trained(deepspeed=str(tmp_path / f"{name}.json")) for name in ("one", "copy", "other")
+    )
+    assert one == copy
+    assert len({one, other, trained()}) == 3
 
 
 def test_a_run_is_unfinished_until_its_record_is_written(tmp_path):

@@ -1,0 +1,56 @@
+"""The recipe: one frozen model a stage, in pipeline order. Unknown keys are refused."""
+
+from davir_ray.config.measuring import (
+    CorpusConfig,
+    EngineConfig,
+    ExportConfig,
+    ModelConfig,
+    ModelsConfig,
+    ScoreConfig,
+    TokensConfig,
+)
+from davir_ray.config.recipe import Recipe, load_recipe, override, parse_recipe
+from davir_ray.config.rules import (
+    CountRule,
+    DifficultyRule,
+    FractionRule,
+    KeepSourcesRule,
+    LengthQuotaRule,
+    NearDuplicatesRule,
+    QuotaRule,
+    Rule,
+    SelectRule,
+    ThresholdRule,
+    TokenBudgetRule,
+)
+from davir_ray.config.section import Section
+from davir_ray.config.training import LoraConfig, ReferenceConfig, TrainConfig
+
+__all__ = [
+    "CorpusConfig",
+    "CountRule",
+    "DifficultyRule",
+    "EngineConfig",
+    "ExportConfig",
+    "FractionRule",
+    "KeepSourcesRule",
+    "LengthQuotaRule",
+    "LoraConfig",
+    "ModelConfig",
+    "ModelsConfig",
+    "NearDuplicatesRule",
+    "QuotaRule",
+    "Recipe",
+    "ReferenceConfig",
+    "Rule",
+    "ScoreConfig",
+    "Section",
+    "SelectRule",
+    "ThresholdRule",
+    "TokenBudgetRule",
+    "TokensConfig",
+    "TrainConfig",
+    "load_recipe",
+    "override",
+    "parse_recipe",
+]

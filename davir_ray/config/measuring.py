@@ -1,0 +1,141 @@
+"""The recipe from the corpus to the scores, and the shapes of the core-set."""
+
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from davir_ray.config.section import Section
+
+
+class CorpusConfig(Section):
+    """Which files hold the rows, and how to read them."""
+
+    paths: dict[str, tuple[str, ...]]
+    """Files, folders or globs on any fsspec URI: one, a list, or a mapping from source name to these."""
+    format: str = "auto"
+    """`auto`, or one of the names that `davir formats` prints."""
+    columns: dict[str, str] = {}
+    """Renames: the format's column name -> the column's name in the files."""
+    source_by: str | None = None
+    """Column that names the source of a row; without it, the key under `paths`."""
+    group_by: str | None = None
+    """Column that names the group of a row, for quotas; `source` takes the row's source."""
+    limit: int | None = Field(None, ge=1)
+    """Take only the first rows, by source and path; `--limit` sets it."""
+    on_bad_file: Literal["error", "skip"] = "error"
+    """A file that cannot be read stops the run, or is named in the record and skipped."""
+
+    @field_validator("paths", mode="before")
+    @classmethod
+    def _name_sources(cls, value: Any) -> Any:
+        """Accept a path, a list of paths, or a mapping from source to either."""
+        if not isinstance(value, dict):
+            value = {"corpus": value}
+        return {name: (paths,) if isinstance(paths, str) else paths for name, paths in value.items()}
+
+    @field_validator("paths")
+    @classmethod
+    def _not_empty(cls, value: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+        if not value or not all(value.values()):
+            raise ValueError("names no files")
+        return value
+
+
+class TokensConfig(Section):
+    """How a row becomes token ids, and which of them count."""
+
+    template: str = "chat"
+    """`chat` (the model's own), `alpaca`, `plain`, or the path of a Jinja chat template."""
+    chat_template_kwargs: dict[str, Any] = {}
+    """Passed to the chat template, e.g. `enable_thinking: false`."""
+    max_length: int = Field(2048, ge=2)
+    """The longest sequence, in tokens."""
+    truncation: Literal["keep_start", "drop"] = "keep_start"
+    """What happens to a longer one: cut at the end and flagged `truncated`, or dropped as `too_long`."""
+    score_on: Literal["all_assistant", "last_assistant", "completion", "all"] = "all_assistant"
+    """Which tokens count: every assistant turn, the last one, what follows the last user turn, or all."""
+
+
+class ModelConfig(Section):
+    """A model: a local folder, a hub id, or an fsspec URI; optionally with a LoRA adapter over it."""
+
+    model_name_or_path: str
+    """Folder, hub id or fsspec URI. Weights must be safetensors."""
+    revision: str | None = None
+    """Hub revision."""
+    adapter_name_or_path: str | None = None
+    """A PEFT LoRA adapter to put over the model."""
+
+
+class ModelsConfig(Section):
+    """The two models whose losses are compared."""
+
+    base: ModelConfig
+    """The model that will be trained on the core-set."""
+    reference: ModelConfig | tuple[ModelConfig, ...] | None = None
+    """DavIR's reference: the base fine-tuned on the corpus. A folder that holds only an adapter goes over the base.
+    Of a list of K, each model measures the rows of its fold (see `reference.fit: cross`)."""
+
+    @field_validator("base", "reference", mode="before")
+    @classmethod
+    def _from_string(cls, value: Any) -> Any:
+        if isinstance(value, list):
+            return [cls._from_string(one) for one in value]
+        return {"model_name_or_path": value} if isinstance(value, str) else value
+
+    @field_validator("reference")
+    @classmethod
+    def _not_empty(cls, value: Any) -> Any:
+        if value == ():
+            raise ValueError("names no model; leave it out, or name one a fold")
+        return value
+
+    @property
+    def references(self) -> tuple[ModelConfig, ...]:
+        """The reference, or the references of all folds."""
+        if self.reference is None:
+            return ()
+        return self.reference if isinstance(self.reference, tuple) else (self.reference,)
+
+
+class EngineConfig(Section):
+    """What measures log-probabilities. Base and reference always share one setting."""
+
+    type: str = "auto"
+    """`auto`, `vllm`, `transformers`, `hash` (meaningless numbers, for trying a recipe), or `module:Class`."""
+    device: Literal["auto", "cuda", "cpu"] = "auto"
+    """`auto`: a GPU where the cluster has one now; say `cuda` for a cluster that starts its GPUs on demand."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """`auto`: bfloat16 on a GPU, float32 on a CPU."""
+    replicas: int | None = Field(None, ge=1)
+    """How many engines run at once; without it, as many as the cluster has room for."""
+    tensor_parallel_size: int = Field(1, ge=1)
+    """GPUs an engine (vLLM only)."""
+    num_cpus: float | None = Field(None, gt=0)
+    """CPUs an engine holds; without it, 1 beside a GPU, and all of a node's where there is none."""
+    gpu_memory_utilization: float = Field(0.85, gt=0, lt=1)
+    """Share of a GPU's memory that vLLM may take for weights and cache."""
+    engine_args: dict[str, Any] = {}
+    """Passed to vLLM's `LLM` untouched."""
+
+
+class ScoreConfig(Section):
+    """Which formula turns measurements into one number a row."""
+
+    name: str = "davir"
+    """One of the names that `davir scores` prints, or `module:attribute` of a score of your own."""
+    min_loss: float = Field(1e-3, ge=0)
+    """Mean nats a token below which a loss is too small to divide by (status `no_score`)."""
+    seed: int = 0
+    """Seed of the `random` score."""
+    order: Literal["highest", "lowest"] = "highest"
+    """Which end of the score ranks first."""
+
+
+class ExportConfig(Section):
+    """In which shapes the core-set is written."""
+
+    formats: tuple[Literal["parquet", "jsonl", "messages", "trl", "ids"], ...] = ("parquet",)
+    """`parquet` and `jsonl` keep the user's own columns; `messages` and `trl` are ready for trainers."""
+    rows_per_file: int = Field(100_000, ge=1)
+    """Rows in each file of the core-set."""

@@ -1,0 +1,99 @@
+"""What cannot work, told before workers start."""
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+
+from davir_ray import storage
+from davir_ray.adapter import read_json
+from davir_ray.config import TrainConfig
+from davir_ray.errors import ModelError, RecipeError, TrainingError
+from davir_ray.models import ResolvedModel
+
+TRACKERS = {"wandb": "wandb", "mlflow": "mlflow", "tensorboard": "tensorboard"}
+
+
+def check_settings(train: TrainConfig, device: str) -> None:
+    """Check what settings (see `with_deepspeed`) ask of the machine."""
+    for name in ("trl", "deepspeed", "datasets"):
+        if find_spec(name) is None:
+            raise RecipeError(f"train: {name} is not installed; pip install 'davir-ray[train]'")
+    for tracker in train.report_to:
+        if find_spec(TRACKERS[tracker]) is None:
+            raise RecipeError(f"train.report_to: {tracker} is not installed")
+    if device == "cpu" and train.packing:
+        raise RecipeError(
+            "train.packing: rows in one sequence are kept apart by flash attention, on a GPU only"
+        )
+    if device == "cpu" and (train.offload_optimizer or train.offload_param):
+        raise RecipeError("train.offload_*: without a GPU there is nothing to offload from")
+    zero = train.deepspeed.get("zero_optimization", {}) if isinstance(train.deepspeed, dict) else {}
+    if zero.get("stage") == 3 and not zero.get("stage3_gather_16bit_weights_on_model_save"):
+        raise RecipeError(
+            "train.deepspeed: ZeRO 3 needs stage3_gather_16bit_weights_on_model_save: true, or no model can be written"
+        )
+
+
+def with_deepspeed(train: TrainConfig) -> TrainConfig:
+    """Return settings with the user's DeepSpeed file read."""
+    if not isinstance(train.deepspeed, str):
+        return train
+    return train.model_copy(update={"deepspeed": read_deepspeed(train.deepspeed)})
+
+
+def read_deepspeed(path: str) -> dict[str, object]:
+    """Read a DeepSpeed configuration. Raises `RecipeError`."""
+    try:
+        config = json.loads(storage.read_bytes(path))
+    except (OSError, ValueError) as error:
+        raise RecipeError(f"train.deepspeed: {path}: {error}") from error
+    if not isinstance(config, dict):
+        raise RecipeError(f"train.deepspeed: {path}: expected a JSON object")
+    return config
+
+
+def check_base(base: ResolvedModel) -> None:
+    """Check that a model can be trained."""
+    if base.adapter_path:
+        raise ModelError(f"{base.adapter_path}: training begins from a whole model; merge the adapter first")
+
+
+def check_pairs(has_pairs: bool, train: TrainConfig, what: str) -> None:
+    """Check that there are pairs where the objective asks for them, before anything is measured."""
+    if train.is_preference and not has_pairs:
+        raise TrainingError(
+            f"{what}: holds no preference pairs, and objective {train.objective} trains on nothing else; "
+            "`davir formats` shows what a pair looks like"
+        )
+
+
+def check_rows(rows: int, largest_id: int, train: TrainConfig, base: ResolvedModel, what: str) -> None:
+    """Check that there is enough to train on, and that the model knows every token."""
+    if rows == 0:
+        raise TrainingError(f"{what}: there is no row to train on")
+    batch = train.per_device_train_batch_size * train.gradient_accumulation_steps * train.num_workers
+    if batch > rows:
+        raise TrainingError(
+            f"{what}: a step takes {batch} rows (per_device_train_batch_size {train.per_device_train_batch_size} x "
+            f"gradient_accumulation_steps {train.gradient_accumulation_steps} x num_workers {train.num_workers}), "
+            f"and there are {rows}"
+        )
+    check_vocabulary(largest_id, base, what)
+
+
+def check_held_out(rows: int, largest_id: int, base: ResolvedModel, what: str) -> None:
+    """Check that there is something to evaluate on, and that the model knows every token."""
+    if rows == 0:
+        raise TrainingError(f"{what}: there is no row to evaluate on")
+    check_vocabulary(largest_id, base, what)
+
+
+def check_vocabulary(largest_id: int, base: ResolvedModel, what: str) -> None:
+    """Check that the model has an embedding for the largest token id."""
+    config = read_json(Path(base.model_path) / "config.json")
+    known = config.get("vocab_size") or (config.get("text_config") or {}).get("vocab_size")
+    if known is not None and largest_id >= known:
+        raise ModelError(
+            f"{what}: has token id {largest_id}, and {base.model_path} has embeddings for {known} tokens; "
+            "the corpus was tokenised for another model"
+        )

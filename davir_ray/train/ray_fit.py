@@ -1,0 +1,142 @@
+"""The Ray Train run around the workers: how many, on what, where checkpoints lie, and what is said meanwhile."""
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from pyarrow.fs import FileSystem, FSSpecHandler, LocalFileSystem, PyFileSystem
+from ray.train.torch import TorchConfig
+from ray.train.v2.api.config import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train.v2.api.exceptions import TrainingFailedError
+from ray.train.v2.torch.torch_trainer import TorchTrainer
+
+from davir_ray import ray_session, storage
+from davir_ray.config import TrainConfig
+from davir_ray.errors import TrainingError
+from davir_ray.observe.progress import duration, say
+from davir_ray.train.metrics import read_metrics
+from davir_ray.train.task import TrainTask, train_worker
+
+SECONDS_BETWEEN_LOOKS = 2.0
+
+
+def fit(task: TrainTask) -> None:
+    """Run the workers to the end, from the last checkpoint if there is one. Raises `TrainingError`."""
+    trainer = TorchTrainer(
+        train_worker,
+        train_loop_config={"task": task},
+        scaling_config=scaling(task.train, task.device),
+        torch_config=TorchConfig(backend="nccl" if task.device == "cuda" else "gloo"),
+        run_config=_run_config(task),
+    )
+    with _watching(task), _sigint_restored():
+        try:
+            trainer.fit()
+        except TrainingFailedError as error:
+            raise TrainingError(f"training stopped: {_innermost(error)}") from error
+
+
+def scaling(train: TrainConfig, device: str) -> ScalingConfig:
+    """Choose what each worker holds: a GPU, or its share of a node's CPUs."""
+    cpus = train.num_cpus_per_worker
+    if cpus is None:
+        cpus = 1.0 if device == "cuda" else max(1, ray_session.node_cpus() // train.num_workers)
+    return ScalingConfig(
+        num_workers=train.num_workers,
+        use_gpu=device == "cuda",
+        resources_per_worker={"CPU": cpus} | ({"GPU": 1} if device == "cuda" else {}),
+    )
+
+
+def _run_config(task: TrainTask) -> RunConfig:
+    filesystem, path = _filesystem(task.folder)
+    environment = {"DS_ACCELERATOR": task.device, "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    return RunConfig(
+        name="checkpoints",
+        storage_path=path,
+        storage_filesystem=filesystem,
+        failure_config=FailureConfig(max_failures=task.train.max_failures),
+        checkpoint_config=CheckpointConfig(num_to_keep=task.train.save_total_limit),
+        worker_runtime_env={"env_vars": environment},
+    )
+
+
+def _filesystem(uri: str) -> tuple[FileSystem, str]:
+    """Hand Ray the filesystem that everything else of the run goes through."""
+    fs, path = storage.filesystem(uri)
+    return (LocalFileSystem() if storage.is_local(fs) else PyFileSystem(FSSpecHandler(fs))), path
+
+
+def _innermost(error: BaseException) -> str:
+    """Return the last line of what a worker raised, or of what Ray says."""
+    failures = getattr(error, "worker_failures", None) or {}
+    first = next(iter(failures.values()), error)
+    lines = [line for line in str(first).splitlines() if line.strip()]
+    return lines[-1] if lines else type(first).__name__
+
+
+@contextmanager
+def _sigint_restored() -> Iterator[None]:
+    """Take Ray Train's handler of SIGINT back, which holds its controller in memory."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def _watching(task: TrainTask) -> Iterator[None]:
+    """Say what workers log, while they run."""
+    over = threading.Event()
+    watcher = threading.Thread(target=_watch, args=(task.folder, over), daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
+
+
+def _watch(folder: str, over: threading.Event) -> None:
+    said, first, started = len(read_metrics(folder)), 0, time.monotonic()
+    while True:
+        last_look = over.wait(SECONDS_BETWEEN_LOOKS)
+        entries = read_metrics(folder)
+        for entry in entries[said:]:
+            if not first:
+                first, started = entry["step"], time.monotonic()
+            say(f"train: {progress_line(entry, first, time.monotonic() - started)}")
+        said = max(said, len(entries))
+        if last_look:
+            return
+
+
+def progress_line(entry: dict[str, Any], first_step: int, seconds: float) -> str:
+    """Describe one entry of the log. first_step: where this start began; seconds: how long ago."""
+    step, total = entry["step"], entry["max_steps"]
+    values = [
+        f"{name} {value:.4g}" for name, value in entry.items() if name in SHOWN and isinstance(value, float)
+    ]
+    left = ""
+    if first_step < step < total:
+        left = f", {duration((total - step) * seconds / (step - first_step))} left"
+    return ", ".join([f"step {step} of {total}", *values]) + left
+
+
+SHOWN = (
+    "loss",
+    "eval_loss",
+    "rewards/accuracies",
+    "rewards/margins",
+    "eval_rewards/accuracies",
+    "eval_rewards/margins",
+    "train_loss",
+)
+"""What is said of a log entry; all of it is in metrics.jsonl."""

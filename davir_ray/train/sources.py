@@ -1,0 +1,89 @@
+"""What is trained on: a core-set, a corpus, or the share of it that a reference is made from."""
+
+from dataclasses import dataclass
+from hashlib import blake2b
+
+import numpy as np
+import pyarrow as pa
+
+from davir_ray.config import Recipe, ReferenceConfig, TrainConfig
+from davir_ray.errors import TrainingError
+from davir_ray.inputs import PAIRS, Inputs, check_inputs
+from davir_ray.pipeline import engine_for, name_run, scan_folder
+from davir_ray.run import Run
+from davir_ray.scores.score import Need
+from davir_ray.store.keys import keys_of
+from davir_ray.tokens.folds import Fold
+from davir_ray.train.pick import CoreSet, Everything, Outside, Pick, Sample
+
+
+@dataclass(frozen=True)
+class Source:
+    """Rows to train on. pick: which of the rows of `inputs`; what: that in words; digest: a name for the choice."""
+
+    inputs: Inputs
+    pick: Pick
+    what: str
+    digest: str
+
+
+def reference_sources(recipe: Recipe, reference: ReferenceConfig) -> list[Source]:
+    """Name the rows that the reference, or the reference of each fold, is trained on."""
+    inputs = check_inputs(recipe, needs=())
+    return [Source(inputs, pick, what, what) for what, pick in picks_of(reference).items()]
+
+
+def picks_of(reference: ReferenceConfig) -> dict[str, Pick]:
+    """Say in words and in code which rows a reference is trained on."""
+    if reference.fit == "whole":
+        return {"the whole corpus": Everything()}
+    if reference.fit == "sample":
+        return {f"a sample of {reference.fraction} of the corpus": Sample(reference.fraction)}
+    folds = [Fold(index, reference.folds) for index in range(reference.folds)]
+    return {f"the corpus without fold {fold.index} of {fold.folds}": Outside(fold) for fold in folds}
+
+
+def training_source(recipe: Recipe, name: str, train: TrainConfig) -> Source:
+    """Name the rows of `train.corpus`, or of the core-set of the run that the recipe makes under this name."""
+    if train.corpus is None:
+        return core_set_source(recipe, name)
+    corpus = recipe.model_copy(update={"corpus": train.corpus})
+    return Source(check_inputs(corpus, needs_of(train)), Everything(), "train.corpus", "all")
+
+
+def held_out_source(recipe: Recipe, train: TrainConfig) -> Source | None:
+    """Name the rows of `train.eval_corpus`, if there is one."""
+    if train.eval_corpus is None:
+        return None
+    corpus = recipe.model_copy(update={"corpus": train.eval_corpus})
+    return Source(check_inputs(corpus, needs_of(train)), Everything(), "train.eval_corpus", "all")
+
+
+def needs_of(train: TrainConfig) -> tuple[Need, ...]:
+    """Tell what a training on a corpus has measured: both sides of pairs under the base, or nothing."""
+    return PAIRS if train.is_preference else ()
+
+
+def core_set_source(recipe: Recipe, name: str) -> Source:
+    """Name the rows of a core-set. Raises `TrainingError` if its run is not finished."""
+    inputs = check_inputs(recipe)
+    run_id = name_run(inputs, engine_for(inputs), name)
+    run = Run.named(recipe.output, run_id)
+    if run.record() is None:
+        raise TrainingError(f"run {run_id} has no core-set yet; `davir score` makes it, `davir run` does all")
+    core_set = read_core_set(run.uri("scored"))
+    return Source(inputs, core_set, f"the core-set of {run_id}", digest_of(core_set))
+
+
+def read_core_set(scored: str) -> CoreSet:
+    """Read from a scored table which examples were chosen."""
+    columns = ["example_id", "rank", "selected"]
+    table = pa.concat_tables(one.filter(one["selected"]) for one in scan_folder(scored, columns))
+    keys, index = np.unique(keys_of(table["example_id"]), return_index=True)
+    return CoreSet(keys, table["rank"].to_numpy()[index])
+
+
+def digest_of(core_set: CoreSet) -> str:
+    """Name a core-set by its examples in the order of their ranks."""
+    ordered = core_set.example_ids[np.argsort(core_set.rank)]
+    return blake2b(np.ascontiguousarray(ordered).tobytes(), digest_size=16).hexdigest()

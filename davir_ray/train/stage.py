@@ -1,0 +1,195 @@
+"""One training: rows are written down, workers train on them, and a record says what made the model.
+
+It is a run like any other: named by all that decides its result, taken up where it stopped by the same command,
+finished when its record is written.
+"""
+
+import json
+from dataclasses import dataclass
+from importlib.metadata import version
+from time import monotonic
+from typing import Any, Literal
+
+from davir_ray import ray_session, storage
+from davir_ray.config import TrainConfig
+from davir_ray.logprobs.choice import Choice
+from davir_ray.observe.progress import say
+from davir_ray.pipeline import Record, engine_for, job_of, look_up_role, measure_models, prepare_corpus
+from davir_ray.run import TRAINING, Run, training_id_of
+from davir_ray.train.checks import (
+    check_base,
+    check_held_out,
+    check_pairs,
+    check_rows,
+    check_settings,
+    with_deepspeed,
+)
+from davir_ray.train.metrics import METRICS, read_metrics
+from davir_ray.train.ray_fit import fit
+from davir_ray.train.ray_rows import count_shared, write_rows
+from davir_ray.train.settings import beta_of, dtype_of, learning_rate_of
+from davir_ray.train.sources import Source
+from davir_ray.train.task import TrainTask
+
+PACKAGES = ("torch", "transformers", "trl", "deepspeed", "peft", "ray")
+Frozen = Literal["store", "trainer"] | None
+
+
+@dataclass(frozen=True)
+class Training:
+    """A training under way. frozen: where the log-probabilities of the frozen policy come from, for pairs."""
+
+    source: Source
+    held_out: Source | None
+    train: TrainConfig
+    run: Run
+    choice: Choice
+    device: str
+    frozen: Frozen
+
+
+def training_run(source: Source, held_out: Source | None, train: TrainConfig, name: str) -> Run:
+    """Name the run of a training; nothing is written."""
+    inputs = source.inputs
+    content = [source.digest, inputs.tokens_digest, inputs.base.identity]
+    content += [held_out.inputs.tokens_digest] if held_out is not None else []
+    return Run.named(inputs.recipe.output, training_id_of(with_deepspeed(train), name, *content))
+
+
+def run_training(source: Source, held_out: Source | None, train: TrainConfig, name: str) -> Record:
+    """Train on the rows of a source, or find the model that did; return the record."""
+    started = monotonic()
+    train = with_deepspeed(train)
+    run = training_run(source, held_out, train, name)
+    if (record := run.record()) is not None:
+        say(f"trained already: {run.folder}")
+        return record
+    device = device_of(train)
+    check_settings(train, device)
+    check_base(source.inputs.base)
+    for one in filter(None, (source, held_out)):
+        check_pairs(one.inputs.listing.has_pairs, train, one.what)
+    run = Run.open(source.inputs.recipe, run.run_id, TRAINING)
+    say(f"training {run.run_id} on {source.what} (resume with the same command)")
+    choice = engine_for(source.inputs)
+    training = Training(source, held_out, train, run, choice, device, frozen_from(train, choice, device))
+    rows = write_all_rows(training)
+    run.event("train", rows=rows["rows"], objective=train.objective)
+    fit(_task(training))
+    record = record_of(training, rows) | {"seconds": round(monotonic() - started, 1)}
+    text = json.dumps(record | {"recipe": source.inputs.recipe.model_dump(mode="json")}, indent=2)
+    storage.write_atomic(run.uri("model", "davir_training.json"), text.encode())
+    run.finish(record)
+    for name in ("rows", "eval_rows", "checkpoints"):
+        storage.delete(run.uri(name))
+    return record
+
+
+def device_of(train: TrainConfig) -> str:
+    """Choose what workers train on."""
+    if train.device != "auto":
+        return train.device
+    return "cuda" if ray_session.cluster_gpus() else "cpu"
+
+
+def frozen_from(train: TrainConfig, choice: Choice, device: str) -> Frozen:
+    """Choose where frozen log-probabilities come from, and say so.
+
+    Numbers computed in another dtype would make the policy differ from itself before the first step.
+    """
+    if not train.is_preference:
+        return None
+    frozen: Frozen = "store" if train.frozen_logps != "trainer" else "trainer"
+    reason = f"train.frozen_logps is {train.frozen_logps}"
+    if train.frozen_logps == "auto":
+        computes = dtype_of(train, device)
+        fits = choice.type != "hash" and choice.dtype == computes
+        frozen = "store" if fits else "trainer"
+        reason = f"measured by {choice.type} in {choice.dtype}, trained in {computes}"
+    say(f"frozen log-probabilities: from the {frozen} ({reason})")
+    return frozen
+
+
+def write_all_rows(training: Training) -> dict[str, int]:
+    """Write the rows to train on and those held out, and check them; return how many there are."""
+    inputs = training.source.inputs
+    rows, largest = _write_rows(training, training.source, "rows")
+    check_rows(rows, largest, training.train, inputs.base, training.source.what)
+    counts = {"rows": rows}
+    if training.held_out is not None:
+        counts["eval_rows"], largest = _write_rows(training, training.held_out, "eval_rows")
+        check_held_out(counts["eval_rows"], largest, inputs.base, training.held_out.what)
+        counts["eval_rows_trained_on"] = count_shared(*map(training.run.uri, ("rows", "eval_rows")))
+        if counts["eval_rows_trained_on"]:
+            say(f"{counts['eval_rows_trained_on']:,} rows of {training.held_out.what} are also trained on")
+    return counts
+
+
+def _write_rows(training: Training, source: Source, folder: str) -> tuple[int, int]:
+    run = training.run
+    job = job_of(source.inputs, run, training.choice, work=f"work-{folder}")
+    job = job.only("base") if training.frozen == "store" else job.only(None)
+    prepare_corpus(job)
+    found = None
+    if training.frozen == "store":
+        measure_models(job, may_measure=True)
+        found = look_up_role(job, "base")
+    storage.delete(run.uri(folder))
+    return write_rows(job.prepared, source.pick, found, run.uri(folder), pairs=training.train.is_preference)
+
+
+def _task(training: Training) -> TrainTask:
+    inputs = training.source.inputs
+    return TrainTask(
+        train=training.train,
+        base=inputs.recipe.models.base,
+        identity=inputs.base.identity,
+        folder=training.run.folder,
+        evaluates=training.held_out is not None,
+        device=training.device,
+        max_length=inputs.recipe.tokens.max_length,
+    )
+
+
+def record_of(training: Training, rows: dict[str, int]) -> Record:
+    """Put down what made the model, and how it went."""
+    train, inputs, run = training.train, training.source.inputs, training.run
+    metrics = read_metrics(run.folder)
+    return {
+        "run_id": run.run_id,
+        "run_dir": run.folder,
+        "model": run.uri("model"),
+        "metrics": run.uri(METRICS),
+        "objective": train.objective,
+        "trained_on": training.source.what,
+        "core_set": training.source.digest,
+        **rows,
+        "base": inputs.base.identity,
+        "frozen_logps": training.frozen,
+        "settings": settings_of(train, training.device),
+        "steps": max((entry["step"] for entry in metrics), default=0),
+        "eval": held_out_metrics(metrics),
+        "versions": {name: version(name) for name in PACKAGES},
+    }
+
+
+def settings_of(train: TrainConfig, device: str) -> dict[str, Any]:
+    """Say what the defaults came to."""
+    settings: dict[str, Any] = {
+        "learning_rate": learning_rate_of(train),
+        "dtype": dtype_of(train, device),
+        "device": device,
+        "seed": train.seed,
+    }
+    return settings | ({"beta": beta_of(train)} if train.is_preference else {})
+
+
+def held_out_metrics(metrics: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Return what was measured on held-out rows first, before training, and last."""
+    entries = [entry for entry in metrics if "eval_loss" in entry]
+    if not entries:
+        return {}
+    return {
+        when: {name.removeprefix("eval_"): value for name, value in entry.items() if name.startswith("eval_")}
+        for when, entry in (("before", entries[0]), ("after", entries[-1]))
+    }

@@ -1,0 +1,66 @@
+"""What is trained, in the order of the data: before scoring the reference, after it the model on the core-set.
+
+corpus -> reference -> (pipeline.py: scores -> core-set) -> model
+"""
+
+from davir_ray import ray_session
+from davir_ray.config import ModelConfig, ModelsConfig, Recipe, TrainConfig
+from davir_ray.errors import RecipeError
+from davir_ray.inputs import anchored
+from davir_ray.pipeline import Record, score
+from davir_ray.train.sources import Source, held_out_source, reference_sources, training_source
+from davir_ray.train.stage import run_training, training_run
+
+
+def run_all(recipe: Recipe, name: str) -> Record:
+    """Make the reference, score, select and train, as far as the recipe asks; what is done is not done again."""
+    record: Record = {}
+    if recipe.reference is not None:
+        record["reference"] = make_reference(recipe, name)
+    record |= score(with_reference(recipe, name), name)
+    if recipe.train is not None:
+        record["train"] = train(recipe, name)
+    return record
+
+
+def make_reference(recipe: Recipe, name: str) -> Record:
+    """Fine-tune the base on the recipe's corpus; return a record with one model, or one a fold, under `models`."""
+    recipe = anchored(recipe)
+    config, sources, held_out = _references(recipe)
+    trainings = [run_training(source, held_out, config, f"{name}-reference") for source in sources]
+    return {"models": [one["model"] for one in trainings], "trainings": trainings}
+
+
+def with_reference(recipe: Recipe, name: str) -> Recipe:
+    """Return the recipe with the models that its `reference` section makes under `models.reference`.
+
+    Raises `RecipeError` if they are not made yet.
+    """
+    if recipe.reference is None:
+        return recipe
+    recipe = anchored(recipe)
+    config, sources, held_out = _references(recipe)
+    runs = [training_run(source, held_out, config, f"{name}-reference") for source in sources]
+    if any(run.record() is None for run in runs):
+        raise RecipeError("reference: is not made yet; `davir reference` makes it, and `davir run` does all")
+    models = tuple(ModelConfig(model_name_or_path=run.uri("model")) for run in runs)
+    named = ModelsConfig(base=recipe.models.base, reference=models[0] if len(models) == 1 else models)
+    return recipe.model_copy(update={"models": named, "reference": None})
+
+
+def _references(recipe: Recipe) -> tuple[TrainConfig, list[Source], Source | None]:
+    if recipe.reference is None:
+        raise RecipeError("reference: the recipe has no such section")
+    ray_session.connect()
+    config = recipe.reference.train
+    return config, reference_sources(recipe, recipe.reference), held_out_source(recipe, config)
+
+
+def train(recipe: Recipe, name: str) -> Record:
+    """Train on the core-set of a finished run, or on `train.corpus`; return the record of the training."""
+    recipe = anchored(with_reference(recipe, name))
+    if (config := recipe.train) is None:
+        raise RecipeError("train: the recipe has no such section")
+    ray_session.connect()
+    source = training_source(recipe, name, config)
+    return run_training(source, held_out_source(recipe, config), config, f"{name}-{config.objective}")

@@ -1,0 +1,13 @@
+"""Make the reference, score, select and train, as a Ray job.
+
+    ray job submit --address http://127.0.0.1:8265 --working-dir . -- python jobs/run.py jobs/recipes/quickstart.yaml
+
+Takes the arguments of `davir run`.
+"""
+
+import sys
+
+from davir_ray.cli import main
+
+if __name__ == "__main__":
+    main(["run", *sys.argv[1:]])

@@ -1,0 +1,58 @@
+"""What befalls a training in a test: its checkpoints are waited for, its workers found."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+
+def checkpoints(folder: Path) -> set[Path]:
+    """List the checkpoints of the trainings whose runs lie in a folder."""
+    return set(folder.glob("runs/*/checkpoints/checkpoint_*"))
+
+
+def wait_for_checkpoints(
+    folder: Path, alive: Callable[[], bool] = lambda: True, seconds: float = 400
+) -> None:
+    """Wait until the first checkpoint is surely whole, for there is a second one."""
+    end = time.monotonic() + seconds
+    while len(checkpoints(folder)) < 2:
+        assert time.monotonic() < end, "there were no checkpoints"
+        assert alive(), "the training ended before it was disturbed"
+        time.sleep(0.02)
+
+
+def train_workers(pid: int | None = None) -> list[psutil.Process]:
+    """Find the processes that train among the descendants of a process, by default of this one."""
+    found = []
+    for child in psutil.Process(pid).children(recursive=True):
+        try:
+            if "RayTrainWorker" in " ".join(child.cmdline()):
+                found.append(child)
+        except psutil.Error:  # it ended meanwhile
+            continue
+    return sorted(found, key=lambda worker: worker.pid)
+
+
+@contextmanager
+def disturbed(folder: Path, strike: Callable[[], None]) -> Iterator[None]:
+    """Strike once, in the middle of a training whose run lies in `folder`; raise if there was no chance to."""
+    struck = threading.Event()
+    over = threading.Event()
+
+    def watch() -> None:
+        wait_for_checkpoints(folder, alive=lambda: not over.is_set())
+        strike()
+        struck.set()
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
+    assert struck.is_set(), "nothing befell this training"

@@ -1,0 +1,129 @@
+"""A training that loses a worker, its driver or a node goes on from its last checkpoint, and ends like a calm one.
+
+Two workers share ZeRO-2's optimiser, each with a checkpoint of its own half. One thread each: sums are the same bits.
+"""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from davir_ray import training
+from tests import trainings
+from tests.conftest import ROOT
+from tests.ray.disturbances import checkpoints, disturbed, train_workers, wait_for_checkpoints
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
+
+STEPS = 24
+SAVED = 2
+TRAIN = {
+    "max_steps": STEPS,
+    "save_steps": SAVED,
+    "eval_steps": 8,
+    "per_device_train_batch_size": 2,
+    "num_workers": 2,
+    "zero_stage": 2,
+    "learning_rate": 3e-3,
+}
+
+
+@pytest.fixture(scope="module")
+def recipe_in(tmp_path_factory, tiny_models):
+    """Make the same recipe in a folder of its own for each name."""
+    root = tmp_path_factory.mktemp("stops")
+    corpus = trainings.write_rows(root / "rows.parquet", 50)
+    held_out = trainings.write_pairs(root / "held_out.parquet", 6)
+    train = TRAIN | {"corpus": {"paths": corpus}, "eval_corpus": {"paths": held_out}}
+
+    def make(name: str):
+        (root / name).mkdir(exist_ok=True)
+        recipe = trainings.recipe(root / name, tiny_models[0], corpus, train)
+        (root / name / "test.yaml").write_text(recipe.model_dump_json(exclude_none=True))
+        return recipe, root / name
+
+    return make
+
+
+def command(*words: str) -> subprocess.Popen:
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    log = open(Path(words[-1]).with_suffix(".log"), "a")  # noqa: SIM115
+    return subprocess.Popen(
+        [sys.executable, "-m", *words],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=log,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen, folder: Path) -> dict:
+    out, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, (folder / "test.log").read_text()[-3000:]
+    return json.loads(out.splitlines()[-1])
+
+
+def weights(record: dict) -> str:
+    (file,) = Path(record["model"]).glob("*.safetensors")
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+@pytest.fixture(scope="module")
+def calm(recipe_in, ray_cluster):
+    """The undisturbed training."""
+    trainings.one_thread()
+    record = training.train(recipe_in("calm")[0], "test")
+    assert trainings.last_start(record) == 0
+    return record
+
+
+def check_same(record: dict, calm: dict) -> None:
+    """Check that a disturbed training ended like the calm one, and did not do it all over again."""
+    assert trainings.curve(record) == trainings.curve(calm)
+    assert len(trainings.losses(record)) == STEPS
+    assert weights(record) == weights(calm)
+    assert record["eval"]["before"]["loss"] > record["eval"]["after"]["loss"]
+    assert trainings.last_start(record) in range(SAVED, STEPS, SAVED), "it did not go on from a checkpoint"
+    assert not checkpoints(Path(record["run_dir"]).parents[1]), "a finished run keeps no checkpoints"
+
+
+def test_a_killed_worker_is_replaced(recipe_in, calm):
+    recipe, folder = recipe_in("worker")
+    killed = []
+
+    def kill() -> None:
+        first, _ = train_workers()
+        first.send_signal(signal.SIGKILL)
+        killed.append(first.pid)
+
+    with disturbed(folder, kill):
+        record = training.train(recipe, "test")
+    assert len(killed) == 1
+    check_same(record, calm)
+
+
+def test_a_killed_driver_is_resumed_by_the_same_command(recipe_in, calm):
+    _, folder = recipe_in("driver")
+    words = ("davir_ray.cli", "train", "--json", str(folder / "test.yaml"))
+    process = command(*words)
+    wait_for_checkpoints(folder, alive=lambda: process.poll() is None)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    time.sleep(1)  # Ray's processes notice that their driver is gone
+    assert not list(folder.glob("runs/*/record.json"))
+    check_same(finish(command(*words), folder), calm)
+
+
+def test_a_lost_node_is_replaced_by_another(recipe_in, calm):
+    _, folder = recipe_in("node")
+    record = finish(command("tests.ray.lost_node", str(folder / "test.yaml")), folder)
+    assert record["lost_workers"] == [2]
+    assert record["nodes_left"] == 1
+    check_same(record, calm)

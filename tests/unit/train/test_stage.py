@@ -1,0 +1,66 @@
+import pytest
+
+from davir_ray.config import TrainConfig
+from davir_ray.logprobs.choice import Choice
+from davir_ray.train.stage import frozen_from, held_out_metrics, settings_of
+
+
+def choice(engine="transformers", dtype="float32"):
+    return Choice(engine, dtype, "cpu", "a test")
+
+
+def test_held_out_rows_are_told_as_they_were_first_and_last():
+    metrics = [
+        {"step": 0, "max_steps": 4, "eval_loss": 2.0, "eval_rewards/margins": 0.0, "epoch": 0},
+        {"step": 2, "max_steps": 4, "loss": 1.7},
+        {"step": 2, "max_steps": 4, "eval_loss": 1.5, "eval_rewards/margins": 0.1},
+        {"step": 4, "max_steps": 4, "eval_loss": 1.2, "eval_rewards/margins": 0.3},
+        {"step": 4, "max_steps": 4, "train_loss": 1.6},
+    ]
+    assert held_out_metrics(metrics) == {
+        "before": {"loss": 2.0, "rewards/margins": 0.0},
+        "after": {"loss": 1.2, "rewards/margins": 0.3},
+    }
+
+
+@pytest.mark.parametrize("metrics", [[], [{"step": 1, "loss": 1.0}, {"step": 2, "train_loss": 1.0}]])
+def test_without_held_out_rows_there_is_nothing_to_tell(metrics):
+    assert held_out_metrics(metrics) == {}
+
+
+@pytest.mark.parametrize(
+    ("settings", "device", "measured", "source"),
+    [
+        ({}, "cpu", choice(), "store"),
+        ({}, "cpu", choice("vllm"), "store"),
+        ({}, "cuda", choice("vllm", "bfloat16"), "store"),
+        ({}, "cuda", choice(dtype="float32"), "trainer"),
+        ({}, "cpu", choice(dtype="bfloat16"), "trainer"),
+        ({"dtype": "float32"}, "cuda", choice(dtype="float32"), "store"),
+        ({}, "cpu", choice("hash"), "trainer"),
+        ({"frozen_logps": "store"}, "cuda", choice("hash"), "store"),
+        ({"frozen_logps": "trainer"}, "cpu", choice(), "trainer"),
+    ],
+)
+@pytest.mark.parametrize("objective", ["dpo", "davir_dpo"])
+def test_frozen_log_probabilities_come_from_the_store_unless_it_computes_otherwise(
+    objective, settings, device, measured, source, capsys
+):
+    assert frozen_from(TrainConfig(objective=objective, **settings), measured, device) == source
+    assert f"from the {source} (" in capsys.readouterr().err
+
+
+def test_without_pairs_nothing_is_frozen(capsys):
+    assert frozen_from(TrainConfig(frozen_logps="store"), choice(), "cpu") is None
+    assert capsys.readouterr().err == ""
+
+
+def test_the_record_says_what_defaults_came_to():
+    assert settings_of(TrainConfig(seed=3), "cpu") == {
+        "learning_rate": 2e-5,
+        "dtype": "float32",
+        "device": "cpu",
+        "seed": 3,
+    }
+    pairs = settings_of(TrainConfig(objective="davir_dpo", learning_rate=1e-6), "cuda")
+    assert pairs == {"learning_rate": 1e-6, "dtype": "bfloat16", "device": "cuda", "seed": 0, "beta": 10.0}
