@@ -162,12 +162,10 @@ PAIRS: tuple[Need, ...] = (("base", View.RESPONSE), ("base", View.REJECTED))
 
 
 def _needs(recipe: Recipe, score: Score, listing: Listing) -> tuple[Need, ...]:
-    """Collect what the score, the rules, the export of pairs, and training on pairs ask for."""
+    """Collect what the score, the rules and the export of pairs ask for."""
     asks_difficulty = any(isinstance(rule, DifficultyRule) for rule in recipe.select)
     difficulty: tuple[Need, ...] = (("base", View.RESPONSE),) if asks_difficulty else ()
-    trains_on_pairs = recipe.train is not None and recipe.train.is_preference and recipe.train.corpus is None
-    wants_pairs = trains_on_pairs or "trl" in recipe.export.formats
-    pairs = PAIRS if wants_pairs and listing.has_pairs else ()
+    pairs = PAIRS if "trl" in recipe.export.formats and listing.has_pairs else ()
     return tuple(dict.fromkeys([*score.needs, *difficulty, *pairs]))
 
 

@@ -8,19 +8,31 @@ from davir_ray.config import ModelConfig, ModelsConfig, Recipe, TrainConfig
 from davir_ray.errors import RecipeError
 from davir_ray.inputs import anchored
 from davir_ray.pipeline import Record, score
+from davir_ray.train.checks import check_settings, with_deepspeed
 from davir_ray.train.sources import Source, held_out_source, reference_sources, training_source
-from davir_ray.train.stage import run_training, training_run
+from davir_ray.train.stage import device_of, run_training, training_run
 
 
 def run_all(recipe: Recipe, name: str) -> Record:
     """Make the reference, score, select and train, as far as the recipe asks; what is done is not done again."""
     record: Record = {}
+    check_trainings(recipe)
     if recipe.reference is not None:
         record["reference"] = make_reference(recipe, name)
     record |= score(with_reference(recipe, name), name)
     if recipe.train is not None:
         record["train"] = train(recipe, name)
     return record
+
+
+def check_trainings(recipe: Recipe) -> None:
+    """Check the settings and the held-out rows of all trainings of a recipe, before the first of them."""
+    recipe = anchored(recipe)
+    ray_session.connect()
+    reference = recipe.reference.train if recipe.reference is not None else None
+    for config in filter(None, (reference, recipe.train)):
+        check_settings(with_deepspeed(config), device_of(config))
+        held_out_source(recipe, config)
 
 
 def make_reference(recipe: Recipe, name: str) -> Record:
@@ -58,9 +70,9 @@ def _references(recipe: Recipe) -> tuple[TrainConfig, list[Source], Source | Non
 
 def train(recipe: Recipe, name: str) -> Record:
     """Train on the core-set of a finished run, or on `train.corpus`; return the record of the training."""
-    recipe = anchored(with_reference(recipe, name))
-    if (config := recipe.train) is None:
+    if (config := anchored(recipe).train) is None:
         raise RecipeError("train: the recipe has no such section")
     ray_session.connect()
+    recipe = anchored(recipe if config.corpus is not None else with_reference(recipe, name))
     source = training_source(recipe, name, config)
     return run_training(source, held_out_source(recipe, config), config, f"{name}-{config.objective}")

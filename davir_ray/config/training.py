@@ -43,10 +43,11 @@ class TrainConfig(Section):
     """TRL's losses for `dpo`; `sigmoid_norm` divides each log-ratio by its number of tokens."""
     beta: float | None = Field(None, gt=0)
     """Strength of the pull to the frozen policy. Without it 0.1 for `dpo`, and for `davir_dpo` 10: the same pull
-    where a response has 100 nats, because there a log-ratio counts as a share of its response's nats."""
+    where a response has 100 nats, because there a log-ratio counts as a share of its response's nats (10 for
+    `sigmoid_norm` too, where it is divided by the number of tokens)."""
     frozen_logps: Literal["auto", "store", "trainer"] = "auto"
     """Where the frozen policy's log-probabilities come from: the measurement store (what it lacks is measured), or
-    a pass of the trainer before the first step. `auto`: the store, unless it computes in another dtype."""
+    a pass of the trainer before the first step (on one node only). `auto`: the store where both compute in float32."""
     lora: LoraConfig | None = None
     """Train an adapter; without it, all weights."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"

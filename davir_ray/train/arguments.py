@@ -62,6 +62,7 @@ def _common(train: TrainConfig, output_dir: str, device: str) -> dict[str, Any]:
         "remove_unused_columns": False,
         "dataloader_pin_memory": device == "cuda",
         "disable_tqdm": True,
+        "logging_nan_inf_filter": False,  # a loss that is not a number is told
     }
 
 

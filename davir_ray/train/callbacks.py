@@ -1,5 +1,6 @@
 """What happens while TRL trains: checkpoints go to the run's storage, metrics to a file that anybody can read."""
 
+import logging
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from davir_ray.train.metrics import write_metrics
 
+logger = logging.getLogger(__name__)
+
 
 class ReportCheckpoint(TrainerCallback):
     """Hand each checkpoint to Ray Train: one worker of a node uploads what all workers of the node wrote."""
@@ -19,12 +22,19 @@ class ReportCheckpoint(TrainerCallback):
     ) -> None:
         """Wait for all workers to have written, then upload, and keep nothing on the node."""
         torch.distributed.barrier()
+        if _ends_within_epoch(state):
+            return
         folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
         uploads = ray.train.get_context().get_local_rank() == 0
         checkpoint = ray.train.Checkpoint.from_directory(folder) if uploads else None
         ray.train.report({"step": state.global_step}, checkpoint=checkpoint)
         if uploads:
             shutil.rmtree(folder)
+
+
+def _ends_within_epoch(state: TrainerState) -> bool:
+    """Tell whether training ends here, in the middle of an epoch: from there transformers would go one step further."""
+    return state.global_step >= state.max_steps and not float(state.epoch or 0).is_integer()
 
 
 class WriteMetrics(TrainerCallback):
@@ -37,4 +47,7 @@ class WriteMetrics(TrainerCallback):
         """Write the file anew; `log_history` comes back with a checkpoint."""
         if state.is_world_process_zero:
             entries = [{"max_steps": state.max_steps} | entry for entry in state.log_history]
-            write_metrics(self.folder, entries)
+            try:
+                write_metrics(self.folder, entries)
+            except OSError as error:  # a log that cannot be written now does not stop the training
+                logger.warning("metrics of step %d were not written: %s", state.global_step, error)

@@ -25,6 +25,8 @@ def check_settings(train: TrainConfig, device: str) -> None:
         raise RecipeError(
             "train.packing: rows in one sequence are kept apart by flash attention, on a GPU only"
         )
+    if train.packing and find_spec("flash_attn") is None:
+        raise RecipeError("train.packing: flash_attn is not installed")
     if device == "cpu" and (train.offload_optimizer or train.offload_param):
         raise RecipeError("train.offload_*: without a GPU there is nothing to offload from")
     zero = train.deepspeed.get("zero_optimization", {}) if isinstance(train.deepspeed, dict) else {}

@@ -43,9 +43,3 @@ def _zero(train: TrainConfig) -> dict[str, Any]:
     if train.offload_param:
         zero["offload_param"] = {"device": "cpu", "pin_memory": True}
     return zero
-
-
-def zero_stage(train: TrainConfig) -> int | None:
-    """Return the ZeRO stage, also of a configuration of the user's own; None without DeepSpeed."""
-    config = deepspeed_config(train)
-    return None if config is None else int(config.get("zero_optimization", {}).get("stage", 0))

@@ -21,6 +21,8 @@ from davir_ray.train.metrics import read_metrics
 from davir_ray.train.task import TrainTask, train_worker
 
 SECONDS_BETWEEN_LOOKS = 2.0
+LONGEST_WAIT_S = 4 * 3600
+"""How long workers wait for each other: for one that fetches rows or writes a large model, too."""
 
 
 def fit(task: TrainTask) -> None:
@@ -29,7 +31,9 @@ def fit(task: TrainTask) -> None:
         train_worker,
         train_loop_config={"task": task},
         scaling_config=scaling(task.train, task.device),
-        torch_config=TorchConfig(backend="nccl" if task.device == "cuda" else "gloo"),
+        torch_config=TorchConfig(
+            backend="nccl" if task.device == "cuda" else "gloo", timeout_s=LONGEST_WAIT_S
+        ),
         run_config=_run_config(task),
     )
     with _watching(task), _sigint_restored():
@@ -108,7 +112,10 @@ def _watch(folder: str, over: threading.Event) -> None:
     said, first, started = len(read_metrics(folder)), 0, time.monotonic()
     while True:
         last_look = over.wait(SECONDS_BETWEEN_LOOKS)
-        entries = read_metrics(folder)
+        try:
+            entries = read_metrics(folder)
+        except OSError:  # looked at again soon
+            entries = []
         for entry in entries[said:]:
             if not first:
                 first, started = entry["step"], time.monotonic()

@@ -1,6 +1,7 @@
 """The Ray stage that writes the rows to train on: one part a split, under the run's folder."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,19 @@ from davir_ray.train.pick import Pick
 from davir_ray.train.rows import TRAINING, order, training_rows
 
 
+@dataclass(frozen=True)
+class Written:
+    """What was written. rows: distinct ones; left_out: picked ones that lack what training needs."""
+
+    rows: int
+    left_out: int
+    largest_id: int
+
+
 def write_rows(
     prepared: Prepared, pick: Pick, found: Sequence[Any] | None, folder: str, *, pairs: bool
-) -> tuple[int, int]:
-    """Write the picked rows of every split; return how many distinct ones there are, and their largest token id.
+) -> Written:
+    """Write the picked rows of every split.
 
     found: for each split a reference to its FOUND table under the frozen policy.
     """
@@ -27,25 +37,28 @@ def write_rows(
         task.remote(prepared, split, shared, found[split] if found else None, folder, pairs)
         for split in range(prepared.splits)
     ]
-    largest = max(ray.get(refs), default=-1)
-    return count_rows(folder), largest
+    done = ray.get(refs)
+    left_out = sum(missing for missing, _ in done)
+    return Written(count_rows(folder), left_out, max((largest for _, largest in done), default=-1))
 
 
 def write_split(
     prepared: Prepared, split: int, pick: Pick, found: pa.Table | None, folder: str, pairs: bool
-) -> int:
-    """Write the picked rows of one split; return their largest token id, -1 if there are none."""
+) -> tuple[int, int]:
+    """Write the picked rows of one split; return how many were left out, and their largest id (-1: no rows)."""
     tokens = prepared.tokens(split)
     losses = None
     if found is not None:
         losses = np.full(len(tokens), np.nan)
         losses[found["position"].to_numpy()] = found["loss"].to_numpy()
-    table = training_rows(prepared.examples(split), tokens, pick, losses, pairs)
+    examples = prepared.examples(split)
+    table = training_rows(examples, tokens, pick, losses, pairs)
+    left_out = int((pick.ranks(keys_of(examples["example_id"])) >= 0).sum()) - len(table)
     if len(table) == 0:
-        return -1
+        return left_out, -1
     storage.write_table(storage.join(folder, f"{split:05d}.parquet"), table)
     columns = [table["input_ids"], *([table["rejected_input_ids"]] if pairs else [])]
-    return int(max(pc.max(pc.list_flatten(column)).as_py() for column in columns))
+    return left_out, int(max(pc.max(pc.list_flatten(column)).as_py() for column in columns))
 
 
 def count_shared(folder: str, other: str) -> int:

@@ -46,7 +46,7 @@ def picks_of(reference: ReferenceConfig) -> dict[str, Pick]:
 def training_source(recipe: Recipe, name: str, train: TrainConfig) -> Source:
     """Name the rows of `train.corpus`, or of the core-set of the run that the recipe makes under this name."""
     if train.corpus is None:
-        return core_set_source(recipe, name)
+        return core_set_source(recipe, name, needs_of(train))
     corpus = recipe.model_copy(update={"corpus": train.corpus})
     return Source(check_inputs(corpus, needs_of(train)), Everything(), "train.corpus", "all")
 
@@ -64,7 +64,7 @@ def needs_of(train: TrainConfig) -> tuple[Need, ...]:
     return PAIRS if train.is_preference else ()
 
 
-def core_set_source(recipe: Recipe, name: str) -> Source:
+def core_set_source(recipe: Recipe, name: str, needs: tuple[Need, ...]) -> Source:
     """Name the rows of a core-set. Raises `TrainingError` if its run is not finished."""
     inputs = check_inputs(recipe)
     run_id = name_run(inputs, engine_for(inputs), name)
@@ -72,7 +72,7 @@ def core_set_source(recipe: Recipe, name: str) -> Source:
     if run.record() is None:
         raise TrainingError(f"run {run_id} has no core-set yet; `davir score` makes it, `davir run` does all")
     core_set = read_core_set(run.uri("scored"))
-    return Source(inputs, core_set, f"the core-set of {run_id}", digest_of(core_set))
+    return Source(check_inputs(recipe, needs), core_set, f"the core-set of {run_id}", digest_of(core_set))
 
 
 def read_core_set(scored: str) -> CoreSet:

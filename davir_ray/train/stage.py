@@ -12,7 +12,8 @@ from typing import Any, Literal
 
 from davir_ray import ray_session, storage
 from davir_ray.config import TrainConfig
-from davir_ray.logprobs.choice import Choice
+from davir_ray.errors import RecipeError
+from davir_ray.logprobs.choice import Choice, numerics
 from davir_ray.observe.progress import say
 from davir_ray.pipeline import Record, engine_for, job_of, look_up_role, measure_models, prepare_corpus
 from davir_ray.run import TRAINING, Run, training_id_of
@@ -26,7 +27,7 @@ from davir_ray.train.checks import (
 )
 from davir_ray.train.metrics import METRICS, read_metrics
 from davir_ray.train.ray_fit import fit
-from davir_ray.train.ray_rows import count_shared, write_rows
+from davir_ray.train.ray_rows import Written, count_shared, write_rows
 from davir_ray.train.settings import beta_of, dtype_of, learning_rate_of
 from davir_ray.train.sources import Source
 from davir_ray.train.task import TrainTask
@@ -53,6 +54,9 @@ def training_run(source: Source, held_out: Source | None, train: TrainConfig, na
     inputs = source.inputs
     content = [source.digest, inputs.tokens_digest, inputs.base.identity]
     content += [held_out.inputs.tokens_digest] if held_out is not None else []
+    choice = engine_for(inputs)
+    if frozen_from(train, choice, device_of(train)) == "store":
+        content.append(json.dumps(numerics(choice, inputs.recipe.engine)))
     return Run.named(inputs.recipe.output, training_id_of(with_deepspeed(train), name, *content))
 
 
@@ -63,6 +67,7 @@ def run_training(source: Source, held_out: Source | None, train: TrainConfig, na
     run = training_run(source, held_out, train, name)
     if (record := run.record()) is not None:
         say(f"trained already: {run.folder}")
+        forget_rows(run)
         return record
     device = device_of(train)
     check_settings(train, device)
@@ -73,6 +78,7 @@ def run_training(source: Source, held_out: Source | None, train: TrainConfig, na
     say(f"training {run.run_id} on {source.what} (resume with the same command)")
     choice = engine_for(source.inputs)
     training = Training(source, held_out, train, run, choice, device, frozen_from(train, choice, device))
+    say_frozen(training)
     rows = write_all_rows(training)
     run.event("train", rows=rows["rows"], objective=train.objective)
     fit(_task(training))
@@ -80,9 +86,14 @@ def run_training(source: Source, held_out: Source | None, train: TrainConfig, na
     text = json.dumps(record | {"recipe": source.inputs.recipe.model_dump(mode="json")}, indent=2)
     storage.write_atomic(run.uri("model", "davir_training.json"), text.encode())
     run.finish(record)
+    forget_rows(run)
+    return record
+
+
+def forget_rows(run: Run) -> None:
+    """Delete what only an unfinished training needs."""
     for name in ("rows", "eval_rows", "checkpoints"):
         storage.delete(run.uri(name))
-    return record
 
 
 def device_of(train: TrainConfig) -> str:
@@ -93,39 +104,46 @@ def device_of(train: TrainConfig) -> str:
 
 
 def frozen_from(train: TrainConfig, choice: Choice, device: str) -> Frozen:
-    """Choose where frozen log-probabilities come from, and say so.
+    """Choose where frozen log-probabilities come from.
 
-    Numbers computed in another dtype would make the policy differ from itself before the first step.
+    Two programs agree in float32. In bfloat16 they do not, and the policy would differ from itself before the first
+    step.
     """
     if not train.is_preference:
         return None
-    frozen: Frozen = "store" if train.frozen_logps != "trainer" else "trainer"
-    reason = f"train.frozen_logps is {train.frozen_logps}"
-    if train.frozen_logps == "auto":
-        computes = dtype_of(train, device)
-        fits = choice.type != "hash" and choice.dtype == computes
-        frozen = "store" if fits else "trainer"
-        reason = f"measured by {choice.type} in {choice.dtype}, trained in {computes}"
-    say(f"frozen log-probabilities: from the {frozen} ({reason})")
-    return frozen
+    if choice.type == "hash" and train.frozen_logps == "store":
+        raise RecipeError("train.frozen_logps: the numbers of engine hash are made up; set it to `trainer`")
+    if train.frozen_logps != "auto":
+        return train.frozen_logps
+    exact = choice.type != "hash" and choice.dtype == dtype_of(train, device) == "float32"
+    return "store" if exact else "trainer"
+
+
+def say_frozen(training: Training) -> None:
+    """Say where frozen log-probabilities come from."""
+    if training.frozen:
+        measured = f"{training.choice.type} measures in {training.choice.dtype}"
+        trained = f"trained in {dtype_of(training.train, training.device)}"
+        say(f"frozen log-probabilities: from the {training.frozen} ({measured}, {trained})")
 
 
 def write_all_rows(training: Training) -> dict[str, int]:
-    """Write the rows to train on and those held out, and check them; return how many there are."""
+    """Write the rows to train on and those held out, and check them; return how many there are, and were left out."""
     inputs = training.source.inputs
-    rows, largest = _write_rows(training, training.source, "rows")
-    check_rows(rows, largest, training.train, inputs.base, training.source.what)
-    counts = {"rows": rows}
+    written = _write_rows(training, training.source, "rows")
+    check_rows(written.rows, written.largest_id, training.train, inputs.base, training.source.what)
+    counts = {"rows": written.rows, "left_out": written.left_out}
     if training.held_out is not None:
-        counts["eval_rows"], largest = _write_rows(training, training.held_out, "eval_rows")
-        check_held_out(counts["eval_rows"], largest, inputs.base, training.held_out.what)
+        written = _write_rows(training, training.held_out, "eval_rows")
+        counts |= {"eval_rows": written.rows, "eval_left_out": written.left_out}
+        check_held_out(written.rows, written.largest_id, inputs.base, training.held_out.what)
         counts["eval_rows_trained_on"] = count_shared(*map(training.run.uri, ("rows", "eval_rows")))
         if counts["eval_rows_trained_on"]:
             say(f"{counts['eval_rows_trained_on']:,} rows of {training.held_out.what} are also trained on")
     return counts
 
 
-def _write_rows(training: Training, source: Source, folder: str) -> tuple[int, int]:
+def _write_rows(training: Training, source: Source, folder: str) -> Written:
     run = training.run
     job = job_of(source.inputs, run, training.choice, work=f"work-{folder}")
     job = job.only("base") if training.frozen == "store" else job.only(None)
@@ -135,7 +153,12 @@ def _write_rows(training: Training, source: Source, folder: str) -> tuple[int, i
         measure_models(job, may_measure=True)
         found = look_up_role(job, "base")
     storage.delete(run.uri(folder))
-    return write_rows(job.prepared, source.pick, found, run.uri(folder), pairs=training.train.is_preference)
+    written = write_rows(
+        job.prepared, source.pick, found, run.uri(folder), pairs=training.train.is_preference
+    )
+    if written.left_out:
+        say(f"{source.what}: {written.left_out:,} rows left out (no tokens, no pair, or not measured)")
+    return written
 
 
 def _task(training: Training) -> TrainTask:

@@ -23,7 +23,12 @@ class PairTrainer(DPOTrainer):
         """Take the frozen log-probabilities from the rows; compute them only where rows have none."""
         if "ref_chosen_logps" in dataset.column_names:
             return dataset
-        return super()._precompute_ref_logps(dataset, name, batch_size)
+        computed = super()._precompute_ref_logps(dataset, name, batch_size)
+        if self._precompute_engine is not None:
+            # Under ZeRO 3 its hooks would stay on the model, and trip over those of the engine that trains.
+            self._precompute_engine.destroy()
+            self._precompute_engine = None
+        return computed
 
 
 class DavirDPOTrainer(PairTrainer):

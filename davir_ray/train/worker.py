@@ -1,5 +1,6 @@
 """What each Ray Train worker does: load the base, train with TRL from the last checkpoint, write the model."""
 
+import math
 import os
 import shutil
 import tempfile
@@ -22,7 +23,7 @@ from transformers import (
 )
 from trl.trainer.sft_trainer import SFTTrainer
 
-from davir_ray.errors import ModelError
+from davir_ray.errors import ModelError, TrainingError
 from davir_ray.models import ResolvedModel, resolve
 from davir_ray.train.arguments import arguments_of, load_dtype, peft_config
 from davir_ray.train.callbacks import ReportCheckpoint, WriteMetrics
@@ -43,6 +44,7 @@ def work(task: TrainTask) -> None:
         trainer.train(resume_from_checkpoint=checkpoint)
         if task.evaluates and not _evaluated(trainer):
             trainer.evaluate()
+        _check_finite(trainer)
         _write_model(trainer, task, base, scratch / "model")
 
 
@@ -107,6 +109,7 @@ def _trainer(task: TrainTask, base: ResolvedModel, scratch: Path, *, resumes: bo
     if task.train.objective == "sft":
         trainer = SFTTrainer(**common)
     else:
+        _check_frozen(common["train_dataset"])
         kind = DavirDPOTrainer if task.train.objective == "davir_dpo" else PairTrainer
         trainer = kind(**common, data_collator=PairCollator(_padding(tokenizer)))
     trainer.remove_callback(PrinterCallback)  # metrics.jsonl has it all
@@ -118,6 +121,18 @@ def _model(task: TrainTask, base: ResolvedModel) -> PreTrainedModel:
     return AutoModelForCausalLM.from_pretrained(
         base.model_path, dtype=load_dtype(task.train, task.device), trust_remote_code=False, **attention
     )
+
+
+def _check_frozen(rows: Any) -> None:
+    """Raise `TrainingError` where TRL would compute frozen log-probabilities on several nodes: a file hands them on."""
+    context = ray.train.get_context()
+    if (
+        "ref_chosen_logps" not in rows.column_names
+        and context.get_local_world_size() < context.get_world_size()
+    ):
+        raise TrainingError(
+            "train.frozen_logps: the trainer can compute them on one node only; set it to `store`"
+        )
 
 
 def _padding(tokenizer: PreTrainedTokenizerBase) -> int:
@@ -140,11 +155,19 @@ def _evaluated(trainer: Trainer) -> bool:
     return bool(evaluated) and evaluated[-1] == trainer.state.global_step
 
 
+def _check_finite(trainer: Trainer) -> None:
+    """Raise `TrainingError` if training diverged: such a model is not written."""
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    if losses and not math.isfinite(losses[-1]):
+        raise TrainingError(
+            f"the loss is {losses[-1]} at step {trainer.state.global_step}; lower learning_rate"
+        )
+
+
 def _write_model(trainer: Trainer, task: TrainTask, base: ResolvedModel, folder: Path) -> None:
     """Write the model to the run's folder. All workers take part: under ZeRO-3 each holds a share."""
     trainer.save_model(str(folder))
     if trainer.is_world_process_zero():
         merge = task.train.lora is not None and task.train.lora.merge
-        finish(folder, Path(base.model_path), Path(base.tokenizer_path), merge=merge)
+        finish(folder, Path(base.model_path), task.base.model_name_or_path, merge=merge)
         upload(folder, task.uri("model"))
-    torch.distributed.barrier()

@@ -11,16 +11,14 @@ import psutil
 
 def checkpoints(folder: Path) -> set[Path]:
     """List the checkpoints of the trainings whose runs lie in a folder."""
-    return set(folder.glob("runs/*/checkpoints/checkpoint_*"))
+    return set(folder.glob("runs/*/checkpoints/checkpoint_20*"))
 
 
-def wait_for_checkpoints(
-    folder: Path, alive: Callable[[], bool] = lambda: True, seconds: float = 400
-) -> None:
-    """Wait until the first checkpoint is surely whole, for there is a second one."""
+def wait_for_checkpoint(folder: Path, alive: Callable[[], bool] = lambda: True, seconds: float = 400) -> None:
+    """Wait until Ray Train has taken note of the first checkpoint, up to two seconds after it was written."""
     end = time.monotonic() + seconds
-    while len(checkpoints(folder)) < 2:
-        assert time.monotonic() < end, "there were no checkpoints"
+    while not list(folder.glob("runs/*/checkpoints/checkpoint_manager_snapshot.json")):
+        assert time.monotonic() < end, "there was no checkpoint"
         assert alive(), "the training ended before it was disturbed"
         time.sleep(0.02)
 
@@ -44,7 +42,7 @@ def disturbed(folder: Path, strike: Callable[[], None]) -> Iterator[None]:
     over = threading.Event()
 
     def watch() -> None:
-        wait_for_checkpoints(folder, alive=lambda: not over.is_set())
+        wait_for_checkpoint(folder, alive=lambda: not over.is_set())
         strike()
         struck.set()
 

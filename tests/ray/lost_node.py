@@ -32,7 +32,9 @@ def main(path: str) -> None:
 
     with disturbed(Path(path).parent, lose):
         record = training.train(*load_run_or_recipe(path, []))
-    print(json.dumps(record | {"lost_workers": lost, "nodes_left": len(cluster.worker_nodes)}))
+    print(json.dumps(record | {"lost_workers": lost, "nodes_left": len(cluster.worker_nodes)}), flush=True)
+    ray.shutdown()  # before the cluster goes, or this process would end with an error
+    cluster.shutdown()
 
 
 if __name__ == "__main__":

@@ -17,16 +17,17 @@ import pytest
 from davir_ray import training
 from tests import trainings
 from tests.conftest import ROOT
-from tests.ray.disturbances import checkpoints, disturbed, train_workers, wait_for_checkpoints
+from tests.ray.disturbances import checkpoints, disturbed, train_workers, wait_for_checkpoint
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
-STEPS = 24
-SAVED = 2
+STEPS = 12
+SAVED = 3
+"""Ray Train takes one checkpoint every two seconds, so that there is time to strike."""
 TRAIN = {
     "max_steps": STEPS,
     "save_steps": SAVED,
-    "eval_steps": 8,
+    "eval_steps": 4,
     "per_device_train_batch_size": 2,
     "num_workers": 2,
     "zero_stage": 2,
@@ -38,7 +39,7 @@ TRAIN = {
 def recipe_in(tmp_path_factory, tiny_models):
     """Make the same recipe in a folder of its own for each name."""
     root = tmp_path_factory.mktemp("stops")
-    corpus = trainings.write_rows(root / "rows.parquet", 50)
+    corpus = trainings.write_rows(root / "rows.parquet", 26)
     held_out = trainings.write_pairs(root / "held_out.parquet", 6)
     train = TRAIN | {"corpus": {"paths": corpus}, "eval_corpus": {"paths": held_out}}
 
@@ -113,7 +114,7 @@ def test_a_killed_driver_is_resumed_by_the_same_command(recipe_in, calm):
     _, folder = recipe_in("driver")
     words = ("davir_ray.cli", "train", "--json", str(folder / "test.yaml"))
     process = command(*words)
-    wait_for_checkpoints(folder, alive=lambda: process.poll() is None)
+    wait_for_checkpoint(folder, alive=lambda: process.poll() is None)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     time.sleep(1)  # Ray's processes notice that their driver is gone

@@ -155,3 +155,8 @@ def test_an_adapter_is_described_to_peft():
     assert (made.target_modules, made.layers_to_transform) == ({"q_proj", "v_proj"}, [1])
     default = peft_config(LoraConfig())
     assert (default.target_modules, default.layers_to_transform) == ("all-linear", None)
+
+
+def test_a_loss_a_token_has_a_beta_of_its_scale():
+    assert beta_of(config(objective="dpo", loss_type="sigmoid_norm")) == 10.0
+    assert beta_of(config(objective="dpo", loss_type="sigmoid_norm", beta=0.5)) == 0.5
