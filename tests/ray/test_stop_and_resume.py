@@ -13,6 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from click.testing import CliRunner
+
+from davir_ray.cli import main
 
 ROOT = Path(__file__).resolve().parents[2]
 ROWS = 40
@@ -90,10 +93,8 @@ def test_a_killed_run_goes_on_where_it_stopped(tmp_path, command):
 
 
 def davir(*words: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "davir_ray.cli", *words], cwd=ROOT, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr
+    done = CliRunner().invoke(main, words)
+    assert done.exit_code == 0, done.output
     return done.stdout
 
 
@@ -107,7 +108,7 @@ def test_a_compaction_between_a_stop_and_a_resume_measures_nothing_twice(tmp_pat
     davir("store", "compact", str(store))
     assert parts(tmp_path / "packed") == set()
     *_, words = killed["resume"].split("davir ")
-    record = json.loads(davir(*words.split(), "--json").splitlines()[-1])
+    record = finish([sys.executable, "-m", "davir_ray.cli", *words.split(), "--json"])
     assert (record["run_id"], record["rows"]) == (killed["run_id"], ROWS)
     tables = [pq.read_table(part) for part in store.glob("measurements/*/**/*.parquet")]
     every = pa.concat_tables([table.replace_schema_metadata() for table in tables])["sequence_id"].to_pylist()
