@@ -40,7 +40,7 @@ def compare(model: str, corpus: str, rows: int) -> dict[str, Any]:
     from davir_ray import pipeline
     from davir_ray.config import parse_recipe
     from davir_ray.inputs import check_inputs
-    from davir_ray.logprobs.ray_measure import measure, plan
+    from davir_ray.logprobs.ray_measure import measure, plan, unsettled
 
     with tempfile.TemporaryDirectory() as folder:
         tree = {
@@ -57,7 +57,7 @@ def compare(model: str, corpus: str, rows: int) -> dict[str, Any]:
         planned = plan(measurement, job.prepared.rows())
         threads = os.cpu_count() or 1
         started = time.monotonic()
-        engine_seconds = measure(measurement, planned)
+        engine_seconds = measure(measurement, planned, unsettled(measurement, planned))
         stage_seconds = time.monotonic() - started
         chunks = [
             ray.get(ray.remote(chunk_of).remote(measurement, row)) for row in planned.chunks.to_pylist()

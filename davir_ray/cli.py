@@ -5,6 +5,7 @@ Exit codes: 0 done; 1 unexpected; 2 recipe or usage; 3 corpus; 4 model or tokeni
 
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ LIMIT = click.option(
     "--limit", type=click.IntRange(min=1), metavar="N", help="The same as --set corpus.limit=N."
 )
 JSON = click.option("--json", "as_json", is_flag=True, help="On success, end stdout with one line of JSON.")
+PLACE = click.argument("store_or_recipe")
 
 
 class Verbs(click.Group):
@@ -77,6 +79,34 @@ def select(run_or_recipe: str, overrides: tuple[str, ...], limit: int | None, as
 
     record = pipeline.score(*_with_reference(*loaded), may_measure=False)
     _finish(record, record_lines, as_json)
+
+
+@main.command()
+@click.argument("run_dir")
+@JSON
+def resume(run_dir: str, as_json: bool) -> None:
+    """Go on with a run that was stopped, by the recipe in its folder."""
+    from davir_ray.run import Run
+
+    Run.at(run_dir)
+    loaded = _load(run_dir, (), None)
+    from davir_ray import pipeline
+    from davir_ray.observe.closing import record_lines
+
+    _finish(pipeline.score(*loaded), record_lines, as_json)
+
+
+@main.command()
+@click.argument("run_or_output")
+@JSON
+def status(run_or_output: str, as_json: bool) -> None:
+    """Tell from its files how far a run is; or a line of each run of an output folder or a recipe."""
+    from davir_ray.observe.status import status_lines, statuses
+
+    found = statuses(run_or_output)
+    _print(status_lines(found, run_or_output))
+    if as_json:
+        click.echo(json.dumps({"runs": [one.as_dict() for one in found]}))
 
 
 @main.command()
@@ -159,6 +189,75 @@ def formats() -> None:
 
     for one in FORMATS.values():
         click.echo(f"{one.name}\n  {one.example}")
+
+
+def _seconds(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
+    """Read a time span."""
+    if value is None:
+        return None
+    if not (found := re.fullmatch(r"(\d+)([mhdw])", value)):
+        raise click.BadParameter(f"{value!r} is not an age such as 90m, 12h, 30d or 8w")
+    return int(found[1]) * {"m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}[found[2]]
+
+
+@main.group()
+def store() -> None:
+    """Look after what has been measured; no model is loaded, and Ray is not started."""
+
+
+@store.command("info")
+@PLACE
+@JSON
+def store_info(store_or_recipe: str, as_json: bool) -> None:
+    """Tell what the store holds, by model and by prepared corpus."""
+    from davir_ray.run import place_of
+    from davir_ray.store.info import info_lines, store_info
+
+    info = store_info(place_of(store_or_recipe, "store"))
+    _print(info_lines(info))
+    if as_json:
+        click.echo(json.dumps(info.as_dict()))
+
+
+@store.command("verify")
+@PLACE
+@click.option("--delete", is_flag=True, help="Remove what is damaged: the next run measures it again.")
+def store_verify(store_or_recipe: str, delete: bool) -> None:
+    """Check every part. Exit code 6 if one is damaged and stays."""
+    from davir_ray.run import place_of
+    from davir_ray.store.upkeep import verify_lines
+
+    _print(verify_lines(place_of(store_or_recipe, "store"), delete=delete))
+
+
+@store.command("compact")
+@PLACE
+def store_compact(store_or_recipe: str) -> None:
+    """Merge small parts into large ones; runs may go on meanwhile."""
+    from davir_ray.run import place_of
+    from davir_ray.store.upkeep import compact_lines
+
+    _print(compact_lines(place_of(store_or_recipe, "store")))
+
+
+@store.command("prune")
+@PLACE
+@click.option("--keep", multiple=True, metavar="FINGERPRINT", help="A model whose measurements stay.")
+@click.option(
+    "--older-than",
+    callback=_seconds,
+    metavar="AGE",
+    help="Only what no run has used for so long: 90m, 12h, 30d, 8w.",
+)
+@click.option("--yes", is_flag=True, help="Remove it; otherwise it is only told what would go.")
+def store_prune(store_or_recipe: str, keep: tuple[str, ...], older_than: float | None, yes: bool) -> None:
+    """Remove measurements of models, and with --older-than prepared corpora, that are no longer wanted."""
+    if not keep and older_than is None:
+        raise click.UsageError("say what to --keep, or what goes: --older-than")
+    from davir_ray.run import place_of
+    from davir_ray.store.upkeep import prune_lines
+
+    _print(prune_lines(place_of(store_or_recipe, "store"), keep, older_than, remove=yes))
 
 
 def _load(path: str, overrides: tuple[str, ...], limit: int | None) -> "tuple[Recipe, str]":

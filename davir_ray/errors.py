@@ -11,6 +11,7 @@
     |   +-- EngineDied                  the engine cannot go on; its process must end
     |   +-- NotMeasured                 stored measurements are missing and none may be made
     +-- StoreError                  6   the store holds something that is not true
+        +-- DamagedPart                 a part of the store is not what its name says
     +-- TrainingError               7   training failed
 
 A row that cannot be scored raises `RowError` inside the stage that found it; the stage turns it into that
@@ -72,6 +73,10 @@ class StoreError(DavirError):
     """The store holds something that is not what its name says."""
 
     exit_code = 6
+
+
+class DamagedPart(StoreError):
+    """A part of the store cannot be read as one, or says what cannot be."""
 
 
 class TrainingError(DavirError):

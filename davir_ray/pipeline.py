@@ -25,13 +25,14 @@ from davir_ray.errors import NotMeasured, StoreError, UnreadableFile
 from davir_ray.inputs import Inputs, check_inputs
 from davir_ray.logprobs.choice import Choice, choose_engine, numerics
 from davir_ray.logprobs.chunks import CHUNK_TOKENS
-from davir_ray.logprobs.ray_measure import Measurement, Plan, measure, plan
+from davir_ray.logprobs.ray_measure import Measurement, Plan, measure, plan, unsettled
 from davir_ray.models import ResolvedModel
 from davir_ray.observe.progress import say
 from davir_ray.ray_exchange import gather
 from davir_ray.run import Run, run_id_of
 from davir_ray.scores import score_code
 from davir_ray.scores.score import Role
+from davir_ray.store.holdings import note_use
 from davir_ray.store.measurements import MeasurementStore, fingerprint
 from davir_ray.store.ray_lookup import align, look_up
 from davir_ray.tokens.folds import Fold
@@ -101,10 +102,10 @@ def open_job(inputs: Inputs, name: str) -> Job:
     """Connect to Ray, choose the engine, and begin or take up the run."""
     ray_session.connect()
     choice = engine_for(inputs)
-    run_id = name_run(inputs, choice, name)
-    say(f"run {run_id} (resume with the same command)")
+    run = Run.open(inputs.recipe, name_run(inputs, choice, name))
+    say(f"run {run.run_id} (stopped, it goes on with: {run.resume})")
     say(f"engine: {choice.type}, {choice.dtype} on {choice.device} ({choice.reason})")
-    return job_of(inputs, Run.open(inputs.recipe, run_id), choice)
+    return job_of(inputs, run, choice)
 
 
 def engine_for(inputs: Inputs) -> Choice:
@@ -126,8 +127,8 @@ def name_run(inputs: Inputs, choice: Choice, name: str) -> str:
 def job_of(inputs: Inputs, run: Run, choice: Choice, work: str = "work") -> Job:
     """Put together what a run works with. work: the folder of the run that keeps plans and progress."""
     folder = storage.join(inputs.recipe.store, "prepared", inputs.tokens_digest)
-    prepared = Prepared(folder, len(inputs.listing.splits))
-    job = Job(inputs, run, choice, prepared, ())
+    note_use(folder, run.folder)
+    job = Job(inputs, run, choice, Prepared(folder, len(inputs.listing.splits)), ())
     passes = [
         _measurement(job, work, role, model, Fold(index, len(models)) if len(models) > 1 else None)
         for role in inputs.roles
@@ -137,13 +138,18 @@ def job_of(inputs: Inputs, run: Run, choice: Choice, work: str = "work") -> Job:
     return replace(job, measurements=tuple(passes))
 
 
+def _described(model: ResolvedModel) -> Record:
+    return {"model": model.identity, "path": model.model_path, "adapter": model.adapter_path}
+
+
 def _measurement(job: Job, work: str, role: Role, model: ResolvedModel, fold: Fold | None) -> Measurement:
     recipe = job.inputs.recipe
     computed = numerics(job.choice, recipe.engine)
     store = MeasurementStore(
         storage.join(recipe.store, "measurements", fingerprint(model.identity, computed))
     )
-    store.describe({"model": model.identity, "numerics": computed})
+    store.describe({**_described(model), "numerics": computed})
+    note_use(store.folder, job.run.folder)
     measurement = Measurement(
         role=role,
         fold=fold,
@@ -187,7 +193,15 @@ def measure_models(job: Job, may_measure: bool) -> dict[str, Plan]:
     for measurement in job.measurements:
         label = measurement.label
         plans[label] = planned = plan(measurement, job.prepared.rows())
-        job.run.event("measure", role=label, sequences=planned.missing, tokens=planned.tokens)
+        todo = unsettled(measurement, planned)
+        job.run.event(
+            "measure",
+            role=label,
+            sequences=planned.missing,
+            tokens=planned.tokens,
+            tokens_left=sum(row["tokens"] for row in todo),
+            store=measurement.store.folder,
+        )
         say(
             f"{label}: {planned.missing:,} of {planned.asked:,} sequences to measure ({planned.tokens:,} tokens)"
         )
@@ -196,7 +210,7 @@ def measure_models(job: Job, may_measure: bool) -> dict[str, Plan]:
                 f"{planned.missing:,} sequences are not measured under {label}; `davir score` measures them"
             )
         started = monotonic()
-        busy = measure(measurement, planned)
+        busy = measure(measurement, planned, todo)
         job.run.event("measured", role=label, seconds=round(monotonic() - started, 1), busy=round(busy, 1))
     return plans
 

@@ -7,16 +7,21 @@
 """
 
 import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
 from time import time
-from typing import Any
+from typing import Any, Literal
 
 from davir_ray import storage
 from davir_ray.config import Recipe, TrainConfig, load_recipe, override, parse_recipe
+from davir_ray.errors import RecipeError
 
+RECIPE = "recipe.json"
+TRAINING = "training.json"
+"""The recipe of a training, under another name: `davir resume` and `davir select` are for runs that score."""
 RECORD = "record.json"
 HOW_NOT_WHAT: dict[str, Any] = {
     "engine": {"replicas", "num_cpus", "gpu_memory_utilization"},
@@ -58,23 +63,41 @@ class Run:
     events: list[dict[str, Any]] = field(default_factory=list)
 
     @classmethod
-    def at(cls, output: str, run_id: str) -> "Run":
+    def named(cls, output: str, run_id: str) -> "Run":
         """Name a run, whether it was begun or not."""
         return cls(run_id, storage.join(output, run_id))
 
     @classmethod
-    def open(cls, recipe: Recipe, run_id: str) -> "Run":
+    def open(cls, recipe: Recipe, run_id: str, written_as: str = RECIPE) -> "Run":
         """Begin a run, or take up one that was begun: write its recipe down."""
-        run = cls.at(recipe.output, run_id)
-        storage.write_atomic(run.uri("recipe.json"), recipe.model_dump_json(indent=2).encode())
-        if storage.exists(run.uri("events.jsonl")):
-            lines = storage.read_bytes(run.uri("events.jsonl")).decode().splitlines()
-            run.events = [json.loads(line) for line in lines]
+        run = cls.named(recipe.output, run_id)
+        storage.write_atomic(run.uri(written_as), recipe.model_dump_json(indent=2).encode())
+        run._read_events()
         return run
+
+    @classmethod
+    def at(cls, folder: str) -> "Run":
+        """Look at a run that was begun. Raises `RecipeError` if the folder holds none."""
+        folder = folder.rstrip("/")
+        if not holds_run(folder):
+            raise RecipeError(f"{folder}: holds no run: there is no {RECIPE} in it")
+        run = cls(folder.rsplit("/", 1)[-1], folder)
+        run._read_events()
+        return run
+
+    def _read_events(self) -> None:
+        if storage.exists(self.uri("events.jsonl")):
+            lines = storage.read_bytes(self.uri("events.jsonl")).decode().splitlines()
+            self.events = [json.loads(line) for line in lines]
 
     def uri(self, *names: str) -> str:
         """Name a file of the run."""
         return storage.join(self.folder, *names)
+
+    @property
+    def resume(self) -> str:
+        """The command that takes the run up again."""
+        return f"davir resume {shlex.quote(self.folder)}"
 
     def event(self, name: str, **values: Any) -> None:
         """Note what happened, for whoever reads the run later."""
@@ -101,10 +124,22 @@ class Run:
         storage.delete(self.uri("ranked"))
 
 
+def holds_run(folder: str) -> bool:
+    """Tell whether a run was begun in a folder."""
+    return storage.exists(storage.join(folder, RECIPE))
+
+
 def load_run_or_recipe(path: str, overrides: Sequence[str]) -> tuple[Recipe, str]:
     """Read the recipe of a run's folder, or of a file; return it with the name that its runs carry."""
-    uri = storage.join(path, "recipe.json")
-    if not storage.exists(uri):
+    if not holds_run(path):
         return load_recipe(path, overrides), Path(path).stem
+    uri = storage.join(path, RECIPE)
     tree = override(json.loads(storage.read_bytes(uri)), overrides)
     return parse_recipe(tree, uri), path.rstrip("/").rsplit("/", 1)[-1].rsplit("-", 1)[0]
+
+
+def place_of(path: str, setting: Literal["store", "output"]) -> str:
+    """Read from a recipe, or from a run's folder, where it keeps things; any other path is the place itself."""
+    if holds_run(path) or Path(path).is_file():
+        return str(getattr(load_run_or_recipe(path, ())[0], setting))
+    return path

@@ -4,7 +4,12 @@ Everything that the project writes goes through `write_atomic`, so a file that c
 """
 
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypeVar
 from uuid import uuid4
 
 import fsspec
@@ -16,6 +21,27 @@ from fsspec.core import url_to_fs
 
 TEMPORARY = ".davir-tmp-"
 """What the name of a half-written local file starts with."""
+
+MODIFIED = ("mtime", "LastModified", "last_modified", "created")
+"""What filesystems call the time of a file's last change, in the order of trust."""
+
+THREADS = 16
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class File:
+    """A file as its folder lists it. size: bytes; modified: seconds since 1970, by the clock of the filesystem."""
+
+    uri: str
+    size: int
+    modified: float
+
+    @property
+    def stem(self) -> str:
+        """The file's name without folder and ending."""
+        return self.uri.rsplit("/", 1)[-1].rsplit(".", 1)[0]
 
 
 def filesystem(uri: str) -> tuple[AbstractFileSystem, str]:
@@ -87,7 +113,19 @@ def write_table(uri: str, table: pa.Table, rows_per_group: int = 2**20) -> None:
 
 def read_table(uri: str, columns: list[str] | None = None) -> pa.Table:
     """Read a Parquet file, or some of its columns."""
-    return pq.read_table(pa.BufferReader(read_bytes(uri)), columns=columns)
+    return parse_table(read_bytes(uri), columns)
+
+
+def parse_table(data: bytes, columns: list[str] | None = None) -> pa.Table:
+    """Read the bytes of a Parquet file, or some of its columns."""
+    return pq.read_table(pa.BufferReader(data), columns=columns)
+
+
+def read_metadata(uri: str) -> dict[bytes, bytes]:
+    """Read what a Parquet file says of itself beside its columns."""
+    fs, path = filesystem(uri)
+    with fs.open(path, "rb") as file:
+        return dict(pq.read_schema(file).metadata or {})
 
 
 def count_rows(uri: str) -> int:
@@ -125,15 +163,53 @@ def exists(uri: str) -> bool:
 
 def list_files(uri: str, suffix: str = "") -> list[str]:
     """List the files of one folder by name, sorted, as URIs; a folder that is not there has none."""
+    return [file.uri for file in files_in(uri, suffix)]
+
+
+def files_in(uri: str, suffix: str = "") -> list[File]:
+    """List the files of one folder with size and time, sorted by name; a folder that is not there has none."""
+    files = [(entry["name"].rsplit("/", 1)[-1], entry) for entry in _entries(uri) if entry["type"] == "file"]
+    return _files(uri, ((name, entry) for name, entry in files if name.endswith(suffix)))
+
+
+def files_below(uri: str) -> list[File]:
+    """List the files of a folder and of all folders in it, sorted; a folder that is not there has none."""
+    fs, path = filesystem(uri)
+    found = fs.find(path, detail=True)
+    return _files(uri, ((name[len(path.rstrip("/")) + 1 :], entry) for name, entry in found.items()))
+
+
+def list_folders(uri: str) -> list[str]:
+    """List the folders in a folder, sorted, as URIs."""
+    names = (entry["name"].rstrip("/") for entry in _entries(uri) if entry["type"] == "directory")
+    return sorted(join(uri, name.rsplit("/", 1)[-1]) for name in names)
+
+
+def _entries(uri: str) -> list[dict[str, Any]]:
     fs, path = filesystem(uri)
     try:
-        entries = fs.ls(path, detail=True)
+        entries: list[dict[str, Any]] = fs.ls(path, detail=True)
     except (FileNotFoundError, NotADirectoryError):
         return []
-    names = (entry["name"].rsplit("/", 1)[-1] for entry in entries if entry["type"] == "file")
-    return sorted(
-        join(uri, name) for name in names if name and name.endswith(suffix) and not name.startswith(TEMPORARY)
-    )
+    return entries
+
+
+def _files(uri: str, named: Iterable[tuple[str, Mapping[str, Any]]]) -> list[File]:
+    whole = ((n, e) for n, e in named if n and not n.rsplit("/", 1)[-1].startswith(TEMPORARY))
+    files = (File(join(uri, name), int(entry["size"] or 0), _modified(entry)) for name, entry in whole)
+    return sorted(files, key=lambda file: file.uri)
+
+
+def _modified(entry: Mapping[str, Any]) -> float:
+    """Read when a file was last changed; where a filesystem does not tell, a file counts as new."""
+    times = [entry[name] for name in MODIFIED if entry.get(name) is not None] or [time.time()]
+    return times[0].timestamp() if isinstance(times[0], datetime) else float(times[0])
+
+
+def concurrently(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
+    """Call a function on each item, many at once, so that they wait for an object store together."""
+    with ThreadPoolExecutor(THREADS) as pool:
+        return list(pool.map(function, items))
 
 
 def delete(uri: str) -> None:

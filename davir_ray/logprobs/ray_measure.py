@@ -32,7 +32,7 @@ from davir_ray.observe.progress import Progress
 from davir_ray.ray_session import told
 from davir_ray.schema import View
 from davir_ray.scores.score import Role
-from davir_ray.store.keys import keys_of
+from davir_ray.store.keys import Keys, keys_of
 from davir_ray.store.measurements import MeasurementStore
 from davir_ray.store.ray_lookup import look_up
 from davir_ray.tokens.folds import Fold
@@ -100,8 +100,9 @@ def plan(measurement: Measurement, sequences: int) -> Plan:
 
 def _made_plan(measurement: Measurement, sequences: int) -> pa.Table:
     found = look_up(measurement.prepared, measurement.views, measurement.store, sequences, measurement.fold)
+    failed = ray.put(np.array(list(measurement.store.failed()), dtype="S16"))
     task = ray.remote(plan_split)
-    parts = ray.get([task.remote(measurement, split, ref) for split, ref in enumerate(found)])
+    parts = ray.get([task.remote(measurement, split, ref, failed) for split, ref in enumerate(found)])
     asked = {b"asked": str(sum(count for count, _ in parts)).encode()}
     return pa.concat_tables(chunks for _, chunks in parts).replace_schema_metadata(asked)
 
@@ -111,14 +112,16 @@ def _plan_of(table: pa.Table) -> Plan:
     return Plan(int(table.schema.metadata[b"asked"]), sequences, tokens, table)
 
 
-def plan_split(measurement: Measurement, split: int, found: pa.Table) -> tuple[int, pa.Table]:
-    """Write down the chunks of one split; return how many distinct sequences it has, and a summary."""
+def plan_split(measurement: Measurement, split: int, found: pa.Table, failed: Keys) -> tuple[int, pa.Table]:
+    """Write down the chunks of one split; return how many distinct sequences it has, and a summary.
+
+    `failed` are the sequences that cannot be measured.
+    """
     first = found.filter(found["first"])
     missing = first.filter(first["loss"].is_null())
     sequences = measurement.prepared.sequences(split, measurement.views, measurement.fold)
     wanted = np.isin(sequences["position"].to_numpy(), missing["position"].to_numpy())
-    if failed := measurement.store.failed():
-        wanted &= ~np.isin(keys_of(sequences["sequence_id"]), np.array(list(failed), dtype="S16"))
+    wanted &= ~np.isin(keys_of(sequences["sequence_id"]), failed)
     chunks = plan_chunks(sequences.filter(pa.array(wanted)), measurement.chunk_tokens)
     storage.write_table(measurement.chunks_uri(split), chunks)
     lengths = [len(positions) for positions in chunks["positions"].to_pylist()]
@@ -132,8 +135,14 @@ def plan_split(measurement: Measurement, split: int, found: pa.Table) -> tuple[i
     return len(first), pa.table(summary)
 
 
-def measure(measurement: Measurement, planned: Plan) -> float:
-    """Measure the chunks of a plan that are not settled; return the seconds that engines were busy.
+def unsettled(measurement: Measurement, planned: Plan) -> list[dict[str, Any]]:
+    """Return the chunks of a plan that nobody has measured yet, as rows."""
+    done = measurement.store.settled() if len(planned.chunks) else ()
+    return [row for row in planned.chunks.to_pylist() if row["name"] not in done]
+
+
+def measure(measurement: Measurement, planned: Plan, todo: list[dict[str, Any]]) -> float:
+    """Measure the chunks of a plan that are to be done; return the seconds that engines were busy.
 
     Raises `EngineError` if no engine can be had.
     """
@@ -142,8 +151,6 @@ def measure(measurement: Measurement, planned: Plan) -> float:
     storage.write_table(measurement.plan_uri, planned.chunks)
     # A journal tells of deaths while this driver lived: those of an earlier one may be its own.
     storage.delete(measurement.journal_uri())
-    done = measurement.store.settled()
-    todo = [row for row in planned.chunks.to_pylist() if row["name"] not in done]
     if not todo:
         return 0.0
     cpus = engine_cpus(measurement)

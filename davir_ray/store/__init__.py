@@ -3,4 +3,10 @@
 keys.py          16-byte ids as NumPy keys
 measurements.py  the parts on disk
 ray_lookup.py    the store asked for the measurements of a corpus
+holdings.py      what a store holds, by folder, and when it was last used
+info.py          its sizes
+verify.py        its parts checked
+compaction.py    small parts merged
+prune.py         what nobody asks for any more
+upkeep.py        `davir store verify`, `compact` and `prune`, told line by line
 """

@@ -1,15 +1,17 @@
 """Measurements on disk: immutable parts under the fingerprint of a model and its numerics.
 
-    <store>/measurements/<fingerprint>/model.json          what the fingerprint stands for
-    <store>/measurements/<fingerprint>/<part>.parquet      schema.MEASUREMENTS
-    <store>/measurements/<fingerprint>/failed/*.parquet    FAILED: sequences that the engine cannot measure
+    <store>/measurements/<fingerprint>/model.json               what the fingerprint stands for
+    <store>/measurements/<fingerprint>/<part>.parquet           schema.MEASUREMENTS
+    <store>/measurements/<fingerprint>/merged/<part>.parquet    many parts in one (compaction.py), with their names
+    <store>/measurements/<fingerprint>/failed/*.parquet         FAILED: sequences that the engine cannot measure
 
 A part is written whole or not at all, and is named by the sequences it holds. So a part that can be listed is
-true, two runs may write at once, and there is nothing to lock or to repair.
+true, two runs may write at once, and there is nothing to lock or to repair. A part that is merged goes after the
+part that has taken it in has come; so whoever misses it finds it there, by its name.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
@@ -19,9 +21,17 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from davir_ray import storage
-from davir_ray.errors import StoreError
+from davir_ray.errors import DamagedPart, StoreError
 from davir_ray.schema import ID, MEASUREMENTS
+from davir_ray.storage import File
 from davir_ray.store.keys import Keys, column_of, keys_of
+
+MERGED = b"davir_merged"
+"""Where the metadata of a merged part names the parts that it took in."""
+
+PARTS_AT_ONCE = 64
+BYTES_AT_ONCE = 64 * 2**20
+"""What is read of a store at once, unless a single part is larger."""
 
 FAILED = pa.schema([("sequence_id", ID), ("reason", pa.string())])
 
@@ -49,19 +59,67 @@ class MeasurementStore:
         if not storage.exists(uri):
             storage.write_atomic(uri, json.dumps(description, indent=2, sort_keys=True).encode())
 
-    def parts(self) -> list[str]:
+    def parts(self) -> list[File]:
         """List the parts that are complete."""
-        return storage.list_files(self.folder, ".parquet")
+        # In this order: what a compaction takes from the first folder is in the second by then.
+        return [*storage.files_in(self.folder, ".parquet"), *self.merged_parts()]
+
+    def merged_parts(self) -> list[File]:
+        """List the parts that compactions made."""
+        folder = storage.join(self.folder, "merged")
+        files = storage.files_in(folder, ".parquet")
+        # A listing may have passed a part before it went, and its successor's place before that came.
+        while (again := storage.files_in(folder, ".parquet")) != files:
+            files = again
+        return files
 
     def part_names(self) -> frozenset[str]:
-        """List the names of the parts that are complete."""
-        return frozenset(uri.rsplit("/", 1)[-1].removesuffix(".parquet") for uri in self.parts())
+        """Name the parts that are complete, and those that were merged into them."""
+        single = [file.stem for file in storage.files_in(self.folder, ".parquet")]
+        return frozenset(single).union(*self.names_merged().values())
+
+    def names_merged(self) -> dict[str, frozenset[str]]:
+        """Tell for each merged part its own name and the names of all that went into it."""
+        while True:
+            files = self.merged_parts()
+            try:
+                metadata = storage.concurrently(storage.read_metadata, [file.uri for file in files])
+            except FileNotFoundError:
+                continue  # a compaction has merged one of these again: there is another list by now
+            named = zip(files, metadata, strict=True)
+            return {file.uri: frozenset([file.stem, *merged_names(some)]) for file, some in named}
+
+    def read(self, uris: Iterable[str]) -> pa.Table:
+        """Read some parts into one table.
+
+        A part that was merged meanwhile is read where it went; one that was removed is left out.
+        """
+        tables: list[pa.Table] = []
+        pending, seen = list(uris), set[str]()
+        while pending:
+            gone = set()
+            for uri in pending:
+                try:
+                    tables.append(read_part(uri).replace_schema_metadata())
+                except FileNotFoundError:
+                    gone.add(uri.rsplit("/", 1)[-1].removesuffix(".parquet"))
+            seen.update(pending)
+            merged = self.names_merged() if gone else {}
+            pending = [uri for uri, names in merged.items() if names & gone and uri not in seen]
+        return pa.concat_tables(tables or [MEASUREMENTS.empty_table()])
 
     def write(self, sequence_ids: Keys, loss: NDArray[np.float64], num_tokens: NDArray[np.int32]) -> None:
         """Add one part. loss: nats summed over the scored tokens [N]; num_tokens: how many those are [N]."""
         columns = [column_of(sequence_ids), pa.array(loss), pa.array(num_tokens)]
         table = pa.Table.from_arrays(columns, schema=MEASUREMENTS)
         storage.write_table(storage.join(self.folder, f"{part_name(sequence_ids)}.parquet"), table)
+
+    def write_merged(self, table: pa.Table, names: Iterable[str]) -> str:
+        """Add one part that holds what the parts of these names do; return its URI."""
+        metadata = {MERGED: " ".join(sorted(names)).encode()}
+        uri = storage.join(self.folder, "merged", f"{part_name(keys_of(table['sequence_id']))}.parquet")
+        storage.write_table(uri, table.replace_schema_metadata(metadata))
+        return uri
 
     def write_failed(self, name: str, failed: Mapping[bytes, str]) -> None:
         """Settle the chunk that would have become part `name`: these sequences of it cannot be measured.
@@ -74,37 +132,75 @@ class MeasurementStore:
 
     def failed(self) -> dict[bytes, str]:
         """Return the sequences that cannot be measured, with the reason."""
-        rows = [row for uri in self._failed_uris() for row in storage.read_table(uri).to_pylist()]
+        rows = [row for file in self.failed_parts() for row in read_failed(file.uri).to_pylist()]
         return {row["sequence_id"]: row["reason"] for row in rows}
 
     def settled(self) -> frozenset[str]:
         """Name the chunks that are measured, or whose failures are written down."""
-        failed = (uri.rsplit("/", 1)[-1].removesuffix(".parquet") for uri in self._failed_uris())
-        return self.part_names() | frozenset(failed)
+        return self.part_names().union(file.stem for file in self.failed_parts())
 
-    def _failed_uris(self) -> list[str]:
-        return storage.list_files(storage.join(self.folder, "failed"), ".parquet")
+    def failed_parts(self) -> list[File]:
+        """List the files that say which sequences cannot be measured."""
+        return storage.files_in(storage.join(self.folder, "failed"), ".parquet")
 
 
 def read_part(uri: str) -> pa.Table:
-    """Read one part of a store. Raises `StoreError` if it is not what it should be."""
+    """Read one part of a store. Raises `DamagedPart` if it is not what it should be."""
+    return _parsed(uri, MEASUREMENTS)
+
+
+def read_failed(uri: str) -> pa.Table:
+    """Read which sequences of a chunk cannot be measured. Raises `DamagedPart`."""
+    return _parsed(uri, FAILED)
+
+
+def _parsed(uri: str, schema: pa.Schema) -> pa.Table:
     try:
-        table = storage.read_table(uri)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise StoreError(f"{uri}: not a readable measurement part: {error}") from error
-    if not table.schema.equals(MEASUREMENTS):
-        raise StoreError(f"{uri}: expected the columns {MEASUREMENTS.names}, found {table.schema.names}")
+        data = storage.read_bytes(uri)
+    except FileNotFoundError:
+        raise
+    except OSError as error:  # of the filesystem: it says nothing about the part
+        raise StoreError(f"{uri}: cannot be read: {error}") from error
+    try:
+        table = storage.parse_table(data)
+    except (OSError, pa.ArrowException) as error:
+        raise DamagedPart(f"{uri}: not a readable measurement part: {error}") from error
+    if not table.schema.equals(schema):
+        raise DamagedPart(f"{uri}: expected the columns {schema.names}, found {table.schema.names}")
     return table
 
 
-def read_parts(uris: list[str]) -> pa.Table:
-    """Read some parts of a store into one table; a part that was removed meanwhile is left out."""
-    return pa.concat_tables(
-        [read_part(uri) for uri in uris if storage.exists(uri)] or [MEASUREMENTS.empty_table()]
-    )
+def merged_names(metadata: Mapping[bytes, bytes] | None) -> list[str]:
+    """Read the names of the parts that a part took in from its metadata; a part that was measured took none."""
+    return (metadata or {}).get(MERGED, b"").decode().split()
+
+
+def distinct(table: pa.Table) -> pa.Table:
+    """Return the distinct sequences of a table, sorted by id, with their measurements.
+
+    Of measurements that differ the smallest loss counts, so the order and the merging of parts never show: two runs
+    at once may measure a sequence in different batches, which round differently.
+    """
+    loss = table["loss"].to_numpy()
+    order = np.argsort(loss, kind="stable")
+    _, index = np.unique(keys_of(table["sequence_id"])[order], return_index=True)
+    return table.take(pa.array(order[index]))
 
 
 def sorted_losses(table: pa.Table) -> tuple[Keys, NDArray[np.float64]]:
-    """Return the distinct sequence ids of a table, sorted, with their losses; equal ids carry equal losses."""
-    keys, index = np.unique(keys_of(table["sequence_id"]), return_index=True)
-    return keys, table["loss"].to_numpy()[index]
+    """Return the distinct sequence ids of a table, sorted, with their losses."""
+    table = distinct(table)
+    return keys_of(table["sequence_id"]), table["loss"].to_numpy()
+
+
+def bundles(parts: Iterable[File]) -> list[list[File]]:
+    """Deal parts out into lists that can be read at once."""
+    dealt: list[list[File]] = []
+    room = 0
+    for part in parts:
+        room -= part.size
+        if not dealt or room < 0 or len(dealt[-1]) == PARTS_AT_ONCE:
+            dealt.append([])
+            room = BYTES_AT_ONCE - part.size
+        dealt[-1].append(part)
+    return dealt

@@ -12,8 +12,9 @@ import pyarrow as pa
 
 from davir_ray.ray_exchange import gather, partitions_for, regroup, scatter
 from davir_ray.schema import ID, View
+from davir_ray.storage import File
 from davir_ray.store.keys import find, keys_of, partition_of, split_table
-from davir_ray.store.measurements import MeasurementStore, read_parts, sorted_losses
+from davir_ray.store.measurements import MeasurementStore, bundles, sorted_losses
 from davir_ray.tokens.folds import Fold
 from davir_ray.tokens.prepared import Prepared
 
@@ -26,7 +27,6 @@ FOUND = pa.schema(
     ]
 )
 ASKED = pa.schema([("split", pa.int32()), ("position", pa.int32()), ("sequence_id", ID)])
-PARTS_PER_TASK = 64
 
 
 def look_up(
@@ -40,13 +40,11 @@ def look_up(
 
     `sequences` is about how many the corpus has; it decides the number of partitions.
     """
-    parts = store.parts()
-    bundles = [parts[i : i + PARTS_PER_TASK] for i in range(0, len(parts), PARTS_PER_TASK)]
     count = partitions_for(sequences)
     asked = [
         scatter(scatter_asked, count, prepared, split, views, fold, count) for split in range(prepared.splits)
     ]
-    stored = [scatter(scatter_stored, count, bundle, count) for bundle in bundles]
+    stored = [scatter(scatter_stored, count, store, parts, count) for parts in bundles(store.parts())]
     matched = regroup([*asked, *stored], match, prepared.splits, prepared.splits)
     return gather(matched, align)
 
@@ -61,9 +59,9 @@ def scatter_asked(
     return split_table(table, partition_of(keys_of(table["sequence_id"]), partitions), partitions)
 
 
-def scatter_stored(uris: list[str], partitions: int) -> list[pa.Table]:
+def scatter_stored(store: MeasurementStore, parts: list[File], partitions: int) -> list[pa.Table]:
     """Send each measurement of some parts to the partition of its id."""
-    table = read_parts(uris).select(["sequence_id", "loss"])
+    table = store.read(part.uri for part in parts).select(["sequence_id", "loss"])
     return split_table(table, partition_of(keys_of(table["sequence_id"]), partitions), partitions)
 
 

@@ -8,7 +8,6 @@ split whose EXAMPLES part exists is done.
 """
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +20,6 @@ from davir_ray.store.keys import keys_of
 from davir_ray.tokens.folds import Fold
 
 ROWS_PER_GROUP = 1024
-THREADS = 16
 
 
 @dataclass(frozen=True)
@@ -59,8 +57,8 @@ class Prepared:
 
     def rows(self) -> int:
         """Count the rows of all splits."""
-        with ThreadPoolExecutor(THREADS) as pool:
-            return sum(pool.map(storage.count_rows, (self._uri("examples", i) for i in range(self.splits))))
+        uris = [self._uri("examples", split) for split in range(self.splits)]
+        return sum(storage.concurrently(storage.count_rows, uris))
 
     def examples(self, split: int) -> pa.Table:
         """Read the EXAMPLES part of a split."""

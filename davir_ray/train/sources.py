@@ -68,7 +68,7 @@ def core_set_source(recipe: Recipe, name: str, needs: tuple[Need, ...]) -> Sourc
     """Name the rows of a core-set. Raises `TrainingError` if its run is not finished."""
     inputs = check_inputs(recipe)
     run_id = name_run(inputs, engine_for(inputs), name)
-    run = Run.at(recipe.output, run_id)
+    run = Run.named(recipe.output, run_id)
     if run.record() is None:
         raise TrainingError(f"run {run_id} has no core-set yet; `davir score` makes it, `davir run` does all")
     core_set = read_core_set(run.uri("scored"))

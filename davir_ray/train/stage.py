@@ -16,7 +16,7 @@ from davir_ray.errors import RecipeError
 from davir_ray.logprobs.choice import Choice, numerics
 from davir_ray.observe.progress import say
 from davir_ray.pipeline import Record, engine_for, job_of, look_up_role, measure_models, prepare_corpus
-from davir_ray.run import Run, training_id_of
+from davir_ray.run import TRAINING, Run, training_id_of
 from davir_ray.train.checks import (
     check_base,
     check_held_out,
@@ -57,7 +57,7 @@ def training_run(source: Source, held_out: Source | None, train: TrainConfig, na
     choice = engine_for(inputs)
     if frozen_from(train, choice, device_of(train)) == "store":
         content.append(json.dumps(numerics(choice, inputs.recipe.engine)))
-    return Run.at(inputs.recipe.output, training_id_of(with_deepspeed(train), name, *content))
+    return Run.named(inputs.recipe.output, training_id_of(with_deepspeed(train), name, *content))
 
 
 def run_training(source: Source, held_out: Source | None, train: TrainConfig, name: str) -> Record:
@@ -74,7 +74,7 @@ def run_training(source: Source, held_out: Source | None, train: TrainConfig, na
     check_base(source.inputs.base)
     for one in filter(None, (source, held_out)):
         check_pairs(one.inputs.listing.has_pairs, train, one.what)
-    run = Run.open(source.inputs.recipe, run.run_id)
+    run = Run.open(source.inputs.recipe, run.run_id, TRAINING)
     say(f"training {run.run_id} on {source.what} (resume with the same command)")
     choice = engine_for(source.inputs)
     training = Training(source, held_out, train, run, choice, device, frozen_from(train, choice, device))

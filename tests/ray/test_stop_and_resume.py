@@ -13,6 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from click.testing import CliRunner
+
+from davir_ray.cli import main
 
 ROOT = Path(__file__).resolve().parents[2]
 ROWS = 40
@@ -63,16 +66,21 @@ def bytes_of(record: dict) -> list[str]:
     return sorted(hashlib.sha256(file.read_bytes()).hexdigest() for file in files)
 
 
-def test_a_killed_run_goes_on_where_it_stopped(tmp_path, command):
-    process = start(command("killed"))
+def kill_in_the_middle(command: list[str], folder: Path) -> None:
+    """Start a run and kill it when it has measured three chunks."""
+    process = start(command)
     end = time.monotonic() + 200
-    while len(parts(tmp_path / "killed")) < 3:
+    while len(parts(folder)) < 3:
         assert time.monotonic() < end, "nothing was measured"
         assert process.poll() is None, "the run ended before it was killed"
         time.sleep(0.05)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     time.sleep(1)  # Ray's processes notice that their driver is gone
+
+
+def test_a_killed_run_goes_on_where_it_stopped(tmp_path, command):
+    kill_in_the_middle(command("killed"), tmp_path / "killed")
     done = parts(tmp_path / "killed")
     made = {part: part.stat().st_mtime_ns for part in done}
     resumed, calm = finish(command("killed")), finish(command("calm"))
@@ -82,3 +90,28 @@ def test_a_killed_run_goes_on_where_it_stopped(tmp_path, command):
     }
     assert {part: part.stat().st_mtime_ns for part in done} == made, "what was measured is not measured again"
     assert len(parts(tmp_path / "calm")) > len(done) >= 3
+
+
+def davir(*words: str) -> str:
+    done = CliRunner().invoke(main, words)
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+def test_a_compaction_between_a_stop_and_a_resume_measures_nothing_twice(tmp_path, command):
+    kill_in_the_middle(command("packed"), tmp_path / "packed")
+    store, output = tmp_path / "packed" / "store", tmp_path / "packed" / "runs"
+    (killed,) = json.loads(davir("status", str(output), "--json").splitlines()[-1])["runs"]
+    measured = killed["passes"]["base"]["sequences"]
+    assert 0 < measured < killed["passes"]["base"]["sequences_planned"] == ROWS
+    assert not killed["finished"]
+    davir("store", "compact", str(store))
+    assert parts(tmp_path / "packed") == set()
+    *_, words = killed["resume"].split("davir ")
+    record = finish([sys.executable, "-m", "davir_ray.cli", *words.split(), "--json"])
+    assert (record["run_id"], record["rows"]) == (killed["run_id"], ROWS)
+    tables = [pq.read_table(part) for part in store.glob("measurements/*/**/*.parquet")]
+    every = pa.concat_tables([table.replace_schema_metadata() for table in tables])["sequence_id"].to_pylist()
+    assert len(every) == 2 * ROWS, "each sequence was measured once under each of two models"
+    assert "finished" in davir("status", record["run_dir"])
+    assert davir("store", "verify", str(store)).startswith("sound")

@@ -1,27 +1,29 @@
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from davir_ray import storage
-from davir_ray.errors import StoreError
+from davir_ray.errors import DamagedPart
+from davir_ray.schema import MEASUREMENTS
 from davir_ray.store.keys import column_of
-from davir_ray.store.measurements import MeasurementStore, fingerprint, part_name, read_parts, sorted_losses
-
-
-def keys(*names: str) -> np.ndarray:
-    return np.array([name.encode().ljust(16, b".") for name in names], dtype="S16")
-
-
-def store_with(folder, *parts):
-    store = MeasurementStore(str(folder))
-    for names, losses in parts:
-        store.write(keys(*names), np.array(losses), np.ones(len(names), dtype=np.int32))
-    return store
+from davir_ray.store.measurements import (
+    BYTES_AT_ONCE,
+    PARTS_AT_ONCE,
+    MeasurementStore,
+    bundles,
+    fingerprint,
+    part_name,
+    read_part,
+    sorted_losses,
+)
+from tests.measured import held, keys, store_with
 
 
 def test_what_is_written_is_read_back(tmp_path):
     store = store_with(tmp_path / "m", ("ab", [1.0, 2.0]), ("c", [3.0]))
-    found, losses = sorted_losses(read_parts(store.parts()))
+    found, losses = held(store)
     assert found.tolist() == keys("a", "b", "c").tolist()
     assert losses.tolist() == [1.0, 2.0, 3.0]
 
@@ -33,27 +35,55 @@ def test_writing_a_part_twice_leaves_one_part(tmp_path):
 
 def test_a_sequence_in_two_parts_counts_once(tmp_path):
     store = store_with(tmp_path / "m", ("ab", [1.0, 2.0]), ("bc", [2.0, 3.0]))
-    assert sorted_losses(read_parts(store.parts()))[1].tolist() == [1.0, 2.0, 3.0]
+    assert held(store)[1].tolist() == [1.0, 2.0, 3.0]
 
 
 def test_a_store_that_was_never_written_is_empty(tmp_path):
-    assert MeasurementStore(str(tmp_path / "none")).parts() == []
-    assert len(read_parts([])) == 0
+    store = MeasurementStore(str(tmp_path / "none"))
+    assert store.parts() == []
+    assert store.settled() == frozenset()
+    assert len(store.read([])) == 0
 
 
 def test_a_torn_part_is_named(tmp_path):
     store = store_with(tmp_path / "m", ("ab", [1.0, 2.0]))
-    (uri,) = store.parts()
-    storage.write_atomic(uri, storage.read_bytes(uri)[:100])
-    with pytest.raises(StoreError, match=part_name(keys("a", "b"))):
-        read_parts([uri])
+    (part,) = store.parts()
+    storage.write_atomic(part.uri, storage.read_bytes(part.uri)[:100])
+    with pytest.raises(DamagedPart, match=part_name(keys("a", "b"))):
+        store.read([part.uri])
 
 
 def test_a_part_with_other_columns_is_refused(tmp_path):
     uri = str(tmp_path / "x.parquet")
     storage.write_table(uri, pa.table({"sequence_id": column_of(keys("a"))}))
-    with pytest.raises(StoreError, match="expected the columns"):
-        read_parts([uri])
+    with pytest.raises(DamagedPart, match="expected the columns"):
+        read_part(uri)
+
+
+def test_a_part_that_was_removed_is_left_out(tmp_path):
+    store = store_with(tmp_path / "m", ("ab", [1.0, 2.0]), ("c", [3.0]))
+    listed = [part.uri for part in store.parts()]
+    storage.delete(storage.join(store.folder, f"{part_name(keys('c'))}.parquet"))
+    assert sorted_losses(store.read(listed))[1].tolist() == [1.0, 2.0]
+
+
+@given(st.permutations([3.0, 1.0, 2.0]))
+def test_of_measurements_that_differ_the_smallest_counts_in_any_order(losses):
+    ids = column_of(keys("a", "b", "a", "b", "a", "b"))
+    both = np.repeat(losses, 2) + np.tile([0.0, 10.0], 3)
+    table = pa.table([ids, both, np.ones(6, dtype=np.int32)], schema=MEASUREMENTS)
+    found, smallest = sorted_losses(table)
+    assert (found.tolist(), smallest.tolist()) == (keys("a", "b").tolist(), [1.0, 11.0])
+
+
+@given(st.lists(st.integers(0, 2 * BYTES_AT_ONCE), max_size=200))
+def test_parts_are_dealt_out_in_order_into_lists_of_bounded_size(sizes):
+    files = [storage.File(str(index), size, 0.0) for index, size in enumerate(sizes)]
+    dealt = bundles(files)
+    assert [file for one in dealt for file in one] == files
+    for one in dealt:
+        assert 1 <= len(one) <= PARTS_AT_ONCE
+        assert len(one) == 1 or sum(file.size for file in one) <= BYTES_AT_ONCE
 
 
 def test_the_fingerprint_changes_with_model_and_numerics_only():

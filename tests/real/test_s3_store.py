@@ -1,0 +1,56 @@
+"""The upkeep of a store that lies on S3, as moto serves it on this machine."""
+
+import json
+import time
+
+import pytest
+from click.testing import CliRunner
+
+from davir_ray import storage
+from davir_ray.cli import main
+from davir_ray.store.compaction import Compaction, compact
+from davir_ray.store.holdings import note_use
+from davir_ray.store.measurements import part_name
+from davir_ray.store.prune import prunable
+from tests.measured import FINGERPRINTS, held, keys, store_with
+
+pytestmark = pytest.mark.real
+
+
+def davir(*words: str, code: int = 0) -> str:
+    told = CliRunner().invoke(main, ["store", *words])
+    assert told.exit_code == code, told.output
+    return told.output
+
+
+def test_a_store_on_s3_is_told_of_checked_compacted_and_pruned(bucket):
+    place = storage.join(bucket, "store")
+    folders = [storage.join(place, "measurements", name) for name in FINGERPRINTS]
+    store, other = (store_with(folder, ("ab", [1.0, 2.0]), ("bc", [2.0, 3.0])) for folder in folders)
+    store.describe({"model": "hash", "path": "a model", "adapter": "lora", "numerics": {"dtype": "float32"}})
+    storage.write_atomic(storage.join(place, "prepared", "d" * 32, "examples", "00000.parquet"), b"12345")
+    note_use(storage.join(place, "prepared", "d" * 32), "a run")
+    listed = [part.uri for part in store.parts()]
+    info = json.loads(davir("info", place, "--json").splitlines()[-1])
+    assert [(one["sequences"], one["parts"]) for one in info["models"]] == [(4, 2), (4, 2)]
+    assert abs(info["models"][0]["newest_part"]) < 60
+    assert (info["prepared"][0]["splits"], info["prepared"][0]["bytes"]) == (1, 10)
+
+    davir("verify", place)
+    assert compact(store) == Compaction(merged=2, made=1, sequences=3)
+    assert len(store.parts()) == 1
+    assert len(store.read(listed)) == 3, "a reader that listed the parts before finds them where they went"
+    assert store.settled() >= {part_name(keys("a", "b")), part_name(keys("b", "c"))}
+    assert held(store)[1].tolist() == held(other)[1].tolist() == [1.0, 2.0, 3.0]
+
+    torn = other.parts()[0].uri
+    storage.write_atomic(torn, b"torn")
+    assert torn in davir("verify", place, code=6)
+    davir("verify", place, "--delete")
+    assert len(other.parts()) == 1
+
+    davir("prune", place, "--keep", FINGERPRINTS[0], "--yes")
+    assert storage.list_folders(storage.join(place, "measurements")) == [store.folder]
+    assert prunable(place, [], 3600) == []
+    time.sleep(1.1)  # S3 counts whole seconds
+    assert [one.name for one in prunable(place, [], 0)] == [FINGERPRINTS[0], "d" * 32]
