@@ -24,7 +24,7 @@ def davir(*words: str, code: int = 0) -> str:
 
 
 def test_a_store_on_s3_is_told_of_checked_compacted_and_pruned(bucket):
-    place = storage.join(bucket, "store")
+    place = storage.join(bucket, "upkeep", "store")
     folders = [storage.join(place, "measurements", name) for name in FINGERPRINTS]
     store, other = (store_with(folder, ("ab", [1.0, 2.0]), ("bc", [2.0, 3.0])) for folder in folders)
     store.describe({"model": "hash", "path": "a model", "adapter": "lora", "numerics": {"dtype": "float32"}})

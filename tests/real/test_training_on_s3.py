@@ -40,7 +40,7 @@ def test_a_finished_run_on_s3_holds_the_model_and_nothing_that_only_training_nee
     assert len(trainings.losses(record)) == 4
     fs, path = storage.filesystem(record["run_dir"])
     tops = {file.removeprefix(f"{path}/").split("/")[0] for file in fs.find(path)}
-    assert tops == {"recipe.json", "record.json", "events.jsonl", "metrics.jsonl", "model"}
+    assert tops == {"training.json", "record.json", "events.jsonl", "metrics.jsonl", "model"}
     assert json.loads(storage.read_bytes(storage.join(record["run_dir"], "record.json"))) == record
     made = json.loads(storage.read_bytes(storage.join(record["model"], "davir_training.json")))
     assert made["run_id"] == record["run_id"]
