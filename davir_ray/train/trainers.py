@@ -9,11 +9,17 @@ from typing import Any
 import torch
 from datasets import Dataset
 from trl.trainer.dpo_trainer import DPOTrainer
+from trl.trainer.sft_trainer import SFTTrainer
 
 from davir_ray.train.losses import davir_dpo_loss, davir_ratio
+from davir_ray.train.sampling import ResumableOrder
 
 
-class PairTrainer(DPOTrainer):
+class RowTrainer(ResumableOrder, SFTTrainer):
+    """TRL's SFT."""
+
+
+class PairTrainer(ResumableOrder, DPOTrainer):
     """TRL's DPO on rows that are tokenised, and that may carry the log-probabilities of the frozen policy."""
 
     def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:

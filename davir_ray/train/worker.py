@@ -21,7 +21,6 @@ from transformers import (
     PrinterCallback,
     Trainer,
 )
-from trl.trainer.sft_trainer import SFTTrainer
 
 from davir_ray.errors import ModelError, TrainingError
 from davir_ray.models import ResolvedModel, resolve
@@ -30,7 +29,7 @@ from davir_ray.train.callbacks import ReportCheckpoint, WriteMetrics
 from davir_ray.train.dataset import PairCollator, fetch_rows, open_rows
 from davir_ray.train.model_folder import finish, upload
 from davir_ray.train.task import TrainTask
-from davir_ray.train.trainers import DavirDPOTrainer, PairTrainer
+from davir_ray.train.trainers import DavirDPOTrainer, PairTrainer, RowTrainer
 
 
 def work(task: TrainTask) -> None:
@@ -107,7 +106,7 @@ def _trainer(task: TrainTask, base: ResolvedModel, scratch: Path, *, resumes: bo
     }
     trainer: Trainer
     if task.train.objective == "sft":
-        trainer = SFTTrainer(**common)
+        trainer = RowTrainer(**common)
     else:
         _check_frozen(common["train_dataset"])
         kind = DavirDPOTrainer if task.train.objective == "davir_dpo" else PairTrainer

@@ -22,8 +22,9 @@ from tests.ray.disturbances import checkpoints, disturbed, train_workers, wait_f
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
 
 STEPS = 12
-SAVED = 3
-"""Ray Train takes one checkpoint every two seconds, so that there is time to strike."""
+SAVED = 4
+"""Ray Train takes one checkpoint every two seconds, so that there is time to strike; an epoch has three steps, so that
+all checkpoints lie within a later one."""
 TRAIN = {
     "max_steps": STEPS,
     "save_steps": SAVED,
@@ -32,6 +33,7 @@ TRAIN = {
     "num_workers": 2,
     "zero_stage": 2,
     "learning_rate": 3e-3,
+    "train_sampling_strategy": "group_by_length",
 }
 
 
@@ -39,7 +41,7 @@ TRAIN = {
 def recipe_in(tmp_path_factory, tiny_models):
     """Make the same recipe in a folder of its own for each name."""
     root = tmp_path_factory.mktemp("stops")
-    corpus = trainings.write_rows(root / "rows.parquet", 26)
+    corpus = trainings.write_rows(root / "rows.parquet", 10)
     held_out = trainings.write_pairs(root / "held_out.parquet", 6)
     train = TRAIN | {"corpus": {"paths": corpus}, "eval_corpus": {"paths": held_out}}
 
