@@ -52,6 +52,37 @@ def write_atomic(uri: str, data: bytes) -> None:
         _put(fs, path, data)
 
 
+def create(uri: str, data: bytes) -> bool:
+    """Write a file where there is none, whole; tell whether it was written. Of several at once, one succeeds.
+
+    On an object store that knows no conditional write, the last one succeeds, and all are told that they did.
+    """
+    fs, path = filesystem(uri)
+    try:
+        if is_local(fs):
+            _link_local(path, data)
+        else:
+            fs.pipe_file(path, data, mode="create")
+    except FileExistsError:
+        return False
+    except OSError:
+        if fs.exists(path):  # S3 refuses with a failed condition, which s3fs calls an invalid argument
+            return False
+        raise
+    return True
+
+
+def _link_local(path: str, data: bytes) -> None:
+    """Write beside, and link: a link, unlike a rename, replaces nothing."""
+    folder, name = os.path.split(path)
+    temporary = os.path.join(folder, f"{TEMPORARY}{uuid4().hex}-{name}")
+    _replace_local(temporary, data)
+    try:
+        os.link(temporary, path)
+    finally:
+        os.remove(temporary)
+
+
 def _put(fs: AbstractFileSystem, path: str, data: bytes) -> None:
     try:
         fs.pipe_file(path, data)
@@ -134,6 +165,17 @@ def list_files(uri: str, suffix: str = "") -> list[str]:
     return sorted(
         join(uri, name) for name in names if name and name.endswith(suffix) and not name.startswith(TEMPORARY)
     )
+
+
+def list_folders(uri: str) -> list[str]:
+    """List the folders in a folder, sorted, as URIs; a folder that is not there has none."""
+    fs, path = filesystem(uri)
+    try:
+        entries = fs.ls(path, detail=True)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    names = (entry["name"].rstrip("/") for entry in entries if entry["type"] == "directory")
+    return sorted(join(uri, name.rsplit("/", 1)[-1]) for name in names)
 
 
 def delete(uri: str) -> None:
