@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import ray
 import ray.data
 from numpy.typing import NDArray
@@ -113,13 +114,8 @@ def _plan_of(table: pa.Table) -> Plan:
 
 def plan_split(measurement: Measurement, split: int, found: pa.Table) -> tuple[int, pa.Table]:
     """Write down the chunks of one split; return how many distinct sequences it has, and a summary."""
-    first = found.filter(found["first"])
-    missing = first.filter(first["loss"].is_null())
-    sequences = measurement.prepared.sequences(split, measurement.views, measurement.fold)
-    wanted = np.isin(sequences["position"].to_numpy(), missing["position"].to_numpy())
-    if failed := measurement.store.failed():
-        wanted &= ~np.isin(keys_of(sequences["sequence_id"]), np.array(list(failed), dtype="S16"))
-    chunks = plan_chunks(sequences.filter(pa.array(wanted)), measurement.chunk_tokens)
+    asked = asked_of(measurement, split, found)
+    chunks = plan_chunks(asked.filter(asked["missing"]), measurement.chunk_tokens)
     storage.write_table(measurement.chunks_uri(split), chunks)
     lengths = [len(positions) for positions in chunks["positions"].to_pylist()]
     summary = {
@@ -129,7 +125,22 @@ def plan_split(measurement: Measurement, split: int, found: pa.Table) -> tuple[i
         "sequences": pa.array(lengths, pa.int64()),
         "tokens": chunks["tokens"],
     }
-    return len(first), pa.table(summary)
+    return len(asked), pa.table(summary)
+
+
+def asked_of(measurement: Measurement, split: int, found: pa.Table) -> pa.Table:
+    """Return the distinct sequences of a split (`Prepared.sequences`), with `missing`: whether to measure them.
+
+    What is known to fail is not missing. A sequence is listed in the split that has it first.
+    """
+    first = found.filter(found["first"])
+    sequences = measurement.prepared.sequences(split, measurement.views, measurement.fold)
+    sequences = sequences.filter(pc.is_in(sequences["position"], first["position"]))
+    missing = pc.is_in(sequences["position"], first.filter(first["loss"].is_null())["position"])
+    if failed := measurement.store.failed():
+        known = np.isin(keys_of(sequences["sequence_id"]), np.array(list(failed), dtype="S16"))
+        missing = pc.and_not(missing, pa.array(known))
+    return sequences.append_column("missing", missing)
 
 
 def measure(measurement: Measurement, planned: Plan) -> float:
@@ -159,7 +170,7 @@ def measure(measurement: Measurement, planned: Plan) -> float:
             batch_size=1,
             batch_format="pyarrow",
             num_cpus=cpus,
-            num_gpus=_gpus(measurement),
+            num_gpus=engine_gpus(measurement) or None,
             compute=ray.data.ActorPoolStrategy(min_size=1, max_size=replicas),
         )
     )
@@ -187,13 +198,14 @@ def engine_replicas(measurement: Measurement, cpus: float) -> int:
     """Choose how many engines run at once: as asked, or as many as the cluster has room for."""
     if measurement.engine.replicas:
         return measurement.engine.replicas
-    gpus = _gpus(measurement)
+    gpus = engine_gpus(measurement)
     room = ray_session.cluster_gpus() / gpus if gpus else ray_session.cluster_cpus() / (cpus + READER_CPUS)
     return max(1, int(room))
 
 
-def _gpus(measurement: Measurement) -> int | None:
-    return measurement.engine.tensor_parallel_size if measurement.choice.device == "cuda" else None
+def engine_gpus(measurement: Measurement) -> int:
+    """Tell how many GPUs an engine takes."""
+    return measurement.engine.tensor_parallel_size if measurement.choice.device == "cuda" else 0
 
 
 def read_chunk(measurement: Measurement, batch: dict[str, Any]) -> pa.Table:
