@@ -58,11 +58,10 @@ def create(uri: str, data: bytes) -> bool:
     On an object store that knows no conditional write, the last one succeeds, and all are told that they did.
     """
     fs, path = filesystem(uri)
+    if is_local(fs):
+        return _link_local(path, data)
     try:
-        if is_local(fs):
-            _link_local(path, data)
-        else:
-            fs.pipe_file(path, data, mode="create")
+        fs.pipe_file(path, data, mode="create")
     except FileExistsError:
         return False
     except OSError:
@@ -72,15 +71,18 @@ def create(uri: str, data: bytes) -> bool:
     return True
 
 
-def _link_local(path: str, data: bytes) -> None:
+def _link_local(path: str, data: bytes) -> bool:
     """Write beside, and link: a link, unlike a rename, replaces nothing."""
     folder, name = os.path.split(path)
     temporary = os.path.join(folder, f"{TEMPORARY}{uuid4().hex}-{name}")
     _replace_local(temporary, data)
     try:
         os.link(temporary, path)
+    except FileExistsError:
+        return False
     finally:
         os.remove(temporary)
+    return True
 
 
 def _put(fs: AbstractFileSystem, path: str, data: bytes) -> None:

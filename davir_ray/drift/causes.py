@@ -146,7 +146,7 @@ def _causes(before: Night, after: Night, changed: Collection[str]) -> NDArray[np
 
 def measured_otherwise(before: Night, after: Night, *, same_score: bool) -> Mask:
     """Tell of which rows both nights have other losses; or another score, under one formula, from views not kept."""
-    different = _differ(before.losses, after.losses).any(axis=1)
+    different: Mask = np.any(_differ(before.losses, after.losses), axis=1)
     if same_score:
         different |= _differ(before.score, after.score)
     return different
