@@ -19,6 +19,7 @@ from davir_ray.nightly.limits import check_limits
 from davir_ray.nightly.night import run_night
 from davir_ray.observe.nights import night_lines
 from tests import nights
+from tests.conftest import save_tiny_model
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
@@ -63,10 +64,16 @@ def third(folder, tiny_models, second):
 
 
 @pytest.fixture(scope="module")
-def fourth(folder, tiny_models, third):
-    """A fourth night: the models change places."""
+def other_reference(folder, tiny_models):
+    """The base, and a reference that no night before had."""
+    return tiny_models[0], save_tiny_model(folder / "other", 2)
+
+
+@pytest.fixture(scope="module")
+def fourth(folder, other_reference, third):
+    """A fourth night: another reference."""
     rule = [{"type": "fraction", "fraction": 0.4}]
-    changed = nights.recipe(folder, tiny_models[::-1], select=rule, nightly={"max_coreset_change": None})
+    changed = nights.recipe(folder, other_reference, select=rule, nightly={"max_coreset_change": None})
     return run_night(changed, "test")
 
 
@@ -124,10 +131,10 @@ def test_a_night_with_another_rule_measures_nothing_and_names_the_rule(second, t
     assert gone > 0
 
 
-def test_a_night_with_other_models_names_them(third, fourth):
-    assert fourth["night"]["measured"] == {"base": 90, "reference": 90}
+def test_a_night_with_another_reference_measures_it_alone_and_names_it(third, fourth):
+    assert fourth["night"]["measured"] == {"base": 0, "reference": 90}
     drift = fourth["drift"]
-    assert [change["what"] for change in drift["changes"]] == ["base", "reference"]
+    assert [change["what"] for change in drift["changes"]] == ["reference"]
     came, went = moves(third, fourth)
     assert drift["core_set"]["in"] == {"model": len(came)}
     assert drift["core_set"]["out"] == {"model": len(went)}
@@ -149,26 +156,24 @@ def test_the_drift_lies_in_the_run_and_a_line_a_night_beside_them(folder, fourth
     assert "rank correlation" in text
 
 
-def test_the_same_night_again_tells_the_same_and_adds_no_line(folder, tiny_models, fourth):
+def test_the_same_night_again_tells_the_same_and_adds_no_line(folder, other_reference, fourth):
     rule = [{"type": "fraction", "fraction": 0.4}]
-    again = run_night(nights.recipe(folder, tiny_models[::-1], select=rule), "test")
+    again = run_night(nights.recipe(folder, other_reference, select=rule), "test")
     assert (again["night"], again["drift"], again["is_new"]) == (fourth["night"], fourth["drift"], False)
     assert len(lines_of(folder)) == 4
     assert "nothing is new since" in "\n".join(night_lines(again))
 
 
-def test_limits_are_judged_anew_each_time_and_name_the_setting(folder, tiny_models, fourth):
+def test_limits_are_judged_anew_each_time_and_name_the_setting(folder, other_reference, fourth):
     rule = [{"type": "fraction", "fraction": 0.4}]
     strict = {"max_coreset_change": 0.1, "min_rank_correlation": 0.9}
-    again = run_night(nights.recipe(folder, tiny_models[::-1], select=rule, nightly=strict), "test")
+    again = run_night(nights.recipe(folder, other_reference, select=rule, nightly=strict), "test")
     assert fourth["past_limits"] == []
     with pytest.raises(PastLimits, match=r"nightly.max_coreset_change: 0.1.*\n.*min_rank_correlation: 0.9"):
         check_limits(again)
 
 
-def test_many_partitions_give_the_drift_that_one_does(
-    folder, tiny_models, first, second, fourth, monkeypatch
-):
+def test_many_partitions_give_the_drift_that_one_does(first, second, fourth, monkeypatch):
     from davir_ray.drift.ray_drift import measure_drift
     from davir_ray.history import past_run
 

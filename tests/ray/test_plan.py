@@ -11,6 +11,7 @@ from davir_ray.cli import main
 from davir_ray.observe.planned import plan_lines
 from davir_ray.planning.ray_plan import preview
 from tests import nights
+from tests.conftest import save_tiny_model
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
@@ -106,12 +107,10 @@ def test_another_reference_leaves_the_base_s_measurements_as_they_are(folder, ti
 def test_a_new_model_and_a_new_engine_explain_everything(folder, tiny_models, first):
     other = nights.recipe(folder, tiny_models)
     assert why(preview(other, "test")) == {"base": {"new_engine": 30}, "reference": {"new_engine": 30}}
-    from tests.conftest import save_tiny_model
-
     third = save_tiny_model(folder / "third", 3)
     plan = preview(slow(folder, (tiny_models[0], third)), "test")
     assert why(plan) == {"base": {}, "reference": {"new_reference": 30}}
-    assert plan["estimate"]["models"]["reference"]["basis"].startswith("1 earlier passes of this base")
+    assert plan["estimate"]["models"]["reference"]["basis"].startswith("2 earlier passes of this base")
 
 
 def test_a_tokens_setting_makes_everything_new_and_says_so(folder, tiny_models, first):
