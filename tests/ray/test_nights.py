@@ -233,3 +233,21 @@ def test_a_night_past_its_limits_is_written_down_and_ends_with_exit_code_8(tmp_p
     assert [line["failed"] for line in lines_of(tmp_path, "night")] == [1]
     done = CliRunner().invoke(main, ["nightly", recipe, "--set", "nightly.max_failed_fraction=0.2"])
     assert done.exit_code == 0, done.output
+
+
+@pytest.mark.timeout(900)
+def test_a_night_makes_the_reference_and_trains_if_the_recipe_says_so(tmp_path, tiny_models):
+    nights.write(tmp_path / "corpus", "a", nights.rows(0, 8))
+    nights.write(tmp_path / "corpus", "b", nights.rows(8, 10))
+    once = {
+        "max_steps": 1,
+        "per_device_train_batch_size": 2,
+        "zero_stage": None,
+        "device": "cpu",
+        "num_cpus_per_worker": 1,
+    }
+    recipe = nights.recipe(tmp_path, (tiny_models[0], None), reference={"train": once}, train=once)
+    night = run_night(recipe, "test")
+    assert night["night"]["measured"] == {"base": 10, "reference": 10}
+    assert night["train"]["steps"] == 1
+    assert "trained   sft" in "\n".join(night_lines(night))
