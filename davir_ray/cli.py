@@ -1,6 +1,7 @@
 """The `davir` command: parse, call, print. Each verb is one function of the package.
 
-Exit codes: 0 done; 1 unexpected; 2 recipe or usage; 3 corpus; 4 model or tokenizer; 5 engine; 6 store; 7 training.
+Exit codes: 0 done; 1 unexpected; 2 recipe or usage; 3 corpus; 4 model or tokenizer; 5 engine; 6 store; 7 training;
+8 nightly limits.
 """
 
 import json
@@ -53,17 +54,47 @@ def main() -> None:
 @RECIPE
 @SET
 @LIMIT
-@click.option("--dry-run", is_flag=True, help="Check and tokenise; tell what would be measured, and stop.")
+@click.option("--dry-run", is_flag=True, help="The same as `davir plan`.")
 @JSON
 def score(recipe: str, overrides: tuple[str, ...], limit: int | None, dry_run: bool, as_json: bool) -> None:
     """Measure what is missing, score, rank, select and export."""
     loaded = _load(recipe, overrides, limit)  # before the heavy imports: a typo is told at once
+    if dry_run:
+        return _plan(*loaded, as_json)
     from davir_ray import pipeline
-    from davir_ray.observe.closing import plan_lines, record_lines
+    from davir_ray.observe.closing import record_lines
 
-    job = pipeline.preview if dry_run else pipeline.score
-    record = job(*_with_reference(*loaded))
-    _finish(record, plan_lines if dry_run else record_lines, as_json)
+    _finish(pipeline.score(*_with_reference(*loaded)), record_lines, as_json)
+
+
+@main.command()
+@RECIPE
+@SET
+@LIMIT
+@JSON
+def plan(recipe: str, overrides: tuple[str, ...], limit: int | None, as_json: bool) -> None:
+    """Tell what a run would measure and why, what it would reuse, and how long that takes; claims nothing."""
+    _plan(*_load(recipe, overrides, limit), as_json)
+
+
+@main.command()
+@RECIPE
+@SET
+@LIMIT
+@JSON
+def nightly(recipe: str, overrides: tuple[str, ...], limit: int | None, as_json: bool) -> None:
+    """Do what is new, once however often it is started; end with the drift against the night before.
+
+    Exit code 8 if the night went past a limit of the recipe's `nightly` section.
+    """
+    loaded = _load(recipe, overrides, limit)
+    from davir_ray.nightly.limits import check_limits
+    from davir_ray.nightly.night import run_night
+    from davir_ray.observe.nights import night_lines
+
+    night = run_night(*loaded)
+    _finish(night, night_lines, as_json)
+    check_limits(night)
 
 
 @main.command()
@@ -273,6 +304,13 @@ def _with_reference(recipe: "Recipe", name: str) -> "tuple[Recipe, str]":
     from davir_ray.training import with_reference
 
     return with_reference(recipe, name), name
+
+
+def _plan(recipe: "Recipe", name: str, as_json: bool) -> None:
+    from davir_ray.observe.planned import plan_lines
+    from davir_ray.planning.ray_plan import preview
+
+    _finish(preview(recipe, name), plan_lines, as_json)
 
 
 def _print(lines: Iterable[str]) -> None:

@@ -13,6 +13,7 @@
     +-- StoreError                  6   the store holds something that is not true
         +-- DamagedPart                 a part of the store is not what its name says
     +-- TrainingError               7   training failed
+    +-- PastLimits                  8   a night went past a limit of the recipe
 
 A row that cannot be scored raises `RowError` inside the stage that found it; the stage turns it into that
 row's `status` and `reason`, so a `RowError` never leaves the row it belongs to.
@@ -83,6 +84,12 @@ class TrainingError(DavirError):
     """Training failed, or has nothing to train on."""
 
     exit_code = 7
+
+
+class PastLimits(DavirError):
+    """A night is done, and went past a limit that the recipe sets."""
+
+    exit_code = 8
 
 
 class RowError(Exception):

@@ -30,12 +30,13 @@ from davir_ray.models import ResolvedModel
 from davir_ray.observe.progress import say
 from davir_ray.ray_exchange import gather
 from davir_ray.run import Run, run_id_of
-from davir_ray.scores import score_code
+from davir_ray.scores import score_code, score_digest
 from davir_ray.scores.score import Role
 from davir_ray.store.holdings import note_use
 from davir_ray.store.measurements import MeasurementStore, fingerprint
 from davir_ray.store.ray_lookup import align, look_up
 from davir_ray.tokens.folds import Fold
+from davir_ray.tokens.places import write_places
 from davir_ray.tokens.prepared import Prepared
 from davir_ray.tokens.ray_prepare import Preparation, prepare
 
@@ -74,6 +75,7 @@ def score(recipe: Recipe, name: str, *, may_measure: bool = True) -> Record:
         every = {label: count + record["reused"][label] for label, count in record["measured"].items()}
         return record | {"measured": dict.fromkeys(every, 0), "reused": every}
     prepare_corpus(job)
+    write_places(job.run, job.prepared, job.inputs.listing.splits)
     plans = measure_models(job, may_measure)
     try:
         ranked = rank_corpus(job)
@@ -84,18 +86,6 @@ def score(recipe: Recipe, name: str, *, may_measure: bool = True) -> Record:
     record["seconds"] = round(monotonic() - started, 1)
     job.run.finish(record)
     return record
-
-
-def preview(recipe: Recipe, name: str) -> Record:
-    """Do what needs no accelerator, and tell what a run would measure."""
-    job = open_job(check_inputs(recipe), name)
-    prepare_corpus(job)
-    plans = {one.label: plan(one, job.prepared.rows()) for one in job.measurements}
-    return {
-        **facts(job),
-        **counts(plans),
-        "tokens": {label: one.tokens for label, one in plans.items()},
-    }
 
 
 def open_job(inputs: Inputs, name: str) -> Job:
@@ -168,9 +158,14 @@ def _measurement(job: Job, work: str, role: Role, model: ResolvedModel, fold: Fo
 
 
 def prepare_corpus(job: Job) -> None:
+    """Note it, and prepare the corpus."""
+    job.run.event("prepare", splits=len(job.inputs.listing.splits))
+    tokenise(job)
+
+
+def tokenise(job: Job) -> None:
     """Read, parse and tokenise the splits that are not prepared yet."""
     inputs = job.inputs
-    job.run.event("prepare", splits=len(inputs.listing.splits))
     preparation = Preparation(
         corpus=inputs.recipe.corpus,
         tokens=inputs.recipe.tokens,
@@ -287,6 +282,7 @@ def facts(job: Job) -> Record:
         "davir_ray": davir_ray.__version__,
         "ray": ray.__version__,
         "score": inputs.score.name,
+        "score_code": score_digest(inputs.recipe.score.name),
         "formats": inputs.listing.formats,
         "models": {
             role: [model.identity for model in inputs.models_of(role)] for role in ("base", "reference")

@@ -29,8 +29,10 @@ HOW_NOT_WHAT: dict[str, Any] = {
     "store": True,
     "reference": True,
     "train": True,
+    "nightly": True,
 }
-"""Settings that decide where and how fast a run works, what is trained before and after it, and nothing of its result.
+"""Settings that decide where and how fast a run works, what is trained before and after it, when a night is a bad one,
+and nothing of its result.
 
 The reference counts by its content, as every model does.
 """

@@ -78,6 +78,39 @@ def write_atomic(uri: str, data: bytes) -> None:
         _put(fs, path, data)
 
 
+def create(uri: str, data: bytes) -> bool:
+    """Write a file where there is none, whole; tell whether it was written. Of several at once, one succeeds.
+
+    On an object store that knows no conditional write, the last one succeeds, and all are told that they did.
+    """
+    fs, path = filesystem(uri)
+    if is_local(fs):
+        return _link_local(path, data)
+    try:
+        fs.pipe_file(path, data, mode="create")
+    except FileExistsError:
+        return False
+    except OSError:
+        if fs.exists(path):  # S3 refuses with a failed condition, which s3fs calls an invalid argument
+            return False
+        raise
+    return True
+
+
+def _link_local(path: str, data: bytes) -> bool:
+    """Write beside, and link: a link, unlike a rename, replaces nothing."""
+    folder, name = os.path.split(path)
+    temporary = os.path.join(folder, f"{TEMPORARY}{uuid4().hex}-{name}")
+    _replace_local(temporary, data)
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        return False
+    finally:
+        os.remove(temporary)
+    return True
+
+
 def _put(fs: AbstractFileSystem, path: str, data: bytes) -> None:
     try:
         fs.pipe_file(path, data)

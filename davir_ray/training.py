@@ -8,6 +8,7 @@ from davir_ray.config import ModelConfig, ModelsConfig, Recipe, TrainConfig
 from davir_ray.errors import RecipeError
 from davir_ray.inputs import anchored
 from davir_ray.pipeline import Record, score
+from davir_ray.run import Run
 from davir_ray.train.checks import check_settings, with_deepspeed
 from davir_ray.train.sources import Source, held_out_source, reference_sources, training_source
 from davir_ray.train.stage import device_of, run_training, training_run
@@ -51,13 +52,26 @@ def with_reference(recipe: Recipe, name: str) -> Recipe:
     if recipe.reference is None:
         return recipe
     recipe = anchored(recipe)
-    config, sources, held_out = _references(recipe)
-    runs = [training_run(source, held_out, config, f"{name}-reference") for source in sources]
-    if any(run.record() is None for run in runs):
+    runs = _reference_runs(recipe, name)
+    if not _all_finished(runs):
         raise RecipeError("reference: is not made yet; `davir reference` makes it, and `davir run` does all")
     models = tuple(ModelConfig(model_name_or_path=run.uri("model")) for run in runs)
     named = ModelsConfig(base=recipe.models.base, reference=models[0] if len(models) == 1 else models)
     return recipe.model_copy(update={"models": named, "reference": None})
+
+
+def references_made(recipe: Recipe, name: str) -> bool:
+    """Tell whether the models that the `reference` section makes are made."""
+    return _all_finished(_reference_runs(anchored(recipe), name))
+
+
+def _all_finished(runs: list[Run]) -> bool:
+    return all(run.record() is not None for run in runs)
+
+
+def _reference_runs(recipe: Recipe, name: str) -> list[Run]:
+    config, sources, held_out = _references(recipe)
+    return [training_run(source, held_out, config, f"{name}-reference") for source in sources]
 
 
 def _references(recipe: Recipe) -> tuple[TrainConfig, list[Source], Source | None]:

@@ -9,6 +9,7 @@ from davir_ray.config.measuring import (
     ScoreConfig,
     TokensConfig,
 )
+from davir_ray.config.nightly import NightlyConfig
 from davir_ray.config.recipe import Recipe, load_recipe, override, parse_recipe
 from davir_ray.config.rules import (
     CountRule,
@@ -39,6 +40,7 @@ __all__ = [
     "ModelConfig",
     "ModelsConfig",
     "NearDuplicatesRule",
+    "NightlyConfig",
     "QuotaRule",
     "Recipe",
     "ReferenceConfig",

@@ -18,6 +18,7 @@ from davir_ray.config.measuring import (
     ScoreConfig,
     TokensConfig,
 )
+from davir_ray.config.nightly import NightlyConfig
 from davir_ray.config.rules import FractionRule, KeepSourcesRule, NearDuplicatesRule, SelectRule
 from davir_ray.config.section import Section
 from davir_ray.config.training import ReferenceConfig, TrainConfig
@@ -38,6 +39,8 @@ class Recipe(Section):
     """Makes `models.reference`, where that names none."""
     train: TrainConfig | None = None
     """Training on the core-set."""
+    nightly: NightlyConfig = NightlyConfig()
+    """Limits of `davir nightly`."""
     store: str = "davir/store"
     """Folder or fsspec URI of the measurement store, shared by all runs."""
     output: str = "davir/runs"

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import ray
 import ray.data
 from numpy.typing import NDArray
@@ -100,11 +101,16 @@ def plan(measurement: Measurement, sequences: int) -> Plan:
 
 def _made_plan(measurement: Measurement, sequences: int) -> pa.Table:
     found = look_up(measurement.prepared, measurement.views, measurement.store, sequences, measurement.fold)
-    failed = ray.put(np.array(list(measurement.store.failed()), dtype="S16"))
+    failed = ray.put(failed_keys(measurement))
     task = ray.remote(plan_split)
     parts = ray.get([task.remote(measurement, split, ref, failed) for split, ref in enumerate(found)])
     asked = {b"asked": str(sum(count for count, _ in parts)).encode()}
     return pa.concat_tables(chunks for _, chunks in parts).replace_schema_metadata(asked)
+
+
+def failed_keys(measurement: Measurement) -> Keys:
+    """Return the sequences that are known to fail under this model."""
+    return np.array(list(measurement.store.failed()), dtype="S16")
 
 
 def _plan_of(table: pa.Table) -> Plan:
@@ -117,12 +123,8 @@ def plan_split(measurement: Measurement, split: int, found: pa.Table, failed: Ke
 
     `failed` are the sequences that cannot be measured.
     """
-    first = found.filter(found["first"])
-    missing = first.filter(first["loss"].is_null())
-    sequences = measurement.prepared.sequences(split, measurement.views, measurement.fold)
-    wanted = np.isin(sequences["position"].to_numpy(), missing["position"].to_numpy())
-    wanted &= ~np.isin(keys_of(sequences["sequence_id"]), failed)
-    chunks = plan_chunks(sequences.filter(pa.array(wanted)), measurement.chunk_tokens)
+    asked = asked_of(measurement, split, found, failed)
+    chunks = plan_chunks(asked.filter(asked["missing"]), measurement.chunk_tokens)
     storage.write_table(measurement.chunks_uri(split), chunks)
     lengths = [len(positions) for positions in chunks["positions"].to_pylist()]
     summary = {
@@ -132,7 +134,22 @@ def plan_split(measurement: Measurement, split: int, found: pa.Table, failed: Ke
         "sequences": pa.array(lengths, pa.int64()),
         "tokens": chunks["tokens"],
     }
-    return len(first), pa.table(summary)
+    return len(asked), pa.table(summary)
+
+
+def asked_of(measurement: Measurement, split: int, found: pa.Table, failed: Keys) -> pa.Table:
+    """Return the distinct sequences of a split (`Prepared.sequences`), with `missing`: whether to measure them.
+
+    What is known to fail is not missing. A sequence is listed in the split that has it first.
+    """
+    first = found.filter(found["first"])
+    sequences = measurement.prepared.sequences(split, measurement.views, measurement.fold)
+    sequences = sequences.filter(pc.is_in(sequences["position"], first["position"]))
+    missing = np.isin(
+        sequences["position"].to_numpy(), first.filter(first["loss"].is_null())["position"].to_numpy()
+    )
+    missing &= ~np.isin(keys_of(sequences["sequence_id"]), failed)
+    return sequences.append_column("missing", pa.array(missing))
 
 
 def unsettled(measurement: Measurement, planned: Plan) -> list[dict[str, Any]]:
@@ -166,7 +183,7 @@ def measure(measurement: Measurement, planned: Plan, todo: list[dict[str, Any]])
             batch_size=1,
             batch_format="pyarrow",
             num_cpus=cpus,
-            num_gpus=_gpus(measurement),
+            num_gpus=engine_gpus(measurement) or None,
             compute=ray.data.ActorPoolStrategy(min_size=1, max_size=replicas),
         )
     )
@@ -195,13 +212,14 @@ def engine_replicas(measurement: Measurement, cpus: float) -> int:
     """Choose how many engines run at once: as asked, or as many as the cluster has room for."""
     if measurement.engine.replicas:
         return measurement.engine.replicas
-    gpus = _gpus(measurement)
+    gpus = engine_gpus(measurement)
     room = ray_session.cluster_gpus() / gpus if gpus else ray_session.cluster_cpus() / (cpus + READER_CPUS)
     return max(1, int(room))
 
 
-def _gpus(measurement: Measurement) -> int | None:
-    return measurement.engine.tensor_parallel_size if measurement.choice.device == "cuda" else None
+def engine_gpus(measurement: Measurement) -> int:
+    """Tell how many GPUs an engine takes."""
+    return measurement.engine.tensor_parallel_size if measurement.choice.device == "cuda" else 0
 
 
 def read_chunk(measurement: Measurement, batch: dict[str, Any]) -> pa.Table:

@@ -1,4 +1,4 @@
-"""The table that every `davir score` ends with, and the plan that a dry run ends with: records as lines of text."""
+"""The table that every `davir score` ends with: a record as lines of text."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -28,14 +28,6 @@ def record_lines(record: Record) -> Iterator[str]:
         yield f"unscored  {record['run_dir']}/unscored  (file, row and reason of each row without a rank)"
     for name, folder in record["coreset"].items():
         yield f"core-set  {folder}  ({name})"
-
-
-def plan_lines(record: Record) -> Iterator[str]:
-    """Tell what a run would measure."""
-    yield f"run       {record['run_id']}  (dry run: nothing was measured)"
-    for role, count in record["measured"].items():
-        tokens = f"{record['tokens'][role]:,} tokens"
-        yield f"missing   {role}: {count:,} sequences, {tokens}; {record['reused'][role]:,} are in the store"
 
 
 def _measured(record: Record) -> Iterator[str]:

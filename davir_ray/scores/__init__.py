@@ -26,6 +26,7 @@ and in the recipe `score: {name: my_scores:SURPRISE}`. What it needs is measured
 without a score.
 '''
 
+from hashlib import blake2b
 from importlib import import_module
 from inspect import getsource
 
@@ -76,6 +77,11 @@ def score_code(name: str) -> str:
     if ":" not in name:
         return ""
     return getsource(import_module(name.partition(":")[0]))
+
+
+def score_digest(name: str) -> str:
+    """Name the source of a user's score; empty for built-ins."""
+    return blake2b(score_code(name).encode(), digest_size=16).hexdigest() if ":" in name else ""
 
 
 def _import_score(path: str) -> Score:

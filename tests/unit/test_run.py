@@ -27,11 +27,15 @@ def test_the_run_id_changes_with_what_decides_the_result_and_with_nothing_else(t
     assert len({one, *others}) == 5
 
 
-def test_what_is_trained_before_and_after_a_run_leaves_its_id_alone(tmp_path):
+def test_what_is_trained_and_when_a_night_is_bad_leave_the_id_of_a_run_alone(tmp_path):
     models = {"base": "b"}
+    others = (
+        {"train": {"seed": 3}},
+        {"reference": {"fit": "cross"}},
+        {"nightly": {"max_coreset_change": 0.1}},
+    )
     ids = {
-        run_id_of(recipe(tmp_path, models=models, **changes), "name", "corpus")
-        for changes in ({}, {"train": {"seed": 3}}, {"reference": {"fit": "cross"}})
+        run_id_of(recipe(tmp_path, models=models, **changes), "name", "corpus") for changes in ({}, *others)
     }
     assert len(ids) == 1
 

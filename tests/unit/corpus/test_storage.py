@@ -88,3 +88,28 @@ def test_joining_keeps_the_scheme():
     assert storage.join("s3://bucket/", "a", "b") == "s3://bucket/a/b"
     assert storage.join("/", "a") == "/a"
     assert storage.join("memory://", "a") == "memory://a"
+
+
+@pytest.mark.parametrize("place", ["local", "memory"])
+def test_a_file_is_created_once_and_never_replaced(tmp_path, place):
+    folder = str(tmp_path) if place == "local" else f"memory://created-{tmp_path.name}"
+    uri = storage.join(folder, "deep", "x.json")
+    assert storage.create(uri, b"one")
+    assert not storage.create(uri, b"two")
+    assert storage.read_bytes(uri) == b"one"
+    assert storage.list_files(storage.join(folder, "deep")) == [uri]
+
+
+def test_a_create_that_cannot_write_says_so(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OSError, match="file"):
+        storage.create(str(tmp_path / "file" / "x.json"), b"one")
+
+
+@pytest.mark.parametrize("place", ["local", "memory"])
+def test_the_folders_of_a_folder_are_listed(tmp_path, place):
+    folder = str(tmp_path) if place == "local" else f"memory://folders-{tmp_path.name}"
+    for name in ("b/x", "a/x", "c"):
+        storage.write_atomic(storage.join(folder, name), b"1")
+    assert storage.list_folders(folder) == [storage.join(folder, "a"), storage.join(folder, "b")]
+    assert storage.list_folders(storage.join(folder, "nowhere")) == []

@@ -1,0 +1,79 @@
+"""A night: run what the recipe asks, compare with the night before, write a line, judge.
+
+Started again on the same corpus, models and recipe, it finds its run finished and its line written, and tells the same
+once more. Started while another start is at work, it says so and does nothing.
+"""
+
+import json
+from typing import Any
+
+from davir_ray import pipeline, storage
+from davir_ray.config import Recipe
+from davir_ray.drift.ray_drift import Drift, measure_drift
+from davir_ray.errors import StoreError
+from davir_ray.history import PastRun, past_run
+from davir_ray.inputs import anchored
+from davir_ray.nightly.lease import Lease, take
+from davir_ray.nightly.limits import past_limits
+from davir_ray.nightly.nights import Night, Nights, night_of
+from davir_ray.observe.progress import say
+
+DRIFT = "drift.json"
+Record = dict[str, Any]
+
+
+def run_night(recipe: Recipe, name: str) -> Record:
+    """Run a night; return the run's record with `night`, `drift`, `past_limits` and `is_new`.
+
+    If another start is at work, return what its lease says under `busy`.
+    """
+    recipe = anchored(recipe)
+    nights = Nights(storage.join(recipe.output, "nightly", name))
+    lease = take(nights.lease_folder)
+    if not isinstance(lease, Lease):
+        return {"busy": lease}
+    with lease:
+        record = _run(recipe, name)
+        run = past_run(storage.join(recipe.output, record["run_id"]))
+        if run is None:
+            raise StoreError(f"{record['run_dir']}: the run is gone since it was finished")
+        night, drift, is_new = _close(nights, run, lease)
+    limits = past_limits(recipe.nightly, night)
+    return record | {"night": night, "drift": drift, "past_limits": limits, "is_new": is_new}
+
+
+def _run(recipe: Recipe, name: str) -> Record:
+    """Do all that the recipe asks for; what is done is not done again."""
+    if recipe.reference is None and recipe.train is None:
+        return pipeline.score(recipe, name)
+    from davir_ray.training import run_all  # only then is training code loaded
+
+    return run_all(recipe, name)
+
+
+def _close(nights: Nights, run: PastRun, lease: Lease) -> tuple[Night, Drift | None, bool]:
+    """Compare a run with the night before, and write both down; or find the night that did."""
+    earlier = nights.read()
+    uri = storage.join(run.folder, DRIFT)
+    if earlier and earlier[-1]["run_id"] == run.run_id:
+        drift = json.loads(storage.read_bytes(uri)) if storage.exists(uri) else None
+        return earlier[-1], drift, False
+    drift = _drift_since(earlier, run, nights)
+    if not lease.held():
+        raise StoreError(f"{nights.folder}: another start has taken over; it closes the night")
+    if drift is not None:
+        storage.write_atomic(uri, json.dumps(drift, indent=2).encode())
+    done_before = any(night["run_id"] == run.run_id for night in earlier)
+    night = night_of(run.record, drift, measured_before=done_before)
+    nights.add(night)
+    return night, drift, True
+
+
+def _drift_since(earlier: list[Night], run: PastRun, nights: Nights) -> Drift | None:
+    """Compare with the latest night whose run is still there."""
+    output = run.folder.rsplit("/", 1)[0]
+    for night in reversed(earlier):
+        if (before := past_run(storage.join(output, night["run_id"]))) is not None:
+            return measure_drift(before, run)
+        say(f"the run of the night of {night['time']} is gone: {night['run_id']}")
+    return None

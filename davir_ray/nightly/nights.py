@@ -1,0 +1,75 @@
+"""What each night left behind.
+
+<output>/nightly/<name>/nights.jsonl    a line a night
+<output>/nightly/<name>/lease/          see lease.py
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from davir_ray import storage
+from davir_ray.schema import SCORABLE, Status
+
+Night = dict[str, Any]
+Tree = Mapping[str, Any]
+
+FINE = (*SCORABLE, Status.DUPLICATE)
+"""A row of any other status failed: something should have been scored, and was not."""
+
+
+@dataclass(frozen=True)
+class Nights:
+    """The nights of a recipe's name. `folder` is `<output>/nightly/<name>`."""
+
+    folder: str
+
+    @property
+    def lease_folder(self) -> str:
+        """Where the lease is."""
+        return storage.join(self.folder, "lease")
+
+    @property
+    def uri(self) -> str:
+        """Name the file of lines."""
+        return storage.join(self.folder, "nights.jsonl")
+
+    def read(self) -> list[Night]:
+        """Read all nights, the latest last."""
+        if not storage.exists(self.uri):
+            return []
+        return [json.loads(line) for line in storage.read_bytes(self.uri).decode().splitlines()]
+
+    def add(self, night: Night) -> None:
+        """Add a line. The caller holds the lease."""
+        lines = [json.dumps(one) + "\n" for one in (*self.read(), night)]
+        storage.write_atomic(self.uri, "".join(lines).encode())
+
+
+def night_of(record: Tree, drift: Tree | None, *, measured_before: bool) -> Night:
+    """Sum a night up. measured_before: the run was an earlier night's, so this night measured nothing."""
+    asked = {label: count + record["reused"][label] for label, count in record["measured"].items()}
+    night = {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "run_id": record["run_id"],
+        **{name: record[name] for name in ("rows", "ranked", "selected", "seconds")},
+        "failed": sum(count for status, count in record["status"].items() if status not in FINE),
+        "measured": dict.fromkeys(asked, 0) if measured_before else record["measured"],
+        "reused": asked if measured_before else record["reused"],
+        "drift": None,
+    }
+    return night if drift is None else night | {"drift": _short(drift)}
+
+
+def _short(drift: Tree) -> Tree:
+    core_set = drift["core_set"]
+    return {
+        "before": drift["before"],
+        "changed": list(dict.fromkeys(one["what"] for one in drift["changes"])),
+        "coreset_change": core_set["change"],
+        "in": core_set["in"],
+        "out": core_set["out"],
+        "rank_correlation": drift["rank_correlation"],
+    }

@@ -1,0 +1,197 @@
+"""The plan of a recipe: what a run would measure, for each model and view, and why the store does not hold it.
+
+Reads and tokenises the corpus, as the run would, and looks into the store. No accelerator is claimed, and no run begun.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import ray
+
+from davir_ray import ray_session, storage
+from davir_ray.changes import Change, changes
+from davir_ray.config import Recipe
+from davir_ray.history import PastRun, past_runs
+from davir_ray.inputs import check_inputs
+from davir_ray.logprobs.ray_measure import (
+    Measurement,
+    asked_of,
+    engine_cpus,
+    engine_gpus,
+    engine_replicas,
+    failed_keys,
+)
+from davir_ray.pipeline import Job, Record, engine_for, facts, job_of, name_run, tokenise
+from davir_ray.planning.estimate import Estimate, estimate, passes, speed_of, total
+from davir_ray.planning.reasons import Reason, model_reason, row_reasons
+from davir_ray.run import Run
+from davir_ray.schema import View
+from davir_ray.store.keys import Keys, keys_of
+from davir_ray.store.measurements import MeasurementStore
+from davir_ray.store.ray_lookup import look_up
+from davir_ray.tokens.places import Places, read_places
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What one model measures in one view. Rows count once, however often the corpus has them.
+
+    tokens: all ids of the missing rows. failed: rows that are known to make every engine fail.
+    """
+
+    view: View
+    rows: int
+    missing: int
+    tokens: int
+    failed: int
+    why: Counter[Reason]
+
+    def __add__(self, other: "Asked") -> "Asked":
+        """Put two parts of the corpus together."""
+        names = ("rows", "missing", "tokens", "failed")
+        sums = {name: getattr(self, name) + getattr(other, name) for name in names}
+        return Asked(view=self.view, why=self.why + other.why, **sums)
+
+
+def preview(recipe: Recipe, name: str) -> Record:
+    """Tell what a run would measure and why, what it would find in the store, and how long measuring would take."""
+    job, to_make = _job(recipe, name)
+    tokenise(job)
+    past = past_runs(job.inputs.recipe.output, name)
+    record = facts(job)
+    last = past[-1] if past else None
+    changed = _changes(last, record, job.inputs.recipe)
+    asked = {one.label: _ask(job, one, last, changed) for one in job.measurements}
+    return {
+        **record,
+        "last_run": last.run_id if last else None,
+        "finished": not to_make and job.run.record() is not None,
+        "reference_to_make": to_make,
+        "changes": [asdict(change) for change in changed],
+        "measured": {label: sum(one.missing for one in views) for label, views in asked.items()},
+        "reused": {label: sum(one.rows - one.missing for one in views) for label, views in asked.items()},
+        "tokens": {label: sum(one.tokens for one in views) for label, views in asked.items()},
+        "views": [_told(label, one) for label, views in asked.items() for one in views],
+        "estimate": _estimate(job, asked, past),
+    }
+
+
+def _job(recipe: Recipe, name: str) -> tuple[Job, bool]:
+    """Put a job together that has begun nothing; tell whether its reference is still to be made."""
+    to_make = False
+    if recipe.reference is not None:
+        from davir_ray.training import references_made, with_reference
+
+        to_make = not references_made(recipe, name)
+        recipe = _with_stand_in(recipe) if to_make else with_reference(recipe, name)
+    inputs = check_inputs(recipe)
+    ray_session.connect()
+    choice = engine_for(inputs)
+    run = Run.named(inputs.recipe.output, name_run(inputs, choice, name))
+    job = job_of(inputs, run, choice)
+    return (_without_reference(job) if to_make else job), to_make
+
+
+def _with_stand_in(recipe: Recipe) -> Recipe:
+    """Let the base stand in for the reference that its training will make: the rows and tokens are the same."""
+    assert recipe.reference is not None
+    count = recipe.reference.folds if recipe.reference.fit == "cross" else 1
+    base = recipe.models.base
+    models = recipe.models.model_copy(update={"reference": base if count == 1 else (base,) * count})
+    return recipe.model_copy(update={"models": models, "reference": None})
+
+
+def _without_reference(job: Job) -> Job:
+    """Let the store hold nothing of the reference."""
+    nothing = MeasurementStore(storage.join(job.inputs.recipe.store, "measurements", "to-be-made"))
+    return replace(
+        job,
+        measurements=tuple(
+            replace(one, store=nothing) if one.role == "reference" else one for one in job.measurements
+        ),
+    )
+
+
+def _changes(last: PastRun | None, record: Record, recipe: Recipe) -> tuple[Change, ...]:
+    if last is None:
+        return ()
+    return changes(last.record, record, last.recipe, recipe.model_dump(mode="json"))
+
+
+def _ask(job: Job, one: Measurement, last: PastRun | None, changed: tuple[Change, ...]) -> list[Asked]:
+    """Look up what one model has to measure; one entry a view."""
+    found = look_up(job.prepared, one.views, one.store, job.prepared.rows(), one.fold)
+    places, paths = (
+        read_places(last.folder) if last else None,
+        [split.path for split in job.inputs.listing.splits],
+    )
+    ask = ray.remote(ask_split)
+    reason = None
+    if not one.store.parts():
+        reason = model_reason(one.role, one.store.folder, last.record if last else None, changed)
+    failed = ray.put(failed_keys(one))
+    refs = [
+        ask.remote(one, split, table, failed, paths[split], places, reason, changed)
+        for split, table in enumerate(found)
+    ]
+    asked: list[list[Asked]] = ray.get(refs)
+    return [sum(parts[1:], parts[0]) for parts in zip(*asked, strict=True)]
+
+
+def ask_split(
+    measurement: Measurement,
+    split: int,
+    found: pa.Table,
+    failed: Keys,
+    path: str,
+    places: Places | None,
+    reason: Reason | None,
+    changed: Sequence[Change],
+) -> list[Asked]:
+    """Count what one split asks for, by view. reason: one that holds for all rows."""
+    table = asked_of(measurement, split, found, failed)
+    examples = measurement.prepared.examples(split)
+    result = []
+    for view in measurement.views:
+        rows = table.filter(pc.equal(table["view"], str(view)))
+        missing = rows.filter(rows["missing"])
+        where = examples.take(missing["example"])
+        if reason is not None:
+            why = Counter({reason: len(missing)} if len(missing) else {})
+        else:
+            then = None if places is None else places.contents(path, where["row"].to_numpy())
+            why = row_reasons(keys_of(where["example_id"]), then, changed)
+        tokens = sum(missing["length"].to_pylist())
+        result.append(Asked(view, len(rows), len(missing), tokens, _failed(rows, found), why))
+    return result
+
+
+def _failed(rows: pa.Table, found: pa.Table) -> int:
+    """Count the rows that the store has no measurement of, and that are not to be measured."""
+    absent = pc.is_in(rows["position"], found.filter(found["loss"].is_null())["position"])
+    return int(pc.sum(pc.and_not(absent, rows["missing"])).as_py() or 0)
+
+
+def _told(label: str, one: Asked) -> Record:
+    counts = {name: getattr(one, name) for name in ("rows", "missing", "tokens", "failed")}
+    why = {str(reason): count for reason, count in sorted(one.why.items())}
+    return {"model": label, "view": str(one.view), **counts, "why": why}
+
+
+def _estimate(job: Job, asked: dict[str, list[Asked]], past: Sequence[PastRun]) -> dict[str, Any] | None:
+    """Estimate the time of what is missing; None where no earlier run tells how fast this goes."""
+    known = [one for run in past for one in passes(run)]
+    engine = (job.choice.type, job.choice.dtype)
+    base = [model.identity for model in job.inputs.models_of("base")]
+    parts: dict[str, Estimate | None] = {}
+    for one in job.measurements:
+        if tokens := sum(view.tokens for view in asked[one.label]):
+            speed = speed_of(one.store.folder, engine, base, known)
+            engines = engine_replicas(one, engine_cpus(one))
+            gpus = engine_gpus(one)
+            parts[one.label] = estimate(tokens, speed, engines=engines, gpus=gpus) if speed else None
+    return total(parts)

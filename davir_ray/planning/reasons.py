@@ -1,0 +1,68 @@
+"""Why the sequences that a run would measure are not in the store.
+
+A model that has no measurements at all explains all of them. Else each row is compared with what stood in its place in
+the last run of this name: a row cannot be known to be an edited one, but a place that held other content has changed.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Mapping
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+
+from davir_ray.changes import Change
+from davir_ray.scores.score import Role
+from davir_ray.store.keys import Keys
+from davir_ray.tokens.places import ABSENT
+
+
+class Reason(StrEnum):
+    """Why something has to be measured."""
+
+    FIRST_RUN = "first_run"
+    """No earlier run of this name is finished, and the store has nothing of this model."""
+    NEW_BASE = "new_base"
+    NEW_REFERENCE = "new_reference"
+    NEW_ENGINE = "new_engine"
+    """The same model under another engine, dtype or version of it."""
+    EMPTY_STORE = "empty_store"
+    """The last run measured this model, and the store has nothing of it."""
+    NEW_ROW = "new_row"
+    """The place held no row in the last run."""
+    CHANGED_ROW = "changed_row"
+    """The place held another content."""
+    NEW_TOKENS = "new_tokens"
+    """The row is as it was, and a setting of `tokens` is not."""
+    NOT_MEASURED = "not_measured"
+    """The row is as it was, and was not measured in this view."""
+    NEW_OR_CHANGED = "new_or_changed"
+    """The last run left no word of where its rows were."""
+
+
+def model_reason(
+    role: Role, store: str, record: Mapping[str, Any] | None, changed: Collection[Change]
+) -> Reason:
+    """Say why the store has nothing at all of a model. store: the folder that its measurements would be in."""
+    if record is None:
+        return Reason.FIRST_RUN
+    if store in record["measurements"].values():
+        return Reason.EMPTY_STORE
+    if role in {change.what for change in changed}:
+        return {"base": Reason.NEW_BASE, "reference": Reason.NEW_REFERENCE}[role]
+    measured_then = any(label.startswith(role) for label in record["measurements"])
+    return Reason.NEW_ENGINE if measured_then else Reason.NOT_MEASURED
+
+
+def row_reasons(now: Keys, then: Keys | None, changed: Collection[Change]) -> Counter[Reason]:
+    """Count rows by reason. now, then: what is in their places, and what was in the last run [N]."""
+    if then is None:
+        return Counter({Reason.NEW_OR_CHANGED: len(now)} if len(now) else {})
+    same = Reason.NEW_TOKENS if any(change.what == "tokens" for change in changed) else Reason.NOT_MEASURED
+    absent, as_it_was = then == ABSENT, then == now
+    counts = {
+        Reason.NEW_ROW: int(absent.sum()),
+        same: int(as_it_was.sum()),
+        Reason.CHANGED_ROW: int(np.count_nonzero(~absent & ~as_it_was)),
+    }
+    return Counter({reason: count for reason, count in counts.items() if count})

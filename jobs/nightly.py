@@ -1,0 +1,13 @@
+"""Measure what is new, choose the core-set, and tell the drift against the night before, as a Ray job.
+
+    ray job submit --address http://127.0.0.1:8265 --working-dir . -- python jobs/nightly.py jobs/recipes/alpaca.yaml
+
+Takes the arguments of `davir nightly`.
+"""
+
+import sys
+
+from davir_ray.cli import main
+
+if __name__ == "__main__":
+    main(["nightly", *sys.argv[1:]])

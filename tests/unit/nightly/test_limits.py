@@ -1,0 +1,104 @@
+import pytest
+
+from davir_ray.config import NightlyConfig, parse_recipe
+from davir_ray.errors import PastLimits, RecipeError
+from davir_ray.nightly.limits import check_limits, past_limits
+from davir_ray.nightly.nights import Nights, night_of
+
+RECORD = {
+    "run_id": "n-1",
+    "rows": 100,
+    "ranked": 80,
+    "selected": 8,
+    "seconds": 1.5,
+    "status": {"ok": 70, "truncated": 10, "duplicate": 10, "empty": 6, "engine_error": 4},
+    "measured": {"base": 5, "reference": 5},
+    "reused": {"base": 75, "reference": 75},
+}
+DRIFT = {
+    "before": "n-0",
+    "changes": [{"what": "select", "detail": "x"}, {"what": "select", "detail": "y"}],
+    "core_set": {"change": 0.5, "in": {"data": 3}, "out": {"others": 3}},
+    "rank_correlation": 0.9,
+}
+
+
+def night(drift=None, measured_before=False):
+    return night_of(RECORD, drift, measured_before=measured_before)
+
+
+def test_a_night_counts_rows_that_failed_but_not_repeats_and_not_cut_ones():
+    assert night()["failed"] == 10
+    assert night()["measured"] == {"base": 5, "reference": 5}
+    assert night()["drift"] is None
+
+
+def test_a_night_whose_run_is_an_earlier_night_s_measured_nothing():
+    again = night(measured_before=True)
+    assert again["measured"] == {"base": 0, "reference": 0}
+    assert again["reused"] == {"base": 80, "reference": 80}
+
+
+def test_a_night_keeps_the_drift_in_short():
+    assert night(DRIFT)["drift"] == {
+        "before": "n-0",
+        "changed": ["select"],
+        "coreset_change": 0.5,
+        "in": {"data": 3},
+        "out": {"others": 3},
+        "rank_correlation": 0.9,
+    }
+
+
+@pytest.mark.parametrize(
+    ("limits", "broken"),
+    [
+        ({"max_failed_fraction": 0.1}, []),
+        ({"max_failed_fraction": 0.09}, ["max_failed_fraction"]),
+        ({"max_failed_fraction": None}, []),
+        ({"max_failed_fraction": 0.1, "max_coreset_change": 0.5}, []),
+        ({"max_failed_fraction": 0.1, "max_coreset_change": 0.49}, ["max_coreset_change"]),
+        ({"max_failed_fraction": 0.1, "max_coreset_change": None}, []),
+        ({"max_failed_fraction": 0.1, "min_rank_correlation": 0.9}, []),
+        (
+            {"max_failed_fraction": 0, "min_rank_correlation": 0.91},
+            ["max_failed_fraction", "min_rank_correlation"],
+        ),
+    ],
+)
+def test_a_limit_may_be_reached_and_not_passed(limits, broken):
+    found = past_limits(NightlyConfig(**limits), night(DRIFT))
+    assert [sentence.partition(":")[0] for sentence in found] == [f"nightly.{name}" for name in broken]
+
+
+def test_a_first_night_and_one_without_common_rows_have_no_drift_to_judge():
+    strict = NightlyConfig(max_failed_fraction=None, max_coreset_change=0, min_rank_correlation=1)
+    assert past_limits(strict, night()) == []
+    unlike = DRIFT | {"rank_correlation": None}
+    assert [one.split(":")[0] for one in past_limits(strict, night(unlike))] == ["nightly.max_coreset_change"]
+
+
+def test_past_limits_are_an_error_with_an_exit_code_of_its_own():
+    with pytest.raises(PastLimits, match="one\n  two") as error:
+        check_limits({"past_limits": ["one", "two"]})
+    assert error.value.exit_code == 8
+    check_limits({"past_limits": []})
+    check_limits({"busy": {}})
+
+
+def test_the_recipe_sets_the_limits():
+    tree = {"corpus": {"paths": "x"}, "models": {"base": "b"}}
+    assert parse_recipe(tree, "r").nightly == NightlyConfig(max_failed_fraction=0.05, max_coreset_change=0.5)
+    assert (
+        parse_recipe(tree | {"nightly": {"max_coreset_change": 0.1}}, "r").nightly.max_coreset_change == 0.1
+    )
+    with pytest.raises(RecipeError, match="max_failed_fraction"):
+        parse_recipe(tree | {"nightly": {"max_failed_fraction": 5}}, "r")
+
+
+def test_nights_are_lines_the_latest_last(tmp_path):
+    nights = Nights(str(tmp_path / "nightly" / "n"))
+    assert nights.read() == []
+    nights.add({"run_id": "a"})
+    nights.add({"run_id": "b"})
+    assert nights.read() == [{"run_id": "a"}, {"run_id": "b"}]
