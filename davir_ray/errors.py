@@ -10,8 +10,9 @@
     +-- EngineError                 5   measuring failed
     |   +-- EngineDied                  the engine cannot go on; its process must end
     |   +-- NotMeasured                 stored measurements are missing and none may be made
-    +-- StoreError                  6   the store holds something that is not true
-        +-- DamagedPart                 a part of the store is not what its name says
+    +-- StoreError                  6   the store holds something that is not true, or cannot be used
+    |   +-- DamagedPart                 a part of the store is not what its name says
+    |   +-- Unreachable                 the storage of a store or a run fails, or refuses
     +-- TrainingError               7   training failed
     +-- PastLimits                  8   a night went past a limit of the recipe
 
@@ -78,6 +79,10 @@ class StoreError(DavirError):
 
 class DamagedPart(StoreError):
     """A part of the store cannot be read as one, or says what cannot be."""
+
+
+class Unreachable(StoreError):
+    """The storage of a store or a run fails for good, or refuses."""
 
 
 class TrainingError(DavirError):

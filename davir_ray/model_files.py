@@ -9,11 +9,12 @@ import shutil
 import tempfile
 from pathlib import Path
 
-import fsspec
+from fsspec import AbstractFileSystem
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError
 
 from davir_ray.errors import ModelError
+from davir_ray.filesystems import filesystem, reaching
 
 WANTED = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
 UNWANTED = ("*/*", "consolidated*")
@@ -54,25 +55,26 @@ def _download_from_hub(name: str, revision: str | None) -> Path:
 def _download(uri: str, cache_dir: Path) -> Path:
     """Copy the folder behind a URI into a cache folder that is named by a hash of its listing."""
     try:
-        filesystem, root = fsspec.core.url_to_fs(uri)
-        files = _listing(filesystem, root)
-        digest = hashlib.blake2b(json.dumps([uri, files]).encode(), digest_size=16).hexdigest()
-        folder = cache_dir / "models" / digest
-        if files and not folder.is_dir():
-            _copy(filesystem, root, [name for name, _, _ in files], folder)
-    except (OSError, ImportError, ValueError) as error:
+        with reaching(uri, ModelError):
+            fs, root = filesystem(uri)
+            files = _listing(fs, root)
+            digest = hashlib.blake2b(json.dumps([uri, files]).encode(), digest_size=16).hexdigest()
+            folder = cache_dir / "models" / digest
+            if files and not folder.is_dir():
+                _copy(fs, root, [name for name, _, _ in files], folder)
+    except OSError as error:  # there is no such folder, or it is a file
         raise ModelError(f"{uri}: cannot be read: {_first_line(error)}") from error
     if not files:
         raise ModelError(f"{uri}: there is no model there (no {', '.join(WANTED)})")
     return folder
 
 
-def _listing(filesystem: fsspec.AbstractFileSystem, root: str) -> list[tuple[str, int, str]]:
+def _listing(fs: AbstractFileSystem, root: str) -> list[tuple[str, int, str]]:
     """Name, size and checksum of each wanted file. The checksum is the store's own: nothing is read."""
-    found = filesystem.ls(root, detail=True)
+    found = fs.ls(root, detail=True)
     files = {info["name"]: info for info in found if info["type"] == "file"}
     return [
-        (name, int(files[path]["size"]), str(filesystem.checksum(path)))
+        (name, int(files[path]["size"]), str(fs.checksum(path)))
         for path in sorted(files)
         if is_wanted(name := path.rsplit("/", 1)[-1])
     ]
@@ -87,13 +89,13 @@ def is_wanted(name: str) -> bool:
     return fits(WANTED) and not fits(UNWANTED)
 
 
-def _copy(filesystem: fsspec.AbstractFileSystem, root: str, names: list[str], folder: Path) -> None:
+def _copy(fs: AbstractFileSystem, root: str, names: list[str], folder: Path) -> None:
     """Copy under another name and rename at the end, so that a folder that exists is whole."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = tempfile.mkdtemp(dir=folder.parent, prefix=".partial-")
     try:
         for name in names:
-            filesystem.get_file(f"{root.rstrip('/')}/{name}", os.path.join(partial, name))
+            fs.get_file(f"{root.rstrip('/')}/{name}", os.path.join(partial, name))
         os.chmod(partial, 0o755)
         os.rename(partial, folder)
     except OSError:

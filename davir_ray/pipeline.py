@@ -21,7 +21,7 @@ from davir_ray.coreset.ray_export import Export, write_coreset, write_scored
 from davir_ray.coreset.ray_rank import Ranked, Ranking, rank
 from davir_ray.coreset.rules import choose
 from davir_ray.coreset.summary import summarise
-from davir_ray.errors import NotMeasured, StoreError, UnreadableFile
+from davir_ray.errors import NotMeasured, StoreError, Unreachable, UnreadableFile
 from davir_ray.inputs import Inputs, check_inputs
 from davir_ray.logprobs.choice import Choice, choose_engine, numerics
 from davir_ray.logprobs.chunks import CHUNK_TOKENS
@@ -79,6 +79,8 @@ def score(recipe: Recipe, name: str, *, may_measure: bool = True) -> Record:
     plans = measure_models(job, may_measure)
     try:
         ranked = rank_corpus(job)
+    except Unreachable:
+        raise
     except StoreError:
         job.run.forget_work()  # with it the plan, which believed in what is gone
         raise
@@ -255,6 +257,7 @@ def select_and_export(job: Job, ranked: Ranked) -> Record:
     chosen = write_scored(ranked, choices, rules, export)
     for table in chosen:
         ray.get(table)  # waits for the scored table, and raises what went wrong with it
+    storage.await_files(run.uri("scored"), len(choices))
     summary = summarise(partial(scan_folder, run.uri("scored")))
     folders = write_coreset(export, chosen, summary.selected)
     return {"scored": run.uri("scored"), "coreset": folders, **summary.as_dict()}

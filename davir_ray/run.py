@@ -24,7 +24,7 @@ TRAINING = "training.json"
 """The recipe of a training, under another name: `davir resume` and `davir select` are for runs that score."""
 RECORD = "record.json"
 HOW_NOT_WHAT: dict[str, Any] = {
-    "engine": {"replicas", "num_cpus", "gpu_memory_utilization"},
+    "engine": {"replicas", "num_cpus", "stall_seconds", "gpu_memory_utilization"},
     "output": True,
     "store": True,
     "reference": True,

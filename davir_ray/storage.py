@@ -1,15 +1,17 @@
 """Files on any fsspec URI: whole, or not there at all.
 
-Everything that the project writes goes through `write_atomic`, so a file that can be listed is complete.
+Everything that the project writes goes through `write_atomic`, so a file that can be listed is complete. A file that
+is missing is a `FileNotFoundError`; a storage that fails is `Unreachable`, after as many tries as filesystems.py says.
 """
 
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 from uuid import uuid4
 
 import fsspec
@@ -17,7 +19,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec import AbstractFileSystem
-from fsspec.core import url_to_fs
+
+from davir_ray.errors import DamagedPart, StoreError
+from davir_ray.filesystems import filesystem, is_damage, reaching
 
 TEMPORARY = ".davir-tmp-"
 """What the name of a half-written local file starts with."""
@@ -25,6 +29,8 @@ TEMPORARY = ".davir-tmp-"
 MODIFIED = ("mtime", "LastModified", "last_modified", "created")
 """What filesystems call the time of a file's last change, in the order of trust."""
 
+LISTED_SECONDS = 60.0
+LOOK_SECONDS = 0.5
 THREADS = 16
 T = TypeVar("T")
 R = TypeVar("R")
@@ -42,13 +48,6 @@ class File:
     def stem(self) -> str:
         """The file's name without folder and ending."""
         return self.uri.rsplit("/", 1)[-1].rsplit(".", 1)[0]
-
-
-def filesystem(uri: str) -> tuple[AbstractFileSystem, str]:
-    """Return the filesystem of a URI, and the path on it; local paths become absolute."""
-    fs, path = url_to_fs(uri)
-    fs.invalidate_cache()
-    return fs, path
 
 
 def absolute(uri: str) -> str:
@@ -71,30 +70,33 @@ def write_atomic(uri: str, data: bytes) -> None:
 
     Holds for local folders (a rename) and object stores (one put), not for FTP and its like.
     """
-    fs, path = filesystem(uri)
-    if is_local(fs):
-        _replace_local(path, data)
-    else:
-        _put(fs, path, data)
+    with reaching(uri):
+        fs, path = filesystem(uri)
+        if is_local(fs):
+            _replace_local(path, data)
+        else:
+            _put(fs, path, data)
 
 
 def create(uri: str, data: bytes) -> bool:
     """Write a file where there is none, whole; tell whether it was written. Of several at once, one succeeds.
 
-    On an object store that knows no conditional write, the last one succeeds, and all are told that they did.
+    `data` must be nobody else's: a write whose answer was lost is repeated, and finds itself. On an object store that
+    knows no conditional write, the last one succeeds, and all are told that they did.
     """
-    fs, path = filesystem(uri)
-    if is_local(fs):
-        return _link_local(path, data)
-    try:
-        fs.pipe_file(path, data, mode="create")
-    except FileExistsError:
-        return False
-    except OSError:
-        if fs.exists(path):  # S3 refuses with a failed condition, which s3fs calls an invalid argument
-            return False
-        raise
-    return True
+    with reaching(uri):
+        fs, path = filesystem(uri)
+        if is_local(fs):
+            return _link_local(path, data)
+        try:
+            fs.pipe_file(path, data, mode="create")
+        except FileExistsError:
+            return bool(fs.cat_file(path) == data)
+        except OSError:
+            if fs.exists(path):  # S3 refuses with a failed condition, which s3fs calls an invalid argument
+                return bool(fs.cat_file(path) == data)
+            raise
+        return True
 
 
 def _link_local(path: str, data: bytes) -> bool:
@@ -156,22 +158,19 @@ def parse_table(data: bytes, columns: list[str] | None = None) -> pa.Table:
 
 def read_metadata(uri: str) -> dict[bytes, bytes]:
     """Read what a Parquet file says of itself beside its columns."""
-    fs, path = filesystem(uri)
-    with fs.open(path, "rb") as file:
+    with _opened(uri) as file:
         return dict(pq.read_schema(file).metadata or {})
 
 
 def count_rows(uri: str) -> int:
     """Read from a Parquet file how many rows it has."""
-    fs, path = filesystem(uri)
-    with fs.open(path, "rb") as file:
+    with _opened(uri) as file:
         return int(pq.ParquetFile(file).metadata.num_rows)
 
 
 def read_rows(uri: str, rows: Sequence[int], columns: list[str]) -> pa.Table:
     """Read some rows of a Parquet file by position, in this order; row groups without any are not fetched."""
-    fs, path = filesystem(uri)
-    with fs.open(path, "rb") as file:
+    with _opened(uri) as file:
         parquet = pq.ParquetFile(file)
         sizes = [parquet.metadata.row_group(i).num_rows for i in range(parquet.num_row_groups)]
         starts = np.concatenate(([0], np.cumsum(sizes)))
@@ -182,16 +181,31 @@ def read_rows(uri: str, rows: Sequence[int], columns: list[str]) -> pa.Table:
     return table.take(pa.array(np.searchsorted(held, rows)))
 
 
+@contextmanager
+def _opened(uri: str) -> Iterator[BinaryIO]:
+    with reaching(uri):
+        fs, path = filesystem(uri)
+        with fs.open(path, "rb") as file:
+            try:
+                yield file
+            except (pa.ArrowException, OSError) as error:
+                if not is_damage(error):
+                    raise
+                raise DamagedPart(f"{uri}: not readable as Parquet: {error}") from error
+
+
 def read_bytes(uri: str) -> bytes:
     """Read a whole file."""
-    fs, path = filesystem(uri)
-    return bytes(fs.cat_file(path))
+    with reaching(uri):
+        fs, path = filesystem(uri)
+        return bytes(fs.cat_file(path))
 
 
 def exists(uri: str) -> bool:
     """Tell whether there is a file or folder."""
-    fs, path = filesystem(uri)
-    return bool(fs.exists(path))
+    with reaching(uri):
+        fs, path = filesystem(uri)
+        return bool(fs.exists(path))
 
 
 def list_files(uri: str, suffix: str = "") -> list[str]:
@@ -207,8 +221,9 @@ def files_in(uri: str, suffix: str = "") -> list[File]:
 
 def files_below(uri: str) -> list[File]:
     """List the files of a folder and of all folders in it, sorted; a folder that is not there has none."""
-    fs, path = filesystem(uri)
-    found = fs.find(path, detail=True)
+    with reaching(uri):
+        fs, path = filesystem(uri)
+        found = fs.find(path, detail=True)
     return _files(uri, ((name[len(path.rstrip("/")) + 1 :], entry) for name, entry in found.items()))
 
 
@@ -219,12 +234,27 @@ def list_folders(uri: str) -> list[str]:
 
 
 def _entries(uri: str) -> list[dict[str, Any]]:
-    fs, path = filesystem(uri)
     try:
-        entries: list[dict[str, Any]] = fs.ls(path, detail=True)
+        with reaching(uri):
+            fs, path = filesystem(uri)
+            entries: list[dict[str, Any]] = fs.ls(path, detail=True)
     except (FileNotFoundError, NotADirectoryError):
         return []
     return entries
+
+
+def await_listing(done: Callable[[], bool], what: str) -> None:
+    """Wait until a listing shows what was written: on some object stores it does so later.
+
+    done: lists, and tells whether all is there. what: named in the `StoreError` if it never is.
+    """
+    end = time.monotonic() + LISTED_SECONDS
+    while not done():
+        if time.monotonic() > end:
+            raise StoreError(
+                f"{what}: what was written there is not listed after {LISTED_SECONDS:.0f} seconds"
+            )
+        time.sleep(LOOK_SECONDS)
 
 
 def _files(uri: str, named: Iterable[tuple[str, Mapping[str, Any]]]) -> list[File]:
@@ -239,6 +269,11 @@ def _modified(entry: Mapping[str, Any]) -> float:
     return times[0].timestamp() if isinstance(times[0], datetime) else float(times[0])
 
 
+def await_files(folder: str, count: int) -> None:
+    """Wait until a folder lists so many files. Raises `StoreError` if it never does."""
+    await_listing(lambda: len(list_files(folder)) >= count, folder)
+
+
 def concurrently(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
     """Call a function on each item, many at once, so that they wait for an object store together."""
     with ThreadPoolExecutor(THREADS) as pool:
@@ -247,8 +282,9 @@ def concurrently(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
 
 def delete(uri: str) -> None:
     """Delete a file or a folder with all that is in it; nothing happens where there is none."""
-    fs, path = filesystem(uri)
     try:
-        fs.rm(path, recursive=True)
+        with reaching(uri):
+            fs, path = filesystem(uri)
+            fs.rm(path, recursive=True)
     except FileNotFoundError:
         return

@@ -3,6 +3,7 @@
 import os
 import time
 from pathlib import Path
+from threading import Event
 
 from davir_ray.logprobs.hash_engine import HashEngine
 
@@ -49,13 +50,33 @@ class MortalEngine(HashEngine):
 
     def __init__(self, model_name: str) -> None:
         super().__init__(model_name)
-        self.grave = Path(model_name) / "died-once"
+        self.grave = Path(model_name) / f"{type(self).__name__}-fell"
 
     def logprobs(self, sequences):
         if not self.grave.exists():
             self.grave.touch()
-            os._exit(137)
+            self.fall()
         return super().logprobs(sequences)
+
+    def fall(self) -> None:
+        """End the process."""
+        os._exit(137)
+
+
+class StallingEngine(LethalEngine):
+    """Never answers where the lethal engine ends its process."""
+
+    def fall(self) -> None:
+        """Wait for ever."""
+        Event().wait()
+
+
+class StuckOnceEngine(MortalEngine):
+    """Never answers the first time that it is called for a model."""
+
+    def fall(self) -> None:
+        """Wait for ever."""
+        Event().wait()
 
 
 class SlowEngine(HashEngine):

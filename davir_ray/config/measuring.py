@@ -113,6 +113,11 @@ class EngineConfig(Section):
     """GPUs an engine (vLLM only)."""
     num_cpus: float | None = Field(None, gt=0)
     """CPUs an engine holds; without it, 1 beside a GPU, and all of a node's where there is none."""
+    stall_seconds: float = Field(3600.0, gt=0)
+    """An engine that has not answered for so long is taken for stalled, and its process is replaced; the first call of
+    each, which may compile, has twice as long. A call measures one chunk: ten seconds of an 8B model on an H100, half a
+    minute of a 135M model on two CPU cores and half an hour of an 8B model there, so the default errs on the side of
+    waiting. Where calls are known to be short, minutes lose less."""
     gpu_memory_utilization: float = Field(0.85, gt=0, lt=1)
     """Share of a GPU's memory that vLLM may take for weights and cache."""
     engine_args: dict[str, Any] = {}

@@ -122,8 +122,11 @@ def write_coreset(export: Export, chosen: Sequence[Any], selected: int) -> dict[
     schemas = [schema for schema in ray.get([schema for schema, _ in fetched]) if schema is not None]
     schema = unify(schemas) if schemas else pa.schema([])
     pieces = [scatter(deal_files, files, export, rows, files) for _, rows in fetched]
-    ray.get(gather(pieces, write_file, export, schema))
-    return {name: export.folder(name) for name in export.config.formats}
+    written = sum(ray.get(gather(pieces, write_file, export, schema)))
+    folders = {name: export.folder(name) for name in export.config.formats}
+    for folder in folders.values():
+        storage.await_files(folder, written)
+    return folders
 
 
 def fetch_rows(export: Export, split: int, chosen: pa.Table) -> tuple[pa.Schema | None, Fetched | None]:
@@ -159,17 +162,18 @@ def deal_files(export: Export, rows: Fetched | None, files: int) -> list[Fetched
     return [rows.take(np.flatnonzero(file == index)) for index in range(files)]
 
 
-def write_file(export: Export, schema: pa.Schema, *pieces: Fetched | None) -> None:
-    """Write one file of the core-set in every asked format."""
+def write_file(export: Export, schema: pa.Schema, *pieces: Fetched | None) -> bool:
+    """Write one file of the core-set in every asked format; tell whether there was anything to write."""
     present = [piece for piece in pieces if piece is not None and len(piece.chosen)]
     if not present:
-        return
+        return False
     rows = Fetched(
         pa.concat_tables(piece.chosen for piece in present),
         pa.concat_tables(conform(piece.source, schema) for piece in present),
     )
     rows = rows.take(one_a_place(rows))
     write_formats(export, rows, rows.chosen["place"][0].as_py() // export.config.rows_per_file)
+    return True
 
 
 def write_formats(export: Export, rows: Fetched, number: int) -> None:

@@ -9,11 +9,12 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 
-from davir_ray import storage
 from davir_ray.corpus.columns import JSON_TEXT
+from davir_ray.corpus.opening import opened_file
 from davir_ray.corpus.split import BadRow, Kind, Record, Split, codec_of
 from davir_ray.corpus.turns import describe
 from davir_ray.errors import UnreadableFile
+from davir_ray.filesystems import is_damage
 from davir_ray.schema import Status
 
 DEEPEST = 64
@@ -26,16 +27,15 @@ SNIFFED_ROWS = 100
 @contextmanager
 def opened(path: str) -> Iterator[BinaryIO]:
     """Open a file and decompress it; a broken stream is an `UnreadableFile`."""
-    fs, name = storage.filesystem(path)
     codec = codec_of(path)
-    with fs.open(name, "rb") as file:
+    with opened_file(path) as file:
         if codec is None:
             yield file
             return
         try:
             yield io.BufferedReader(pa.CompressedInputStream(pa.PythonFile(file, "r"), codec), 1 << 20)
         except (pa.ArrowException, OSError) as error:
-            if getattr(error, "errno", None) is not None:
+            if not is_damage(error):
                 raise
             raise UnreadableFile(f"{path}: is not {codec}, or is cut off ({error})") from error
 

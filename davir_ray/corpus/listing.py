@@ -113,8 +113,6 @@ def _look(file: CorpusFile, limit: int | None) -> _Looked | BadFile:
         return _look_parquet(file) if file.kind == "parquet" else _look_json(file, limit)
     except UnreadableFile as error:
         return BadFile(file.path, str(error))
-    except (FileNotFoundError, PermissionError) as error:
-        return BadFile(file.path, f"{file.path}: cannot be opened: {error.strerror or error}")
 
 
 def _look_parquet(file: CorpusFile) -> _Looked:

@@ -7,9 +7,10 @@ from contextlib import contextmanager
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from davir_ray import storage
+from davir_ray.corpus.opening import opened_file
 from davir_ray.corpus.split import BadRow, Record, Split
 from davir_ray.errors import UnreadableFile
+from davir_ray.filesystems import is_damage
 from davir_ray.schema import Status
 
 MAGIC = b"PAR1"
@@ -18,12 +19,11 @@ MAGIC = b"PAR1"
 @contextmanager
 def opened(path: str) -> Iterator[pq.ParquetFile]:
     """Open a Parquet file; what Arrow cannot make sense of is an `UnreadableFile`."""
-    fs, name = storage.filesystem(path)
-    with fs.open(name, "rb") as file:
+    with opened_file(path) as file:
         try:
             yield pq.ParquetFile(file)
         except (pa.ArrowException, OSError) as error:
-            if getattr(error, "errno", None) is not None:
+            if not is_damage(error):
                 raise
             raise UnreadableFile(f"{path}: {_what_is_wrong(file)} ({_first_line(error)})") from error
 

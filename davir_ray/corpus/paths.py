@@ -1,15 +1,18 @@
 """Files, folders and globs on any fsspec URI -> the corpus files behind them."""
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from glob import has_magic
 from typing import Any
 
 from fsspec import AbstractFileSystem
+from fsspec.utils import glob_translate
 
 from davir_ray import storage
 from davir_ray.corpus.split import KINDS, Kind, kind_of
 from davir_ray.errors import CorpusError
+from davir_ray.filesystems import filesystem, reaching
 
 STAMPS = ("ETag", "etag", "md5Hash", "checksum", "mtime", "LastModified", "last_modified", "created")
 """What filesystems call the mark of a file's content, the surest first."""
@@ -40,8 +43,9 @@ def expand(paths: Mapping[str, Sequence[str]]) -> list[CorpusFile]:
 
 
 def _matches(source: str, pattern: str) -> list[CorpusFile]:
-    fs, path = storage.filesystem(pattern)
-    infos = _infos(fs, path, pattern)
+    with reaching(pattern, CorpusError):
+        fs, path = filesystem(pattern)
+        infos = _infos(fs, path, pattern)
     files = [
         CorpusFile(source, _uri(fs, name), kind, int(info.get("size") or 0), _stamp(info))
         for name, info in infos.items()
@@ -62,9 +66,45 @@ def _infos(fs: AbstractFileSystem, path: str, pattern: str) -> dict[str, dict[st
         found = fs.find(path, detail=True)
         return {name: info for name, info in found.items() if not _is_hidden(name.removeprefix(path))}
     if has_magic(path):
-        found = fs.glob(path, detail=True)
-        return {name: info for name, info in found.items() if info["type"] == "file"}
-    raise CorpusError(f"corpus.paths: {pattern}: no such file or folder")
+        return _glob(fs, path)
+    try:
+        return {
+            path: fs.info(path)
+        }  # for its error: to `isfile` whatever goes wrong is a file that is not there
+    except FileNotFoundError:
+        raise CorpusError(f"corpus.paths: {pattern}: no such file or folder") from None
+
+
+def _glob(fs: AbstractFileSystem, pattern: str) -> dict[str, dict[str, Any]]:
+    """Find the files that a pattern matches. `fs.glob` would leave out a folder whose listing fails."""
+    start = re.split(r"[*?\[]", pattern)[0].rfind("/") + 1
+    if "**" not in pattern:
+        return dict(_level(fs, pattern[:start], pattern[start:].split("/")))
+    fits = re.compile(glob_translate(pattern))
+    return {name: info for name, info in fs.find(pattern[:start], detail=True).items() if fits.match(name)}
+
+
+def _level(fs: AbstractFileSystem, folder: str, names: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Find the files under a folder whose path fits these patterns, one a level."""
+    fits = re.compile(glob_translate(names[0]))
+    for info in _listed(fs, folder):
+        path = info["name"].rstrip("/")
+        if path == folder.rstrip("/") or not fits.match(
+            path.rsplit("/", 1)[-1]
+        ):  # a folder's marker lists itself
+            continue
+        if len(names) > 1 and info["type"] == "directory":
+            yield from _level(fs, path, names[1:])
+        elif len(names) == 1 and info["type"] == "file":
+            yield path, info
+
+
+def _listed(fs: AbstractFileSystem, folder: str) -> list[dict[str, Any]]:
+    try:
+        found: list[dict[str, Any]] = fs.ls(folder, detail=True)
+    except FileNotFoundError:
+        return []
+    return found
 
 
 def _is_hidden(name: str) -> bool:

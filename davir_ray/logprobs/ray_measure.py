@@ -2,8 +2,8 @@
 
     look up -> chunks (written down) -> actors with an engine -> parts of the store
 
-A finished chunk is a finished part, so a stop loses only the chunks in flight. An engine that dies takes its actor
-with it; Ray starts another, which takes the chunk up again (see trial.py).
+A finished chunk is a finished part, so a stop loses only the chunks in flight. An engine that dies, or stalls, takes
+its actor with it; Ray starts another, which takes the chunk up again (see trial.py).
 """
 
 import os
@@ -28,16 +28,28 @@ from davir_ray.logprobs.choice import Choice, build_engine
 from davir_ray.logprobs.chunks import plan_chunks
 from davir_ray.logprobs.engine import Engine, TokenSequence
 from davir_ray.logprobs.trial import Journal, try_ranges
+from davir_ray.logprobs.watchdog import Watchdog, end_process
 from davir_ray.models import ResolvedModel, resolve, resolve_reference
 from davir_ray.observe.progress import Progress
 from davir_ray.ray_session import told
-from davir_ray.schema import View
+from davir_ray.schema import ID, View
 from davir_ray.scores.score import Role
 from davir_ray.store.keys import Keys, keys_of
 from davir_ray.store.measurements import MeasurementStore
 from davir_ray.store.ray_lookup import look_up
 from davir_ray.tokens.folds import Fold
 from davir_ray.tokens.prepared import Prepared
+
+CHUNK = pa.schema(
+    [
+        ("name", pa.string()),
+        ("sequence_id", pa.list_(ID)),
+        ("ids", pa.list_(pa.list_(pa.int32()))),
+        ("scored", pa.list_(pa.list_(pa.bool_()))),
+        ("error", pa.string()),
+    ]
+)
+"""A chunk on its way to an engine, as one row."""
 
 READER_CPUS = 0.25
 """What reading token ids takes beside an engine."""
@@ -197,6 +209,7 @@ def measure(measurement: Measurement, planned: Plan, todo: list[dict[str, Any]])
                     ray_session.raise_told(text)
     except RayError as error:
         raise EngineError(f"measuring {measurement.label} stopped: {error}") from error
+    storage.await_listing(lambda: not unsettled(measurement, planned), measurement.store.folder)
     return busy
 
 
@@ -223,14 +236,19 @@ def engine_gpus(measurement: Measurement) -> int:
 
 
 def read_chunk(measurement: Measurement, batch: dict[str, Any]) -> pa.Table:
-    """Read the token ids of a chunk: one row, which travels and is measured as a whole."""
+    """Read the token ids of a chunk: one row, which travels and is measured as a whole; an error of ours as text."""
     (split,), (index,) = batch["split"].tolist(), batch["chunk"].tolist()
-    chunks = storage.read_table(measurement.chunks_uri(split)).slice(index, 1)
-    (positions,) = chunks["positions"].to_pylist()
-    rows = measurement.prepared.token_rows(split, positions)
-    return pa.table(
-        {"name": chunks["name"], **{name: [rows[name].to_pylist()] for name in rows.column_names}}
-    )
+    try:
+        chunk = _read_chunk(measurement, split, index)
+    except DavirError as problem:
+        chunk = {"name": "", "sequence_id": [], "ids": [], "scored": [], "error": told(problem)}
+    return pa.Table.from_pylist([chunk], CHUNK)
+
+
+def _read_chunk(measurement: Measurement, split: int, index: int) -> dict[str, Any]:
+    (chunk,) = storage.read_table(measurement.chunks_uri(split)).slice(index, 1).to_pylist()
+    rows = measurement.prepared.token_rows(split, chunk["positions"])
+    return {"name": chunk["name"], **rows.to_pydict(), "error": ""}
 
 
 def sequences_of(row: dict[str, Any]) -> list[tuple[bytes, TokenSequence]]:
@@ -248,6 +266,7 @@ class ChunkMeasurer:
         os.environ["OMP_NUM_THREADS"] = str(max(1, int(cpus + READER_CPUS)))
         self.measurement = measurement
         self.engine: Engine | None = None
+        self.watchdog = Watchdog(measurement.engine.stall_seconds)
         self.error = ""
         try:
             self.engine = self._load()
@@ -257,13 +276,14 @@ class ChunkMeasurer:
     def __call__(self, batch: pa.Table) -> dict[str, Any]:
         """Measure a batch of one chunk; an error of ours comes back as text."""
         (row,) = batch.to_pylist()
-        tokens, error, started = sum(len(ids) for ids in row["ids"]), self.error, monotonic()
+        tokens, started = sum(len(ids) for ids in row["ids"]), monotonic()
+        error = self.error or row["error"]
         try:
-            if self.engine is not None:
+            if self.engine is not None and not error:
                 self._measure(row, self.engine)
         except EngineDied:
             # Raising would leave Ray with a dead engine in a live actor; ending the process gets a new one.
-            os._exit(1)
+            end_process()
         except DavirError as problem:
             error = told(problem)
         seconds = monotonic() - started
@@ -279,7 +299,8 @@ class ChunkMeasurer:
     def _measure(self, row: dict[str, Any], engine: Engine) -> None:
         sequences = sequences_of(row)
         journal = Journal.open(self.measurement.journal_uri(row["name"]), len(sequences))
-        for current, logprobs in try_ranges(journal, [one for _, one in sequences], engine.logprobs):
+        logprobs_of = self.watchdog.watch(engine.logprobs, journal.note_stall)
+        for current, logprobs in try_ranges(journal, [one for _, one in sequences], logprobs_of):
             self._store(sequences[slice(*current)], logprobs)
         self._settle(row["name"], journal, [key for key, _ in sequences])
 

@@ -3,7 +3,8 @@
 A range of the chunk is noted down before it is measured, so the process that comes after a death knows where the
 last one died. A range that failed is halved until the guilty sequence stands alone; that one is marked, and the
 others are measured. A death may be chance (a preempted node), so a chunk is halved only at its third death; its
-halves are under suspicion and are halved at once, and a sequence alone has one more try.
+halves are under suspicion and are halved at once, and a sequence alone has one more try. A process that ends because
+its engine stalled (watchdog.py) has died like any other, and says why.
 """
 
 import json
@@ -31,6 +32,7 @@ class Journal:
     deaths: int = 0
     failed: dict[int, str] = field(default_factory=dict)
     disturbed: bool = False
+    stalled: str = ""
 
     @classmethod
     def open(cls, uri: str, size: int) -> "Journal":
@@ -48,17 +50,17 @@ class Journal:
         )
         if state["current"]:
             start, stop = state["current"]
-            journal._died((start, stop))
+            journal._died((start, stop), state["stalled"] or "the engine died")
         return journal
 
-    def _died(self, current: Range) -> None:
+    def _died(self, current: Range, how: str) -> None:
         self.deaths += 1
         start, stop = current
         allowed = DEATHS_ALLOWED if current == (0, self.size) else int(stop - start == 1)
         if self.deaths <= allowed:
             self.pending.append(current)
         else:
-            self.blame(current, "the engine died each time it measured this sequence")
+            self.blame(current, f"{how}, each time it measured this sequence")
 
     def blame(self, suspect: Range, reason: str) -> None:
         """Halve a range that failed, or mark the one sequence in it."""
@@ -78,6 +80,11 @@ class Journal:
         self._save()
         return self.current
 
+    def note_stall(self, how: str) -> None:
+        """Tell the process that comes next what ended this one."""
+        self.stalled = how
+        self._save()
+
     def _save(self) -> None:
         state: dict[str, Any] = {
             "pending": self.pending,
@@ -85,6 +92,7 @@ class Journal:
             "deaths": self.deaths,
             "failed": self.failed,
             "disturbed": self.disturbed,
+            "stalled": self.stalled,
         }
         storage.write_atomic(self.uri, json.dumps(state).encode())
 

@@ -19,6 +19,7 @@ from typing import Any
 from uuid import uuid4
 
 from davir_ray import storage
+from davir_ray.errors import Unreachable
 from davir_ray.observe.progress import say
 
 BEAT_SECONDS = 20.0
@@ -38,9 +39,10 @@ class Lease:
     _thread: Thread | None = None
 
     def held(self) -> bool:
-        """Tell whether nobody has taken the lease over."""
-        newest = newest_lease(self.folder)
-        return newest is not None and newest[1]["id"] == self.holder["id"]
+        """Tell whether nobody has taken the lease over. Files are asked for by name: a listing may lag."""
+        holder = _holder(self.folder, self.number)
+        taken_over = storage.exists(_uri(self.folder, self.number + 1))
+        return holder is not None and holder["id"] == self.holder["id"] and not taken_over
 
     def beat(self) -> None:
         """Renew the heartbeat."""
@@ -65,7 +67,7 @@ class Lease:
                 if not self.held():
                     return say(f"another start has taken over {self.folder}")
                 self.beat()
-            except OSError as error:
+            except (OSError, Unreachable) as error:
                 say(f"the heartbeat could not be written: {error}")
 
     def _write(self, **changed: Any) -> None:
@@ -78,24 +80,34 @@ def take(folder: str) -> Lease | Holder:
     newest = newest_lease(folder)
     if newest is not None and is_fresh(newest[1]):
         return newest[1]
-    number = newest[0] + 1 if newest else 1
-    now = time()
-    pid, host = os.getpid(), this_host()
-    holder = {
-        "id": uuid4().hex,
-        "host": host,
-        "pid": pid,
-        "started": now,
-        "heartbeat": now,
-        "released": False,
-    }
-    storage.create(_uri(folder, number), json.dumps(holder).encode())
+    number, holder, found = newest[0] if newest else 0, _new_holder(), None
+    while found is None or found["id"] != holder["id"]:
+        if found is not None and is_fresh(found):
+            return found
+        number += 1
+        storage.create(_uri(folder, number), json.dumps(holder).encode())
+        found = _holder(folder, number)
     newest = newest_lease(folder)
-    if newest is None or newest[1]["id"] != holder["id"]:
-        return newest[1] if newest else holder
+    if newest is not None and newest[0] > number:  # this start was so slow that its number had been freed again
+        return newest[1]
+    # The newest that is listed stays, so that no listing ever falls back behind a number that is free again.
     for uri in storage.list_files(folder, ".json")[:-1]:
         storage.delete(uri)
     return Lease(folder, number, holder)
+
+
+def _new_holder() -> Holder:
+    names = {"id": uuid4().hex, "host": this_host(), "pid": os.getpid()}
+    return names | {"started": time(), "heartbeat": time(), "released": False}
+
+
+def _holder(folder: str, number: int) -> Holder | None:
+    """Read a lease; None if there is none of this number."""
+    try:
+        holder: Holder = json.loads(storage.read_bytes(_uri(folder, number)))
+    except FileNotFoundError:
+        return None
+    return holder
 
 
 def newest_lease(folder: str) -> tuple[int, Holder] | None:

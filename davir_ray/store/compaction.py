@@ -80,6 +80,8 @@ def _merge(model: MeasurementStore, parts: Sequence[Part]) -> int:
     names = {name for file, table in parts for name in (file.stem, *merged_names(table.schema.metadata))}
     whole = distinct(pa.concat_tables(tables))
     made = model.write_merged(whole, names)
+    # Whoever misses a part looks for it in this listing.
+    storage.await_listing(lambda: made in {file.uri for file in model.merged_parts()}, made)
     # A merged part whose sequences are all that there are keeps its name, and has been replaced by its successor.
     storage.concurrently(storage.delete, [file.uri for file, _ in parts if file.uri != made])
     return len(whole)

@@ -6,10 +6,8 @@ from dataclasses import asdict, dataclass
 from time import time
 from typing import Any
 
-import pyarrow as pa
-
 from davir_ray import storage
-from davir_ray.errors import StoreError
+from davir_ray.errors import DamagedPart, StoreError
 from davir_ray.observe.progress import data_size, duration
 from davir_ray.storage import File
 from davir_ray.store.holdings import Holding, model_holdings, prepared_holdings
@@ -115,5 +113,5 @@ def _rows_of(uri: str) -> int:
         return storage.count_rows(uri)
     except FileNotFoundError:
         return 0
-    except (OSError, pa.ArrowException) as error:
+    except DamagedPart as error:
         raise StoreError(f"{uri}: cannot be counted: {error}; try `davir store verify`") from error

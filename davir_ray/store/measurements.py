@@ -21,7 +21,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from davir_ray import storage
-from davir_ray.errors import DamagedPart, StoreError
+from davir_ray.errors import DamagedPart
 from davir_ray.schema import ID, MEASUREMENTS
 from davir_ray.storage import File
 from davir_ray.store.keys import Keys, column_of, keys_of
@@ -155,12 +155,7 @@ def read_failed(uri: str) -> pa.Table:
 
 
 def _parsed(uri: str, schema: pa.Schema) -> pa.Table:
-    try:
-        data = storage.read_bytes(uri)
-    except FileNotFoundError:
-        raise
-    except OSError as error:  # of the filesystem: it says nothing about the part
-        raise StoreError(f"{uri}: cannot be read: {error}") from error
+    data = storage.read_bytes(uri)
     try:
         table = storage.parse_table(data)
     except (OSError, pa.ArrowException) as error:

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import ray.data
 
-from davir_ray import ray_session
+from davir_ray import ray_session, storage
 from davir_ray.config import CorpusConfig, TokensConfig
 from davir_ray.corpus.reading import Parsed, examples
 from davir_ray.corpus.split import Split
@@ -54,11 +54,14 @@ def prepare(preparation: Preparation, workers: int) -> None:
         num_cpus=1,
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=max(1, min(workers, len(todo)))),
     )
+    bad = set[int]()
     with ray_session.batches(dataset) as batches:
         for batch in batches:
             for text in batch["error"].tolist():
                 ray_session.raise_told(text)
+            bad.update(batch["split"][batch["bad"]].tolist())
             progress.add(len(batch["split"]))
+    storage.await_listing(lambda: bad <= preparation.prepared.bad().keys(), preparation.prepared.folder)
 
 
 class SplitPreparer:
@@ -70,20 +73,28 @@ class SplitPreparer:
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Prepare the split that a batch of one row names."""
         (index,) = batch["split"].tolist()
-        return batch | {"error": np.array([self._prepare(index)])}
+        error, bad = self._prepare(index)
+        return batch | {"error": np.array([error]), "bad": np.array([bad])}
 
-    def _prepare(self, index: int) -> str:
-        """Prepare a split; an error of ours comes back as text."""
+    def _prepare(self, index: int) -> tuple[str, bool]:
+        """Prepare a split; return an error of ours as text, and whether the split is bad and was left out."""
         plan = self.preparation
         try:
             plan.prepared.write(index, *self._collect(plan.splits[index]).tables())
         except UnreadableFile as error:
             if plan.corpus.on_bad_file == "error":
-                return told(error)
-            plan.prepared.write_bad(index, str(error))
+                return told(error), False
+            return self._leave_out(index, error)
         except DavirError as error:
-            return told(error)
-        return ""
+            return told(error), False
+        return "", False
+
+    def _leave_out(self, index: int, reason: UnreadableFile) -> tuple[str, bool]:
+        try:
+            self.preparation.prepared.write_bad(index, str(reason))
+        except DavirError as error:
+            return told(error), False
+        return "", True
 
     def _collect(self, split: Split) -> "Collected":
         plan = self.preparation

@@ -9,6 +9,7 @@ import ray.train
 import torch.distributed
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from davir_ray.errors import Unreachable
 from davir_ray.train.metrics import write_metrics
 
 logger = logging.getLogger(__name__)
@@ -49,5 +50,8 @@ class WriteMetrics(TrainerCallback):
             entries = [{"max_steps": state.max_steps} | entry for entry in state.log_history]
             try:
                 write_metrics(self.folder, entries)
-            except OSError as error:  # a log that cannot be written now does not stop the training
+            except (
+                OSError,
+                Unreachable,
+            ) as error:  # a log that cannot be written now does not stop the training
                 logger.warning("metrics of step %d were not written: %s", state.global_step, error)

@@ -11,6 +11,7 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from davir_ray import storage
 from davir_ray.adapter import CONFIG, is_adapter, read_json
+from davir_ray.filesystems import filesystem, reaching
 
 FROM_BASE = (
     "tokenizer.json",
@@ -60,7 +61,8 @@ def _merge(folder: Path, base: Path) -> None:
 def upload(folder: Path, uri: str) -> None:
     """Copy a model to the run's storage, in the place of an older one; config files go last."""
     storage.delete(uri)
-    fs, path = storage.filesystem(uri)
-    fs.makedirs(path, exist_ok=True)
-    for file in sorted(folder.iterdir(), key=lambda file: file.suffix == ".json"):
-        fs.put_file(str(file), f"{path}/{file.name}")
+    with reaching(uri):
+        fs, path = filesystem(uri)
+        fs.makedirs(path, exist_ok=True)
+        for file in sorted(folder.iterdir(), key=lambda file: file.suffix == ".json"):
+            fs.put_file(str(file), f"{path}/{file.name}")

@@ -15,7 +15,8 @@ from ray.train.v2.torch.torch_trainer import TorchTrainer
 
 from davir_ray import ray_session, storage
 from davir_ray.config import TrainConfig
-from davir_ray.errors import TrainingError
+from davir_ray.errors import TrainingError, Unreachable
+from davir_ray.filesystems import filesystem
 from davir_ray.observe.progress import duration, say
 from davir_ray.train.metrics import read_metrics
 from davir_ray.train.task import TrainTask, train_worker
@@ -70,7 +71,7 @@ def _run_config(task: TrainTask) -> RunConfig:
 
 def _filesystem(uri: str) -> tuple[FileSystem, str]:
     """Hand Ray the filesystem that everything else of the run goes through."""
-    fs, path = storage.filesystem(uri)
+    fs, path = filesystem(uri)
     return (LocalFileSystem() if storage.is_local(fs) else PyFileSystem(FSSpecHandler(fs))), path
 
 
@@ -114,7 +115,7 @@ def _watch(folder: str, over: threading.Event) -> None:
         last_look = over.wait(SECONDS_BETWEEN_LOOKS)
         try:
             entries = read_metrics(folder)
-        except OSError:  # looked at again soon
+        except (OSError, Unreachable):  # looked at again soon
             entries = []
         for entry in entries[said:]:
             if not first:

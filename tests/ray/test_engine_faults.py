@@ -1,4 +1,4 @@
-"""Engines that die or fail: the run goes on, the guilty rows are marked, the others are as if nothing had been."""
+"""Engines that die, stall or fail: the run goes on, the guilty rows are marked, the others are as ever."""
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -11,20 +11,21 @@ from davir_ray.errors import EngineError
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
 GUILTY = 7
+STALL_SECONDS = 0.5
 ROWS = [
     {"question": f"Say {i}.", "answer": f"{i} is KILL" if i == GUILTY else f"{i} is fine"} for i in range(12)
 ]
 
 
-def recipe(tmp_path, models, engine: str, name: str, **changes):
+def recipe(tmp_path, models, engine: str, name: str, rows=ROWS, **changes):
     base, reference = models
     if not (tmp_path / "corpus").exists():
         (tmp_path / "corpus").mkdir()
-        pq.write_table(pa.Table.from_pylist(ROWS), tmp_path / "corpus" / "rows.parquet")
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / "corpus" / "rows.parquet")
     tree = {
         "corpus": {"paths": str(tmp_path / "corpus")},
         "models": {"base": base, "reference": reference},
-        "engine": {"type": engine, "num_cpus": 1},
+        "engine": {"type": engine, "num_cpus": 1, "stall_seconds": STALL_SECONDS},
         "store": str(tmp_path / name / "store"),
         "output": str(tmp_path / name / "runs"),
     }
@@ -36,8 +37,8 @@ def chosen_again(tmp_path, models, engine: str, name: str) -> dict:
     return pipeline.score(recipe(tmp_path, models, engine, name, select=select), name, may_measure=False)
 
 
-def run(tmp_path, models, engine: str, name: str):
-    record = pipeline.score(recipe(tmp_path, models, engine, name), name)
+def run(tmp_path, models, engine: str, name: str, **changes):
+    record = pipeline.score(recipe(tmp_path, models, engine, name, **changes), name)
     return record, pq.read_table(record["scored"]).to_pylist()
 
 
@@ -63,8 +64,22 @@ def test_only_the_guilty_row_is_lost(tmp_path, tiny_models, calm, engine, reason
     assert {row["example_id"]: row["score"] for row in rows if row is not failed} == expected
 
 
-def test_an_engine_that_dies_by_chance_changes_nothing(tmp_path, tiny_models, calm):
-    record, rows = run(tmp_path, tiny_models, "tests.engines:MortalEngine", "mortal")
+def test_a_row_that_stalls_every_engine_is_lost_alone_and_says_so(tmp_path, tiny_models, calm):
+    three = ROWS[GUILTY - 1 : GUILTY + 2]
+    _, rows = run(tmp_path, tiny_models, "tests.engines:StallingEngine", "stalling", rows=three)
+    by_status = {row["status"]: row for row in rows}
+    assert by_status["engine_error"]["reason"] == (
+        "base: the engine stalled: no answer within 1 seconds, each time it measured this sequence"
+    )
+    expected = {row["example_id"]: row["score"] for row in calm}
+    measured = {row["example_id"]: row["score"] for row in rows if row["status"] == "ok"}
+    assert len(measured) == 2
+    assert measured.items() <= expected.items()
+
+
+@pytest.mark.parametrize("engine", ["MortalEngine", "StuckOnceEngine"])
+def test_an_engine_that_falls_by_chance_changes_nothing(tmp_path, tiny_models, calm, engine):
+    record, rows = run(tmp_path, tiny_models, f"tests.engines:{engine}", engine)
     assert record["status"] == {"ok": 12}
     assert rows == calm
 

@@ -16,7 +16,10 @@ def test_the_run_id_changes_with_what_decides_the_result_and_with_nothing_else(t
     one = run_id_of(recipe(tmp_path), "name", "corpus", "model")
     assert one.startswith("name-")
     assert one == run_id_of(
-        recipe(tmp_path / "x", engine={"replicas": 9, "num_cpus": 2}), "name", "corpus", "model"
+        recipe(tmp_path / "x", engine={"replicas": 9, "num_cpus": 2, "stall_seconds": 60}),
+        "name",
+        "corpus",
+        "model",
     )
     others = [
         run_id_of(recipe(tmp_path, score={"name": "rho_sum"}), "name", "corpus", "model"),

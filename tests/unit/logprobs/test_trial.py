@@ -68,6 +68,15 @@ def test_a_death_by_chance_does_not_cut_the_chunk(tmp_path):
     assert stored == [(0, 8)]
 
 
+def test_a_sequence_that_stalls_every_engine_says_so(tmp_path):
+    uri = str(tmp_path / "j.json")
+    for _ in range(3):
+        journal = Journal.open(uri, 1)
+        assert journal.next() == (0, 1)
+        journal.note_stall("the engine stalled")
+    assert Journal.open(uri, 1).failed == {0: "the engine stalled, each time it measured this sequence"}
+
+
 def test_a_dead_engine_is_not_the_fault_of_a_sequence(tmp_path):
     def measure(sequences):
         raise EngineDied("gone")

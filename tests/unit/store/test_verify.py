@@ -119,6 +119,6 @@ def test_a_filesystem_that_refuses_is_not_taken_for_damage(monkeypatch):
         raise PermissionError(path)
 
     monkeypatch.setattr(MemoryFileSystem, "cat_file", refuse)
-    with pytest.raises(StoreError, match="cannot be read") as caught:
+    with pytest.raises(StoreError, match="the storage fails: PermissionError") as caught:
         damage(store)
     assert not isinstance(caught.value, DamagedPart)
