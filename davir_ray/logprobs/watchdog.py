@@ -20,6 +20,9 @@ FIRST_CALL = 2.0
 GRACE_SECONDS = 30.0
 """What noting a stall may take before the process ends without it."""
 
+STDERR = 2
+"""Where tracebacks go, by its number: `sys.stderr` may be anything in a worker."""
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -40,7 +43,7 @@ class Watchdog:
             timer.daemon = True
             timer.start()
             # Its clock needs no Python: a call that keeps the interpreter to itself stops every other thread.
-            faulthandler.dump_traceback_later(self.limit + 2 * GRACE_SECONDS, exit=True)
+            faulthandler.dump_traceback_later(self.limit + 2 * GRACE_SECONDS, exit=True, file=STDERR)
             try:
                 return call(argument)
             finally:
@@ -55,7 +58,7 @@ class Watchdog:
         backstop.daemon = True
         backstop.start()
         say(f"the engine has not answered for {self.limit:g} seconds; this is where it is:")
-        faulthandler.dump_traceback()
+        faulthandler.dump_traceback(file=STDERR)
         try:
             stalled(f"the engine stalled: no answer within {self.limit:g} seconds")
         finally:

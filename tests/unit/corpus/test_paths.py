@@ -34,7 +34,8 @@ PATTERNS = (
 
 
 def found(folder: str, pattern: str) -> list[str]:
-    return [file.path.removeprefix(f"{folder}/") for file in expand({"s": [f"{folder}/{pattern}"]})]
+    name = folder.rsplit("/", 1)[-1]
+    return [file.path.split(f"/{name}/", 1)[1] for file in expand({"s": [f"{folder}/{pattern}"]})]
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
