@@ -4,6 +4,7 @@ import pyarrow as pa
 import pytest
 
 from davir_ray import storage
+from davir_ray.errors import Unreachable
 
 TABLE = pa.table({"n": pa.chunked_array([[1, 2], [3]]), "text": ["a", None, "c"]})
 
@@ -66,7 +67,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monke
         raise OSError("disk full")
 
     monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(Unreachable, match=r"a\.json: the storage fails: OSError: disk full"):
         storage.write_atomic(uri, b"new")
     assert os.listdir(tmp_path) == ["a.json"]
     assert storage.read_bytes(uri) == b"old"

@@ -14,7 +14,7 @@ STUCK = """
 import subprocess, sys, time
 from davir_ray.logprobs import watchdog
 watchdog.GRACE_SECONDS = 0.1
-child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+child = subprocess.Popen(["sleep", "600"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 print(child.pid, flush=True)
 watchdog.Watchdog(0.1).watch({call}, print)({argument})
 """
