@@ -87,8 +87,16 @@ def start(*words: str) -> subprocess.Popen:
     return subprocess.Popen(command, cwd=ROOT, env=environment, **pipes)
 
 
+def ended(process: subprocess.Popen) -> tuple[str, str]:
+    """Wait for a process, and leave none behind."""
+    try:
+        return process.communicate(timeout=RUN_SECONDS)
+    finally:
+        process.kill()
+
+
 def finish(process: subprocess.Popen) -> dict:
-    out, err = process.communicate(timeout=RUN_SECONDS)
+    out, err = ended(process)
     assert process.returncode == 0, err[-3000:]
     return json.loads(out.splitlines()[-1])
 
@@ -131,7 +139,7 @@ def test_a_run_on_a_server_that_fails_now_and_then_ends_as_if_it_never_had(s3, t
 
 
 def davir(*words: str) -> str:
-    out, err = (process := start(*words)).communicate(timeout=RUN_SECONDS)
+    out, err = ended(process := start(*words))
     assert process.returncode == 0, out + err
     return out
 
@@ -155,7 +163,7 @@ def test_a_store_that_cannot_be_written_ends_the_run_in_words_and_the_next_goes_
         fails=lambda method, target: method == "PUT" and "/measurements/" in target and ".parquet" in target
     )
     process = start("score", path)
-    _, err = process.communicate(timeout=RUN_SECONDS)
+    _, err = ended(process)
     assert process.returncode == Unreachable.exit_code, err
     (told,) = (line for line in err.splitlines() if line.startswith("error: "))
     assert told.startswith("error: s3://faulty/broken/store/measurements/")
