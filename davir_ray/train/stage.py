@@ -83,6 +83,7 @@ def run_training(source: Source, held_out: Source | None, train: TrainConfig, na
     run.event("train", rows=rows["rows"], objective=train.objective)
     fit(_task(training))
     record = record_of(training, rows) | {"seconds": round(monotonic() - started, 1)}
+    run.event("trained", **{name: record[name] for name in ("steps", "train_loss", "eval")})
     text = json.dumps(record | {"recipe": source.inputs.recipe.model_dump(mode="json")}, indent=2)
     storage.write_atomic(run.uri("model", "davir_training.json"), text.encode())
     run.finish(record)
@@ -191,6 +192,7 @@ def record_of(training: Training, rows: dict[str, int]) -> Record:
         "frozen_logps": training.frozen,
         "settings": settings_of(train, training.device),
         "steps": max((entry["step"] for entry in metrics), default=0),
+        "train_loss": next((one["train_loss"] for one in metrics if "train_loss" in one), None),
         "eval": held_out_metrics(metrics),
         "versions": {name: version(name) for name in PACKAGES},
     }
