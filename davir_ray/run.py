@@ -81,6 +81,8 @@ class Run:
     def at(cls, folder: str) -> "Run":
         """Look at a run that was begun. Raises `RecipeError` if the folder holds none."""
         folder = folder.rstrip("/")
+        if storage.exists(storage.join(folder, TRAINING)):
+            raise RecipeError(f"{folder}: is a training; the command that started it goes on with it")
         if not holds_run(folder):
             raise RecipeError(f"{folder}: holds no run: there is no {RECIPE} in it")
         run = cls(folder.rsplit("/", 1)[-1], folder)

@@ -75,12 +75,13 @@ def run_training(source: Source, held_out: Source | None, train: TrainConfig, na
     for one in filter(None, (source, held_out)):
         check_pairs(one.inputs.listing.has_pairs, train, one.what)
     run = Run.open(source.inputs.recipe, run.run_id, TRAINING)
-    say(f"training {run.run_id} on {source.what} (resume with the same command)")
+    say(f"training {run.run_id} on {source.what} (if it stops, the same command goes on)")
     choice = engine_for(source.inputs)
     training = Training(source, held_out, train, run, choice, device, frozen_from(train, choice, device))
     say_frozen(training)
     rows = write_all_rows(training)
     run.event("train", rows=rows["rows"], objective=train.objective)
+    say(f"starting {train.num_workers} training worker(s) on {device}")
     fit(_task(training))
     record = record_of(training, rows) | {"seconds": round(monotonic() - started, 1)}
     run.event("trained", **{name: record[name] for name in ("steps", "train_loss", "eval")})
