@@ -22,15 +22,16 @@ import psutil
 import pyarrow as pa
 import ray
 
-from davir_ray import ray_session, storage
+from davir_ray import ray_session
 from davir_ray.config import CorpusConfig, ExportConfig, FractionRule, ScoreConfig
 from davir_ray.coreset.ray_export import Export, write_scored
 from davir_ray.coreset.ray_rank import Ranked, Ranking, rank
 from davir_ray.coreset.rules import choose
 from davir_ray.corpus.listing import ROWS_PER_SPLIT
 from davir_ray.corpus.split import Split
-from davir_ray.schema import EXAMPLES, ID, TOKENS, View
+from davir_ray.schema import EXAMPLES, TOKENS, View
 from davir_ray.scores import resolve_score
+from davir_ray.store.keys import Keys, column_of, keys_of
 from davir_ray.store.measurements import MeasurementStore
 from davir_ray.store.ray_lookup import look_up
 from davir_ray.tokens.prepared import Prepared
@@ -60,8 +61,8 @@ def main() -> None:
 
 def measure(rows: int, folder: str) -> dict[str, Any]:
     """Time the stages over so many rows."""
-    ids, losses = make(rows, folder)
     prepared = Prepared(f"{folder}/prepared", -(-rows // ROWS_PER_SPLIT))
+    ids, losses = make(rows, prepared, folder)
     seconds: dict[str, float] = {}
     with memory() as peaks:
         with timed(seconds, "look_up"):
@@ -79,51 +80,30 @@ def measure(rows: int, folder: str) -> dict[str, Any]:
     return {"rows": rows, **told, "microseconds_a_row": round(total / rows * 1e6, 2), **peaks}
 
 
-def make(rows: int, folder: str) -> tuple[Any, dict[str, Any]]:
+def make(rows: int, prepared: Prepared, folder: str) -> tuple[Keys, dict[str, Any]]:
     """Write the corpus and both models' measurements; return the ids of the rows [N] and their losses."""
     draw = np.random.default_rng(rows)
-    ids = draw.integers(0, 256, (rows, 16), dtype=np.uint8)
+    ids = draw.integers(0, 256, (rows, 16), dtype=np.uint8).view("S16").reshape(-1)
     losses = {role: draw.gamma(4.0, 10.0, rows).round(3) for role in ROLES}
     for start in range(0, rows, ROWS_PER_SPLIT):
-        _write_split(folder, start // ROWS_PER_SPLIT, ids[start : start + ROWS_PER_SPLIT])
+        _write_split(prepared, start // ROWS_PER_SPLIT, ids[start : start + ROWS_PER_SPLIT])
     for role in ROLES:
         for start in range(0, rows, ROWS_PER_PART):
             part = slice(start, start + ROWS_PER_PART)
-            keys = np.ascontiguousarray(ids[part]).view("S16").reshape(-1)
-            store(folder, role).write(keys, losses[role][part], np.full(len(keys), 8, dtype=np.int32))
+            num_tokens = np.full(len(ids[part]), 8, dtype=np.int32)
+            store(folder, role).write(ids[part], losses[role][part], num_tokens)
     return ids, losses
 
 
-def _write_split(folder: str, split: int, ids: Any) -> None:
-    count = len(ids)
-    keys = _column(ids)
-    names = pa.DictionaryArray.from_arrays(pa.array(np.zeros(count, np.int32)), pa.array(["x"])).cast(
-        pa.string()
-    )
-    status = pa.DictionaryArray.from_arrays(pa.array(np.zeros(count, np.int32)), pa.array(["ok"]))
-    examples = [pa.array(np.arange(count)), keys, names, names, status.cast(pa.string())]
-    reason = pa.nulls(count, pa.string())
-    table = pa.Table.from_arrays([*examples, reason], schema=EXAMPLES)
-    storage.write_table(f"{folder}/prepared/examples/{split:05d}.parquet", table)
-    view = pa.DictionaryArray.from_arrays(pa.array(np.zeros(count, np.int32)), pa.array(["response"]))
+def _write_split(prepared: Prepared, split: int, keys: Keys) -> None:
+    count = len(keys)
+    ids, numbers = column_of(keys), np.arange(count)
+    name, ok, view = (pa.repeat(text, count) for text in ("x", "ok", str(View.RESPONSE)))
     offsets = pa.array(np.arange(count + 1, dtype=np.int32))
-    tokens = [
-        pa.array(np.arange(count, dtype=np.int32)),
-        view.cast(pa.string()),
-        keys,
-        pa.array(np.full(count, 8, np.int32)),
-        pa.array(np.full(count, 9, np.int32)),
-        pa.ListArray.from_arrays(offsets, pa.array(np.zeros(count, np.int32))),
-        pa.ListArray.from_arrays(offsets, pa.array(np.ones(count, bool))),
-    ]
-    table = pa.Table.from_arrays(
-        [column.cast(TOKENS.field(i).type) for i, column in enumerate(tokens)], schema=TOKENS
-    )
-    storage.write_table(f"{folder}/prepared/tokens/{split:05d}.parquet", table)
-
-
-def _column(ids: Any) -> pa.Array:
-    return pa.Array.from_buffers(ID, len(ids), [None, pa.py_buffer(np.ascontiguousarray(ids))])
+    one_id, one_mark = (pa.ListArray.from_arrays(offsets, pa.repeat(value, count)) for value in (0, True))
+    examples = [numbers, ids, name, name, ok, pa.nulls(count, pa.string())]
+    tokens = [numbers, view, ids, pa.repeat(8, count), pa.repeat(9, count), one_id, one_mark]
+    prepared.write(split, pa.table(examples, names=EXAMPLES.names), pa.table(tokens, names=TOKENS.names))
 
 
 def store(folder: str, role: str) -> MeasurementStore:
@@ -144,16 +124,16 @@ def export(folder: str, splits: int) -> Export:
     return Export(CorpusConfig(paths="x"), {"x": "text"}, places, ExportConfig(), f"{folder}/run")
 
 
-def check(ranked: Ranked, ids: Any, losses: dict[str, Any]) -> None:
+def check(ranked: Ranked, ids: Keys, losses: dict[str, Any]) -> None:
     """Compare the ranks with a plain sort: by score, then by id."""
     score = (losses["base"] - losses["reference"]) / losses["base"]
-    keys = np.ascontiguousarray(ids).view("S16").reshape(-1)
-    expected = keys[np.lexsort((keys, -score))]
+    expected = ids[np.lexsort((ids, -score))]
     start = 0
     for index in range(ranked.parts):
         table = ranked.part(index, ["example_id", "rank"])
-        got = np.frombuffer(table["example_id"].combine_chunks().buffers()[1], dtype="S16", count=len(table))
-        assert np.array_equal(got, expected[start : start + len(table)]), f"part {index} is in another order"
+        assert np.array_equal(keys_of(table["example_id"]), expected[start : start + len(table)]), (
+            f"part {index} is in another order"
+        )
         assert table["rank"][0].as_py() == start + 1
         start += len(table)
     assert start == len(ids)

@@ -71,9 +71,13 @@ def needs_of(train: TrainConfig) -> tuple[Need, ...]:
 
 
 def check_corpora(recipe: Recipe, train: TrainConfig) -> dict[str, Listing]:
-    """Check the corpora of a training, by their names: they can be read, and hold pairs where those are asked for."""
+    """Check the corpora of a training, by their names: they can be read, and hold pairs where those are asked for.
+
+    The recipe's own is looked at for pairs alone: scoring checks the rest of it.
+    """
     found = {}
-    for name, corpus in {"corpus": train.corpus or recipe.corpus, "eval_corpus": train.eval_corpus}.items():
+    own = recipe.corpus if train.is_preference else None
+    for name, corpus in {"corpus": train.corpus or own, "eval_corpus": train.eval_corpus}.items():
         if corpus is not None:
             inputs = check_inputs(recipe.model_copy(update={"corpus": corpus}), needs_of(train))
             is_own = corpus is not recipe.corpus

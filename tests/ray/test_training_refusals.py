@@ -77,7 +77,7 @@ def test_preferences_on_a_corpus_without_pairs_are_refused(objective, tmp_path, 
 def test_a_job_that_would_end_without_pairs_to_train_on_does_not_begin(tmp_path, tiny_models, corpora):
     train = {"objective": "dpo", "per_device_train_batch_size": 1}
     recipe = trainings.recipe(tmp_path, tiny_models[0], corpora[0], train)
-    with pytest.raises(TrainingError, match="^the corpus: holds no preference pairs"):
+    with pytest.raises(TrainingError, match=r"^the corpus: holds no preference pairs"):
         training.run_all(recipe, "test")
     (tmp_path / "recipe.yaml").write_text(recipe.model_dump_json(exclude_none=True))
     told = CliRunner().invoke(main, ["validate", str(tmp_path / "recipe.yaml")])
