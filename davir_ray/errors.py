@@ -11,7 +11,8 @@
     |   +-- EngineDied                  the engine cannot go on; its process must end
     |   +-- NotMeasured                 stored measurements are missing and none may be made
     +-- StoreError                  6   the store holds something that is not true
-        +-- DamagedPart                 a part of the store is not what its name says
+    |   +-- DamagedPart                 a part of the store is not what its name says
+    |   +-- NotWritten                  a file of the store or of a run cannot be written
     +-- TrainingError               7   training failed
     +-- PastLimits                  8   a night went past a limit of the recipe
 
@@ -78,6 +79,10 @@ class StoreError(DavirError):
 
 class DamagedPart(StoreError):
     """A part of the store cannot be read as one, or says what cannot be."""
+
+
+class NotWritten(StoreError, OSError):
+    """A file cannot be written: the disk is full, or the folder not ours. Like any such error, it is an `OSError`."""
 
 
 class TrainingError(DavirError):

@@ -21,7 +21,7 @@ from davir_ray.coreset.ray_export import Export, write_coreset, write_scored
 from davir_ray.coreset.ray_rank import Ranked, Ranking, rank
 from davir_ray.coreset.rules import choose
 from davir_ray.coreset.summary import summarise
-from davir_ray.errors import NotMeasured, StoreError, UnreadableFile
+from davir_ray.errors import NotMeasured, NotWritten, StoreError, UnreadableFile
 from davir_ray.inputs import Inputs, check_inputs
 from davir_ray.logprobs.choice import Choice, choose_engine, numerics
 from davir_ray.logprobs.chunks import CHUNK_TOKENS
@@ -72,6 +72,7 @@ def score(recipe: Recipe, name: str, *, may_measure: bool = True) -> Record:
     job = open_job(check_inputs(recipe), name)
     if (record := job.run.record()) is not None:
         say(f"finished already: {job.run.folder}")
+        job.run.tidy()  # it may have been killed between its record and this
         every = {label: count + record["reused"][label] for label, count in record["measured"].items()}
         return record | {"measured": dict.fromkeys(every, 0), "reused": every}
     prepare_corpus(job)
@@ -79,6 +80,8 @@ def score(recipe: Recipe, name: str, *, may_measure: bool = True) -> Record:
     plans = measure_models(job, may_measure)
     try:
         ranked = rank_corpus(job)
+    except NotWritten:
+        raise
     except StoreError:
         job.run.forget_work()  # with it the plan, which believed in what is gone
         raise

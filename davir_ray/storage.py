@@ -19,6 +19,8 @@ import pyarrow.parquet as pq
 from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
 
+from davir_ray.errors import NotWritten
+
 TEMPORARY = ".davir-tmp-"
 """What the name of a half-written local file starts with."""
 
@@ -69,13 +71,16 @@ def join(uri: str, *names: str) -> str:
 def write_atomic(uri: str, data: bytes) -> None:
     """Write a file that no reader ever sees in part; an older one is replaced.
 
-    Holds for local folders (a rename) and object stores (one put), not for FTP and its like.
+    Holds for local folders (a rename) and object stores (one put), not for FTP and its like. Raises `NotWritten`.
     """
     fs, path = filesystem(uri)
-    if is_local(fs):
-        _replace_local(path, data)
-    else:
-        _put(fs, path, data)
+    try:
+        if is_local(fs):
+            _replace_local(path, data)
+        else:
+            _put(fs, path, data)
+    except OSError as error:
+        raise NotWritten(f"{uri}: cannot be written: {error.strerror or error}") from error
 
 
 def create(uri: str, data: bytes) -> bool:

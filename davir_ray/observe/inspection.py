@@ -8,7 +8,7 @@ from davir_ray import storage
 from davir_ray.config import Recipe
 from davir_ray.corpus.reading import Parsed
 from davir_ray.corpus.split import Split
-from davir_ray.errors import RowError, StoreError
+from davir_ray.errors import NotWritten, RowError, StoreError
 from davir_ray.inputs import Inputs, check_inputs
 from davir_ray.schema import View
 from davir_ray.tokens.preview import bracketed, coloured, visible
@@ -75,6 +75,8 @@ def _check_writable(uri: str) -> None:
     try:
         storage.write_atomic(probe, b"")
         storage.delete(probe)
+    except NotWritten:
+        raise
     except Exception as error:  # every filesystem has its own exceptions; to the user they are all this one
         raise StoreError(f"{uri}: cannot be written: {type(error).__name__}: {error}") from error
 
