@@ -64,47 +64,58 @@ class Arena:
             self.fill()
 
     def strike(self, job: Job, strike: dict) -> dict:
-        """Wait for the moment of a strike, and strike."""
+        """Wait for the moment of a strike, aim, and strike; in `part`, while a measurement is being written."""
         victim, stage = strike["victim"], strike["stage"]
         job.wait_for(stage, strike["seconds"], strike["files"])
         for _ in moments(job, stage, strike["files"]):
-            if (hit := getattr(self, f"strike_{victim}")(job, stage)) is not None:
-                return {"victim": victim, "stage": stage, "hit": hit, "record": job.has_record()}
+            targets = getattr(self, f"aim_at_{victim}")(job, stage)
+            if targets and (stage != "part" or job.writes_soon()):
+                written = job.has_record()
+                if hit := getattr(self, f"hit_{victim}", self.hit)(job, targets):
+                    return {"victim": victim, "stage": stage, "hit": hit, "record": written}
         raise Missed(f"{stage} ended before a {victim} could be struck")
 
-    def strike_driver(self, job: Job, stage: str) -> str | None:
+    def aim_at_driver(self, job: Job, stage: str) -> list[Process]:
+        """Find the command itself."""
+        return [Process(job.process.pid, "driver")] if job.process.poll() is None else []
+
+    def aim_at_actor(self, job: Job, stage: str) -> list[Process]:
+        """Find the processes that hold an engine."""
+        return [one for one in self.workers() if is_engine(one, stage)]
+
+    def aim_at_worker(self, job: Job, stage: str) -> list[Process]:
+        """Find processes that run a task; in `record` there is none, and any that waits for one will do."""
+        return [one for one in self.workers() if is_task(one, idle=stage == "record")]
+
+    def aim_at_node(self, job: Job, stage: str) -> list[Process]:
+        """Find the node that does most, with all that is on it."""
+        busy = {raylet: len(list(filter(is_busy, workers_of(raylet)))) for raylet in self.raylets()}
+        raylet = max(busy, key=lambda pid: busy[pid])
+        idle = stage in ("reading", "measuring", "part") and not busy[raylet]
+        return [] if idle else [Process(raylet, "raylet"), *workers_of(raylet)]
+
+    def aim_at_newcomer(self, job: Job, stage: str) -> list[Process]:
+        """Find nothing in particular."""
+        return [Process(os.getpid(), "newcomer")]
+
+    def hit(self, job: Job, targets: list[Process]) -> str | None:
+        """Kill one process, if there is one that has a file half written."""
+        return kill(max(targets, key=lambda one: one.writes(job.folder)))
+
+    def hit_driver(self, job: Job, targets: list[Process]) -> str:
         """Kill the driver, and start its command again."""
-        if job.process.poll() is not None:
-            return None
         job.stop()
         job.start()
         return "driver"
 
-    def strike_actor(self, job: Job, stage: str) -> str | None:
-        """Kill a process that holds an engine; in `part`, one that has a file half written."""
-        engines = [one for one in self.workers() if is_engine(one, stage)]
-        if stage == "part":
-            engines = [one for one in engines if one.writes(job.store)] or engines
-        return kill(engines[0]) if engines else None
-
-    def strike_worker(self, job: Job, stage: str) -> str | None:
-        """Kill a process that runs a task; in `record` there is none, and any that waits for one will do."""
-        tasks = [one for one in self.workers() if is_task(one, idle=stage == "record")]
-        return kill(tasks[0]) if tasks else None
-
-    def strike_node(self, job: Job, stage: str) -> str | None:
-        """Kill a node at once with all that is on it: the one that does most."""
-        busy = {raylet: len(list(filter(is_busy, workers_of(raylet)))) for raylet in self.raylets()}
-        raylet = max(busy, key=lambda pid: busy[pid])
-        if stage in ("reading", "measuring", "part") and not busy[raylet]:
-            return None
-        node = self.raylets()[raylet]
-        lost = [Process(raylet, "raylet"), *workers_of(raylet)]
-        titles = [kill(one) for one in lost]
+    def hit_node(self, job: Job, targets: list[Process]) -> str:
+        """Kill a node at once."""
+        node = self.raylets()[targets[0].pid]
+        titles = [kill(one) for one in targets]
         self.cluster.remove_node(node, allow_graceful=False)
         return ", ".join(filter(None, titles))
 
-    def strike_newcomer(self, job: Job, stage: str) -> str:
+    def hit_newcomer(self, job: Job, targets: list[Process]) -> str:
         """Add a node."""
         return self.add_node()
 
@@ -115,11 +126,10 @@ def is_busy(worker: Process) -> bool:
 
 
 def moments(job: Job, stage: str, files: int) -> Iterator[None]:
-    """Come back as long as a stage lasts, and once at least."""
-    yield
+    """Come back as long as a stage lasts."""
     while job.stage(files) == ("measuring" if stage == "part" else stage) and job.process.poll() is None:
-        time.sleep(0.002)
         yield
+        time.sleep(0.001)
 
 
 def serve(arena: Arena, rounds: TextIO, answers: TextIO) -> None:

@@ -38,7 +38,7 @@ class Job:
         self.starts += 1
         with self.out("out").open("w") as out, self.out("err").open("w") as err:
             self.process = subprocess.Popen(
-                self.command, cwd=ROOT, env=self.environment, stdout=out, stderr=err
+                self.command, cwd=ROOT, env=self.environment, stdin=subprocess.DEVNULL, stdout=out, stderr=err
             )
 
     def out(self, kind: str) -> Path:
@@ -78,23 +78,22 @@ class Job:
             return "record"
         return STAGES[json.loads(lines[-1])["event"]]
 
-    def writes_part(self) -> bool:
-        """Tell whether a measurement is being written this very moment."""
+    def writes_soon(self, seconds: float = 1.0) -> bool:
+        """Wait until a measurement is being written this very moment; tell whether that came."""
+        end = time.monotonic() + seconds
         folders = [entry.path for entry in os.scandir(self.store / "measurements")]
-        return any(entry.name.startswith(TEMPORARY) for path in folders for entry in os.scandir(path))
+        while time.monotonic() < end:
+            if any(entry.name.startswith(TEMPORARY) for path in folders for entry in os.scandir(path)):
+                return True
+        return False
 
     def wait_for(self, stage: str, seconds: float, files: int) -> None:
-        """Wait until so many seconds of a stage have gone; in `part`, until the next measurement is being written."""
+        """Wait until so many seconds of a stage have gone; raise `Missed` if it never came."""
         end = time.monotonic() + LONGEST
         while self.stage(files) != ("measuring" if stage == "part" else stage):
-            self._check(end, stage)
+            if self.process.poll() is not None:
+                raise Missed(f"the run ended before {stage}")
+            if time.monotonic() > end:
+                raise Missed(f"the run never came to {stage}")
             time.sleep(0.002)
         time.sleep(seconds)
-        while stage == "part" and not self.writes_part() and self.stage(files) == "measuring":
-            self._check(end, stage)
-
-    def _check(self, end: float, stage: str) -> None:
-        if self.process.poll() is not None:
-            raise Missed(f"the run ended before {stage}")
-        if time.monotonic() > end:
-            raise Missed(f"the run never came to {stage}")

@@ -10,7 +10,7 @@ import psutil
 
 from davir_ray.storage import TEMPORARY
 
-OF_RAY = ("Agent", "Tracker", "StatsActor", "Requester")
+OF_RAY = ("Agent", "Tracker", "Actor", "Requester")
 """What names processes of Ray's own, which no user's code runs in."""
 ENGINES = {"reading": "SplitPreparer", "measuring": "ChunkMeasurer", "part": "ChunkMeasurer"}
 """Which class of ours an actor holds, by stage."""
