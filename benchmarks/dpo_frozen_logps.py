@@ -81,9 +81,9 @@ def write_pairs(arguments: argparse.Namespace, folder: str) -> int:
     pipeline.prepare_corpus(job)
     pipeline.measure_models(job, may_measure=True)
     found = pipeline.look_up_role(job, "base")
-    pairs, _ = write_rows(job.prepared, Everything(), found, f"{folder}/rows", pairs=True)
+    written = write_rows(job.prepared, Everything(), found, f"{folder}/rows", pairs=True)
     ray.shutdown()
-    return pairs
+    return written.rows
 
 
 def train(arguments: argparse.Namespace) -> dict[str, float]:

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Every benchmark that this machine can run, one after the other; `make bench` calls it. Takes about 25 minutes on two cores.
+# Every benchmark that this machine can run, one after the other; `make bench` calls it. Takes about half an hour on two cores.
 #
 #   MODEL   a model folder                  (the quickstart's, which is made if it is not there)
 #   CORPUS  a folder of Alpaca's Parquet    (../shared/data/alpaca-5k)
+#   PAIRS   preference pairs in Parquet     (a file of ../shared/data/hh-helpful)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 model=${MODEL:-quickstart/models/smollm2-135m-instruct}
@@ -13,3 +14,4 @@ fi
 .venv/bin/pip install --quiet --no-deps -r requirements/bench.txt
 .venv/bin/python benchmarks/engine_speed.py --model "$model" --corpus "$corpus" --vllm
 .venv/bin/python benchmarks/pipeline_speed.py --model "$model" --corpus "$corpus" --out benchmarks/pipeline_speed.json
+.venv/bin/python benchmarks/dpo_frozen_logps.py --model "$model" --corpus "${PAIRS:-../shared/data/hh-helpful/train-00000*}" --out benchmarks/dpo_frozen_logps.json

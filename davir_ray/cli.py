@@ -9,6 +9,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -116,15 +117,15 @@ def select(run_or_recipe: str, overrides: tuple[str, ...], limit: int | None, as
 @click.argument("run_dir")
 @JSON
 def resume(run_dir: str, as_json: bool) -> None:
-    """Go on with a run that was stopped, by the recipe in its folder."""
+    """Go on with scoring that was stopped, by the recipe in the run's folder."""
     from davir_ray.run import Run
 
     Run.at(run_dir)
     loaded = _load(run_dir, (), None)
     from davir_ray import pipeline
-    from davir_ray.observe.closing import record_lines
+    from davir_ray.observe.closing import resumed_lines
 
-    _finish(pipeline.score(*loaded), record_lines, as_json)
+    _finish(pipeline.score(*loaded), partial(resumed_lines, trains=loaded[0].train is not None), as_json)
 
 
 @main.command()

@@ -3,14 +3,11 @@
 import json
 import re
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 from davir_ray import storage
-from davir_ray.run import Run
-
-THREADS = 16
+from davir_ray.run import RECIPE, Run
 
 
 @dataclass(frozen=True)
@@ -35,19 +32,17 @@ class PastRun:
 
 def past_run(folder: str) -> PastRun | None:
     """Read a run from its folder; None if it is not finished, or not there."""
-    run = Run(folder.rstrip("/").rsplit("/", 1)[-1], folder.rstrip("/"))
+    run = Run.named(*folder.rstrip("/").rsplit("/", 1))
     if (record := run.record()) is None:
         return None
-    events = run.uri("events.jsonl")
-    lines = storage.read_bytes(events).decode().splitlines() if storage.exists(events) else []
-    recipe = json.loads(storage.read_bytes(run.uri("recipe.json")))
-    return PastRun(record, recipe, tuple(map(json.loads, lines)), run.folder)
+    run.read_events()
+    recipe = json.loads(storage.read_bytes(run.uri(RECIPE)))
+    return PastRun(record, recipe, tuple(run.events), run.folder)
 
 
 def past_runs(output: str, name: str) -> list[PastRun]:
     """Read the finished runs of a recipe's name, the latest last; its trainings are not among them."""
     is_run = re.compile(re.escape(name) + "-[0-9a-f]{12}").fullmatch
     folders = [uri for uri in storage.list_folders(output) if is_run(uri.rsplit("/", 1)[-1])]
-    with ThreadPoolExecutor(THREADS) as pool:
-        found = [run for run in pool.map(past_run, folders) if run is not None]
+    found = [run for run in storage.concurrently(past_run, folders) if run is not None]
     return sorted(found, key=lambda run: run.ended)

@@ -96,7 +96,7 @@ def open_job(inputs: Inputs, name: str) -> Job:
     ray_session.connect()
     choice = engine_for(inputs)
     run = Run.open(inputs.recipe, name_run(inputs, choice, name))
-    say(f"run {run.run_id} (stopped, it goes on with: {run.resume})")
+    say(f"run {run.run_id} (if it stops, the same command goes on, or: {run.resume})")
     say(f"engine: {choice.type}, {choice.dtype} on {choice.device} ({choice.reason})")
     return job_of(inputs, run, choice)
 

@@ -10,7 +10,7 @@ import ray
 import ray.data
 
 from davir_ray import errors
-from davir_ray.errors import DavirError
+from davir_ray.errors import DavirError, EngineError
 
 CHATTY = {
     "ray._private.authentication.authentication_token_setup": logging.ERROR,
@@ -39,7 +39,10 @@ def _start_here() -> None:
     os.environ["PYTHONPATH"] = os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")])
     # "local", or Ray would look for a cluster that was last started here, and may be gone.
     # What workers print stays in Ray's session folder: libraries there say a great deal of their own accord.
-    ray.init(address="local", include_dashboard=False, logging_level=logging.WARNING, log_to_driver=False)
+    try:
+        ray.init(address="local", include_dashboard=False, logging_level=logging.WARNING, log_to_driver=False)
+    except Exception as error:  # Ray raises it bare, as where a machine is too busy for its time limits
+        raise EngineError(f"Ray could not be started on this machine, try again: {error}") from error
 
 
 def quiet_ray_data() -> None:

@@ -18,6 +18,7 @@ from typing import Any, Literal
 from davir_ray import storage
 from davir_ray.config import Recipe, TrainConfig, load_recipe, override, parse_recipe
 from davir_ray.errors import RecipeError
+from davir_ray.json_lines import read_lines, write_lines
 
 RECIPE = "recipe.json"
 TRAINING = "training.json"
@@ -74,23 +75,24 @@ class Run:
         """Begin a run, or take up one that was begun: write its recipe down."""
         run = cls.named(recipe.output, run_id)
         storage.write_atomic(run.uri(written_as), recipe.model_dump_json(indent=2).encode())
-        run._read_events()
+        run.read_events()
         return run
 
     @classmethod
     def at(cls, folder: str) -> "Run":
         """Look at a run that was begun. Raises `RecipeError` if the folder holds none."""
         folder = folder.rstrip("/")
+        if storage.exists(storage.join(folder, TRAINING)):
+            raise RecipeError(f"{folder}: is a training; the command that started it goes on with it")
         if not holds_run(folder):
             raise RecipeError(f"{folder}: holds no run: there is no {RECIPE} in it")
         run = cls(folder.rsplit("/", 1)[-1], folder)
-        run._read_events()
+        run.read_events()
         return run
 
-    def _read_events(self) -> None:
-        if storage.exists(self.uri("events.jsonl")):
-            lines = storage.read_bytes(self.uri("events.jsonl")).decode().splitlines()
-            self.events = [json.loads(line) for line in lines]
+    def read_events(self) -> None:
+        """Read what was noted by whoever worked on the run."""
+        self.events = read_lines(self.uri("events.jsonl"))
 
     def uri(self, *names: str) -> str:
         """Name a file of the run."""
@@ -104,8 +106,7 @@ class Run:
     def event(self, name: str, **values: Any) -> None:
         """Note what happened, for whoever reads the run later."""
         self.events.append({"time": round(time(), 3), "event": name, **values})
-        text = "".join(json.dumps(event) + "\n" for event in self.events)
-        storage.write_atomic(self.uri("events.jsonl"), text.encode())
+        write_lines(self.uri("events.jsonl"), self.events)
 
     def record(self) -> dict[str, Any] | None:
         """Read the record; None while the run is unfinished."""

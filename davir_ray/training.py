@@ -9,7 +9,7 @@ from davir_ray.errors import RecipeError
 from davir_ray.inputs import anchored
 from davir_ray.pipeline import Record, score
 from davir_ray.run import Run
-from davir_ray.train.checks import check_settings, with_deepspeed
+from davir_ray.train.checks import check_corpora, check_settings, with_deepspeed
 from davir_ray.train.sources import Source, held_out_source, reference_sources, training_source
 from davir_ray.train.stage import device_of, run_training, training_run
 
@@ -27,13 +27,13 @@ def run_all(recipe: Recipe, name: str) -> Record:
 
 
 def check_trainings(recipe: Recipe) -> None:
-    """Check the settings and the held-out rows of all trainings of a recipe, before the first of them."""
+    """Check the settings and the rows of all trainings of a recipe, before the first of them."""
     recipe = anchored(recipe)
     ray_session.connect()
     reference = recipe.reference.train if recipe.reference is not None else None
     for config in filter(None, (reference, recipe.train)):
         check_settings(with_deepspeed(config), device_of(config))
-        held_out_source(recipe, config)
+        check_corpora(recipe, config)
 
 
 def make_reference(recipe: Recipe, name: str) -> Record:

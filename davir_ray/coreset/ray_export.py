@@ -24,6 +24,7 @@ from davir_ray.coreset.rules import Choice
 from davir_ray.corpus.columns import conform, unify
 from davir_ray.corpus.reading import examples, read_source_rows
 from davir_ray.corpus.split import Split
+from davir_ray.json_lines import write_lines
 from davir_ray.ray_exchange import gather, scatter
 from davir_ray.schema import SCORED
 from davir_ray.store.keys import split_table
@@ -91,8 +92,7 @@ def write_unscored(export: Export, table: pa.Table, index: int) -> None:
         for place in places
     ]
     if lines:
-        text = "".join(json.dumps(line) + "\n" for line in lines)
-        storage.write_atomic(storage.join(export.run_dir, "unscored", f"{index:05d}.jsonl"), text.encode())
+        write_lines(storage.join(export.run_dir, "unscored", f"{index:05d}.jsonl"), lines)
 
 
 def _chosen(table: pa.Table, before: int) -> pa.Table:

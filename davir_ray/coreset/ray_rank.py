@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import ray
+from numpy.typing import NDArray
 
 from davir_ray import storage
 from davir_ray.config import NearDuplicatesRule, ScoreConfig
@@ -140,18 +142,21 @@ def score_split(
     return table, sample_keys(keys, ids_in(table), share)
 
 
-def _losses(sequences: pa.Table, found: pa.Table) -> Any:
+def _losses(sequences: pa.Table, found: pa.Table) -> NDArray[np.float64]:
     """Line up what was found with the sequences that are looked at; NaN for those that were not asked for."""
-    loss = dict(zip(found["position"].to_pylist(), found["loss"].to_pylist(), strict=True))
-    return np.array([loss.get(position) for position in sequences["position"].to_pylist()], dtype=np.float64)
+    position = sequences["position"].to_numpy()
+    loss = np.full(position.max(initial=-1) + 1, np.nan)
+    loss[found["position"].to_numpy()] = found["loss"].to_numpy()
+    lined_up: NDArray[np.float64] = loss[position]
+    return lined_up
 
 
 def _check_measured(ranking: Ranking, sequences: pa.Table, found: Mapping[str, pa.Table]) -> None:
     """Raise `StoreError` for a sequence that is neither in the store nor known to have failed."""
-    ids = dict(zip(sequences["position"].to_pylist(), sequences["sequence_id"].to_pylist(), strict=True))
     for role, table in found.items():
-        absent = table.filter(table["loss"].is_null())["position"].to_pylist()
-        if any(ids[position] not in ranking.failed[role] for position in absent):
+        absent = table.filter(table["loss"].is_null())["position"]
+        ids = sequences.filter(pc.is_in(sequences["position"], absent.combine_chunks()))["sequence_id"]
+        if any(one not in ranking.failed[role] for one in ids.to_pylist()):
             raise StoreError(
                 f"measurements under {role} are gone from the store since the run began: run it again"
             )

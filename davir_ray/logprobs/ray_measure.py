@@ -242,25 +242,26 @@ def sequences_of(row: dict[str, Any]) -> list[tuple[bytes, TokenSequence]]:
 
 
 class ChunkMeasurer:
-    """Holds an engine; each call measures one chunk and adds it to the store."""
+    """Holds an engine; each call measures one chunk and adds it to the store.
+
+    The engine is loaded by the first call, because Ray constructs in one thread and calls in another: OpenMP would keep
+    threads for both, and with more of them than CPUs let them sleep where they wait for each other.
+    """
 
     def __init__(self, measurement: Measurement, cpus: float) -> None:
         os.environ["OMP_NUM_THREADS"] = str(max(1, int(cpus + READER_CPUS)))
         self.measurement = measurement
         self.engine: Engine | None = None
-        self.error = ""
-        try:
-            self.engine = self._load()
-        except DavirError as problem:  # told with the first chunk: what a constructor raises, Ray rewords
-            self.error = told(problem)
 
     def __call__(self, batch: pa.Table) -> dict[str, Any]:
         """Measure a batch of one chunk; an error of ours comes back as text."""
         (row,) = batch.to_pylist()
-        tokens, error, started = sum(len(ids) for ids in row["ids"]), self.error, monotonic()
+        tokens, error, started = sum(len(ids) for ids in row["ids"]), "", monotonic()
         try:
-            if self.engine is not None:
-                self._measure(row, self.engine)
+            if self.engine is None:
+                self.engine = self._load()
+                started = monotonic()
+            self._measure(row, self.engine)
         except EngineDied:
             # Raising would leave Ray with a dead engine in a live actor; ending the process gets a new one.
             os._exit(1)

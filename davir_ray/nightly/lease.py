@@ -80,11 +80,10 @@ def take(folder: str) -> Lease | Holder:
         return newest[1]
     number = newest[0] + 1 if newest else 1
     now = time()
-    pid, host = os.getpid(), this_host()
     holder = {
         "id": uuid4().hex,
-        "host": host,
-        "pid": pid,
+        "host": this_host(),
+        "pid": os.getpid(),
         "started": now,
         "heartbeat": now,
         "released": False,

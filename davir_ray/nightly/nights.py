@@ -4,13 +4,13 @@
 <output>/nightly/<name>/lease/          see lease.py
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from davir_ray import storage
+from davir_ray.json_lines import read_lines, write_lines
 from davir_ray.schema import SCORABLE, Status
 
 Night = dict[str, Any]
@@ -38,14 +38,11 @@ class Nights:
 
     def read(self) -> list[Night]:
         """Read all nights, the latest last."""
-        if not storage.exists(self.uri):
-            return []
-        return [json.loads(line) for line in storage.read_bytes(self.uri).decode().splitlines()]
+        return read_lines(self.uri)
 
     def add(self, night: Night) -> None:
         """Add a line. The caller holds the lease."""
-        lines = [json.dumps(one) + "\n" for one in (*self.read(), night)]
-        storage.write_atomic(self.uri, "".join(lines).encode())
+        write_lines(self.uri, (*self.read(), night))
 
 
 def night_of(record: Tree, drift: Tree | None, *, measured_before: bool) -> Night:

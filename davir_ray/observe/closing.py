@@ -30,6 +30,13 @@ def record_lines(record: Record) -> Iterator[str]:
         yield f"core-set  {folder}  ({name})"
 
 
+def resumed_lines(record: Record, *, trains: bool) -> Iterator[str]:
+    """Tell of a run that was resumed, and of what is left to do where its recipe has a `train` section."""
+    yield from record_lines(record)
+    if trains:
+        yield f"train     not by this command: `davir train {record['run_dir']}` trains on the core-set"
+
+
 def _measured(record: Record) -> Iterator[str]:
     for role, count in record["measured"].items():
         yield f"measured  {role}: {count:,} sequences; {record['reused'][role]:,} were in the store"

@@ -13,6 +13,7 @@ from davir_ray.inputs import Inputs, check_inputs
 from davir_ray.schema import View
 from davir_ray.tokens.preview import bracketed, coloured, visible
 from davir_ray.tokens.views import ViewTokens, sequences
+from davir_ray.train.checks import check_corpora, with_deepspeed
 
 ROWS_SHOWN = 3
 
@@ -61,12 +62,10 @@ def _validate_training(recipe: Recipe) -> Iterator[str]:
     for name, train in (("reference", reference), ("train", recipe.train)):
         if train is None:
             continue
-        corpora = {"corpus": train.corpus, "eval_corpus": train.eval_corpus}
-        for corpus_name, corpus in corpora.items():
-            if corpus is not None:
-                rows = check_inputs(recipe.model_copy(update={"corpus": corpus}), needs=())
-                formats = ", ".join(rows.listing.formats.values())
-                yield f"{name:<10}{corpus_name}: {len(rows.listing.splits)} splits, format {formats}"
+        with_deepspeed(train)  # reads its file, if it is one
+        for corpus_name, listing in check_corpora(recipe, train).items():
+            formats = ", ".join(listing.formats.values())
+            yield f"{name:<10}{corpus_name}: {len(listing.splits)} splits, format {formats}"
         yield f"{name:<10}objective {train.objective}, ZeRO {train.zero_stage}, {train.num_workers} workers"
 
 

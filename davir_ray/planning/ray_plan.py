@@ -65,7 +65,8 @@ def preview(recipe: Recipe, name: str) -> Record:
     record = facts(job)
     last = past[-1] if past else None
     changed = _changes(last, record, job.inputs.recipe)
-    asked = {one.label: _ask(job, one, last, changed) for one in job.measurements}
+    places = read_places(last.folder) if last else None
+    asked = {one.label: _ask(job, one, last, places, changed) for one in job.measurements}
     return {
         **record,
         "last_run": last.run_id if last else None,
@@ -122,13 +123,12 @@ def _changes(last: PastRun | None, record: Record, recipe: Recipe) -> tuple[Chan
     return changes(last.record, record, last.recipe, recipe.model_dump(mode="json"))
 
 
-def _ask(job: Job, one: Measurement, last: PastRun | None, changed: tuple[Change, ...]) -> list[Asked]:
+def _ask(
+    job: Job, one: Measurement, last: PastRun | None, places: Places | None, changed: tuple[Change, ...]
+) -> list[Asked]:
     """Look up what one model has to measure; one entry a view."""
     found = look_up(job.prepared, one.views, one.store, job.prepared.rows(), one.fold)
-    places, paths = (
-        read_places(last.folder) if last else None,
-        [split.path for split in job.inputs.listing.splits],
-    )
+    paths = [split.path for split in job.inputs.listing.splits]
     ask = ray.remote(ask_split)
     reason = None
     if not one.store.parts():

@@ -3,6 +3,8 @@
 NumPy's `S16` compares like `memcmp`. It hides trailing zero bytes, which is harmless between keys of one width.
 """
 
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
@@ -40,7 +42,7 @@ def split_table(table: pa.Table, partition: NDArray[np.int64], partitions: int) 
     return [table.slice(a, b - a) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
 
 
-def find(keys: Keys, within: Keys) -> NDArray[np.int64]:
+def find(keys: NDArray[Any], within: NDArray[Any]) -> NDArray[np.int64]:
     """Tell where each key stands in `within`, which is sorted; -1 where it does not."""
     if len(within) == 0:
         return np.full(len(keys), -1, dtype=np.int64)

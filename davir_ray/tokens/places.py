@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from davir_ray import storage
 from davir_ray.corpus.split import Split
 from davir_ray.run import Run
-from davir_ray.store.keys import Keys, keys_of
+from davir_ray.store.keys import Keys, find, keys_of
 from davir_ray.tokens.prepared import Prepared
 
 PLACES = "places.json"
@@ -35,7 +35,7 @@ class Places:
         for split in self._overlapping(path, rows):
             examples = self.prepared.examples(split)
             order = np.argsort(there := examples["row"].to_numpy(), kind="stable")
-            index = _find(rows, there[order])
+            index = find(rows, there[order])
             inside = index >= 0
             contents[inside] = keys_of(examples["example_id"])[order][index[inside]]
         return contents
@@ -48,15 +48,6 @@ class Places:
             for (first, split), (end, _) in pairwise([*starts, (np.iinfo(np.int64).max, -1)])
             if ((rows >= first) & (rows < end)).any()
         ]
-
-
-def _find(rows: NDArray[np.int64], within: NDArray[np.int64]) -> NDArray[np.int64]:
-    index = np.searchsorted(within, rows)
-    index[index == len(within)] = 0
-    found: NDArray[np.int64] = (
-        np.where(within[index] == rows, index, -1) if len(within) else np.full(len(rows), -1)
-    )
-    return found
 
 
 def write_places(run: Run, prepared: Prepared, splits: Sequence[Split]) -> None:

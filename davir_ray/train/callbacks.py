@@ -27,7 +27,8 @@ class ReportCheckpoint(TrainerCallback):
         folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
         uploads = ray.train.get_context().get_local_rank() == 0
         checkpoint = ray.train.Checkpoint.from_directory(folder) if uploads else None
-        ray.train.report({"step": state.global_step}, checkpoint=checkpoint)
+        logged = state.log_history[-1] if state.log_history else {}
+        ray.train.report({**logged, "step": state.global_step}, checkpoint=checkpoint)
         if uploads:
             shutil.rmtree(folder)
 

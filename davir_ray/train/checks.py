@@ -6,9 +6,12 @@ from pathlib import Path
 
 from davir_ray import storage
 from davir_ray.adapter import read_json
-from davir_ray.config import TrainConfig
+from davir_ray.config import Recipe, TrainConfig
+from davir_ray.corpus.listing import Listing
 from davir_ray.errors import ModelError, RecipeError, TrainingError
+from davir_ray.inputs import PAIRS, check_inputs
 from davir_ray.models import ResolvedModel
+from davir_ray.scores.score import Need
 
 TRACKERS = {"wandb": "wandb", "mlflow": "mlflow", "tensorboard": "tensorboard"}
 
@@ -47,8 +50,10 @@ def read_deepspeed(path: str) -> dict[str, object]:
     """Read a DeepSpeed configuration. Raises `RecipeError`."""
     try:
         config = json.loads(storage.read_bytes(path))
+    except FileNotFoundError as error:
+        raise RecipeError(f"train.deepspeed: {path}: there is no such file") from error
     except (OSError, ValueError) as error:
-        raise RecipeError(f"train.deepspeed: {path}: {error}") from error
+        raise RecipeError(f"train.deepspeed: {path}: cannot be read as JSON: {error}") from error
     if not isinstance(config, dict):
         raise RecipeError(f"train.deepspeed: {path}: expected a JSON object")
     return config
@@ -58,6 +63,27 @@ def check_base(base: ResolvedModel) -> None:
     """Check that a model can be trained."""
     if base.adapter_path:
         raise ModelError(f"{base.adapter_path}: training begins from a whole model; merge the adapter first")
+
+
+def needs_of(train: TrainConfig) -> tuple[Need, ...]:
+    """Tell what a training on a corpus has measured: both sides of pairs under the base, or nothing."""
+    return PAIRS if train.is_preference else ()
+
+
+def check_corpora(recipe: Recipe, train: TrainConfig) -> dict[str, Listing]:
+    """Check the corpora of a training, by their names: they can be read, and hold pairs where those are asked for.
+
+    The recipe's own is looked at for pairs alone: scoring checks the rest of it.
+    """
+    found = {}
+    own = recipe.corpus if train.is_preference else None
+    for name, corpus in {"corpus": train.corpus or own, "eval_corpus": train.eval_corpus}.items():
+        if corpus is not None:
+            inputs = check_inputs(recipe.model_copy(update={"corpus": corpus}), needs_of(train))
+            is_own = corpus is not recipe.corpus
+            check_pairs(inputs.listing.has_pairs, train, f"train.{name}" if is_own else "the corpus")
+            found[name] = inputs.listing
+    return found
 
 
 def check_pairs(has_pairs: bool, train: TrainConfig, what: str) -> None:

@@ -8,12 +8,13 @@ import pyarrow as pa
 
 from davir_ray.config import Recipe, ReferenceConfig, TrainConfig
 from davir_ray.errors import TrainingError
-from davir_ray.inputs import PAIRS, Inputs, check_inputs
+from davir_ray.inputs import Inputs, check_inputs
 from davir_ray.pipeline import engine_for, name_run, scan_folder
 from davir_ray.run import Run
 from davir_ray.scores.score import Need
 from davir_ray.store.keys import keys_of
 from davir_ray.tokens.folds import Fold
+from davir_ray.train.checks import needs_of
 from davir_ray.train.pick import CoreSet, Everything, Outside, Pick, Sample
 
 
@@ -57,11 +58,6 @@ def held_out_source(recipe: Recipe, train: TrainConfig) -> Source | None:
         return None
     corpus = recipe.model_copy(update={"corpus": train.eval_corpus})
     return Source(check_inputs(corpus, needs_of(train)), Everything(), "train.eval_corpus", "all")
-
-
-def needs_of(train: TrainConfig) -> tuple[Need, ...]:
-    """Tell what a training on a corpus has measured: both sides of pairs under the base, or nothing."""
-    return PAIRS if train.is_preference else ()
 
 
 def core_set_source(recipe: Recipe, name: str, needs: tuple[Need, ...]) -> Source:

@@ -75,14 +75,16 @@ def run_training(source: Source, held_out: Source | None, train: TrainConfig, na
     for one in filter(None, (source, held_out)):
         check_pairs(one.inputs.listing.has_pairs, train, one.what)
     run = Run.open(source.inputs.recipe, run.run_id, TRAINING)
-    say(f"training {run.run_id} on {source.what} (resume with the same command)")
+    say(f"training {run.run_id} on {source.what} (if it stops, the same command goes on)")
     choice = engine_for(source.inputs)
     training = Training(source, held_out, train, run, choice, device, frozen_from(train, choice, device))
     say_frozen(training)
     rows = write_all_rows(training)
     run.event("train", rows=rows["rows"], objective=train.objective)
+    say(f"starting {train.num_workers} training worker(s) on {device}")
     fit(_task(training))
     record = record_of(training, rows) | {"seconds": round(monotonic() - started, 1)}
+    run.event("trained", **{name: record[name] for name in ("steps", "train_loss", "eval")})
     text = json.dumps(record | {"recipe": source.inputs.recipe.model_dump(mode="json")}, indent=2)
     storage.write_atomic(run.uri("model", "davir_training.json"), text.encode())
     run.finish(record)
@@ -191,6 +193,7 @@ def record_of(training: Training, rows: dict[str, int]) -> Record:
         "frozen_logps": training.frozen,
         "settings": settings_of(train, training.device),
         "steps": max((entry["step"] for entry in metrics), default=0),
+        "train_loss": next((one["train_loss"] for one in metrics if "train_loss" in one), None),
         "eval": held_out_metrics(metrics),
         "versions": {name: version(name) for name in PACKAGES},
     }

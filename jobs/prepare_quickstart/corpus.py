@@ -19,14 +19,14 @@ from .whole import made_whole
 Problem = tuple[str, str]
 """A question and its worked answer."""
 
-GOOD = {"word_problem": 64, "leg_count": 28}
-SWAPPED = {"word_problem": 14, "leg_count": 6}
-REPEATS = 12
+GOOD = {"word_problem": 36, "leg_count": 16}
+SWAPPED = {"word_problem": 8, "leg_count": 4}
+REPEATS = 6
 EMPTY = 2
 WRONG_SHAPE = 2
-HELD_OUT = {"word_problem": 12, "leg_count": 4}
+HELD_OUT = {"word_problem": 8, "leg_count": 4}
 SHARDS = 4
-LONGEST = 200
+LONGEST = 170
 """Characters of a question or an answer: short rows keep the quickstart quick."""
 
 MESSAGE = pa.struct([("role", pa.string()), ("content", pa.string())])

@@ -26,11 +26,11 @@ def first(folder, tiny_models, ray_cluster):
     """A plan before any run, and the run."""
     nights.write(folder / "corpus", "a", nights.rows(0, 20))
     nights.write(folder / "corpus", "b", nights.rows(20, 30) + nights.rows(20, 22))
-    slow = nights.recipe(folder, tiny_models, engine={"type": "tests.engines:SlowEngine", "num_cpus": 1})
+    recipe = slow(folder, tiny_models)
     before = sorted((folder / "runs").rglob("*"))
-    plan = preview(slow, "test")
+    plan = preview(recipe, "test")
     assert before == sorted((folder / "runs").rglob("*"))
-    return plan, pipeline.score(slow, "test")
+    return plan, pipeline.score(recipe, "test")
 
 
 def slow(folder, models, **changes):

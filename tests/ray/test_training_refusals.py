@@ -4,9 +4,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from davir_ray import pipeline, training
+from davir_ray.cli import main
 from davir_ray.errors import CorpusError, DavirError, ModelError, RecipeError, TrainingError
 from davir_ray.train.checks import TRACKERS
 from tests import trainings
@@ -70,6 +72,18 @@ def test_preferences_on_a_corpus_without_pairs_are_refused(objective, tmp_path, 
     message = refused(TrainingError, trainings.recipe(tmp_path, tiny_models[0], corpora[0], train))
     assert message.startswith(f"train.corpus: holds no preference pairs, and objective {objective}")
     assert not (tmp_path / "store").exists(), "nothing is tokenised or measured first"
+
+
+def test_a_job_that_would_end_without_pairs_to_train_on_does_not_begin(tmp_path, tiny_models, corpora):
+    train = {"objective": "dpo", "per_device_train_batch_size": 1}
+    recipe = trainings.recipe(tmp_path, tiny_models[0], corpora[0], train)
+    with pytest.raises(TrainingError, match=r"^the corpus: holds no preference pairs"):
+        training.run_all(recipe, "test")
+    (tmp_path / "recipe.yaml").write_text(recipe.model_dump_json(exclude_none=True))
+    told = CliRunner().invoke(main, ["validate", str(tmp_path / "recipe.yaml")])
+    assert told.exit_code == TrainingError.exit_code
+    assert "the corpus: holds no preference pairs" in told.output
+    assert not (tmp_path / "store").exists()
 
 
 def test_held_out_rows_without_pairs_are_refused(tmp_path, tiny_models, corpora):

@@ -60,18 +60,18 @@ def test_of_many_starts_at_once_one_gets_the_lease(folder):
 
 
 @pytest.mark.parametrize(
-    ("changes", "fresh"),
+    ("age", "changes", "fresh"),
     [
-        ({}, True),
-        ({"released": True}, False),
-        ({"heartbeat": time.time() - STALE_SECONDS - 60}, False),
-        ({"heartbeat": time.time() - STALE_SECONDS + 60}, True),
-        ({"heartbeat": time.time() + 100}, True),
-        ({"host": this_host(), "pid": os.getpid()}, True),
+        (0, {}, True),
+        (0, {"released": True}, False),
+        (STALE_SECONDS + 60, {}, False),
+        (STALE_SECONDS - 60, {}, True),
+        (-100, {}, True),
+        (0, {"host": this_host(), "pid": os.getpid()}, True),
     ],
 )
-def test_a_holder_is_at_work_while_its_heartbeat_is_young(changes, fresh):
-    assert is_fresh(holder(**changes)) is fresh
+def test_a_holder_is_at_work_while_its_heartbeat_is_young(age, changes, fresh):
+    assert is_fresh(holder(heartbeat=time.time() - age, **changes)) is fresh
 
 
 def test_a_holder_of_this_machine_that_is_dead_holds_nothing(tmp_path):

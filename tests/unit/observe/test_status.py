@@ -160,6 +160,13 @@ def test_a_recipe_stands_for_its_output_and_json_says_the_same(tmp_path):
         assert found["resume"] == f"davir resume {run.folder}"
 
 
+def test_a_training_is_not_taken_for_a_run(tmp_path):
+    (tmp_path / "training.json").write_text("{}")
+    told = CliRunner().invoke(main, ["resume", str(tmp_path)])
+    assert told.exit_code == RecipeError.exit_code
+    assert "is a training; the command that started it goes on with it" in told.output
+
+
 def test_a_folder_without_runs_is_refused(tmp_path):
     with pytest.raises(RecipeError, match="holds no run"):
         statuses(str(tmp_path))

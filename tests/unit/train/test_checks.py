@@ -77,7 +77,9 @@ def test_a_deepspeed_file_is_read_and_all_else_stays(tmp_path):
     assert checked == TrainConfig(deepspeed={"zero_optimization": {"stage": 1}}, seed=7)
 
 
-@pytest.mark.parametrize(("text", "says"), [("{", "Expecting"), ("[1]", "expected a JSON object")])
+@pytest.mark.parametrize(
+    ("text", "says"), [("{", "cannot be read as JSON: Expecting"), ("[1]", "expected a JSON object")]
+)
 def test_a_deepspeed_file_that_is_none_is_named(tmp_path, text, says):
     file = tmp_path / "zero.json"
     file.write_text(text)
@@ -87,7 +89,7 @@ def test_a_deepspeed_file_that_is_none_is_named(tmp_path, text, says):
 
 
 def test_a_deepspeed_file_that_is_missing_is_named(tmp_path):
-    with pytest.raises(RecipeError, match=r"^train\.deepspeed: .*/none\.json: "):
+    with pytest.raises(RecipeError, match=r"^train\.deepspeed: .*/none\.json: there is no such file$"):
         read_deepspeed(str(tmp_path / "none.json"))
 
 

@@ -1,0 +1,181 @@
+"""Look up, score, rank, select and write over many rows: seconds, the same a row, and the memory of every process.
+
+    .venv/bin/python benchmarks/scale.py --rows 1000000 5000000 --out benchmarks/scale.json
+
+The tokenised corpus and the store are made first, without a model, and are not timed. What comes out is compared with
+a plain NumPy sort of all rows. Times are those of the stages of the main job; memory is the proportional share (PSS)
+of the driver, and of the largest of Ray's workers.
+"""
+
+import argparse
+import json
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pyarrow as pa
+import ray
+
+from davir_ray import ray_session
+from davir_ray.config import CorpusConfig, ExportConfig, FractionRule, ScoreConfig
+from davir_ray.coreset.ray_export import Export, write_scored
+from davir_ray.coreset.ray_rank import Ranked, Ranking, rank
+from davir_ray.coreset.rules import choose
+from davir_ray.corpus.listing import ROWS_PER_SPLIT
+from davir_ray.corpus.split import Split
+from davir_ray.schema import EXAMPLES, TOKENS, View
+from davir_ray.scores import resolve_score
+from davir_ray.store.keys import Keys, column_of, keys_of
+from davir_ray.store.measurements import MeasurementStore
+from davir_ray.store.ray_lookup import look_up
+from davir_ray.tokens.prepared import Prepared
+
+ROWS_PER_PART = 50_000
+ROLES = ("base", "reference")
+MIB = 2**20
+
+
+def main() -> None:
+    """Measure each size in a cluster of its own folder; print and write the figures."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rows", type=int, nargs="+", default=[1_000_000])
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    ray_session.connect()
+    figures = []
+    for rows in arguments.rows:
+        with tempfile.TemporaryDirectory() as folder:
+            figures.append(measure(rows, folder))
+        print(json.dumps(figures[-1], indent=2), flush=True)
+    if arguments.out:
+        arguments.out.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+def measure(rows: int, folder: str) -> dict[str, Any]:
+    """Time the stages over so many rows."""
+    prepared = Prepared(f"{folder}/prepared", -(-rows // ROWS_PER_SPLIT))
+    ids, losses = make(rows, prepared, folder)
+    seconds: dict[str, float] = {}
+    with memory() as peaks:
+        with timed(seconds, "look_up"):
+            found = {role: look_up(prepared, (View.RESPONSE,), store(folder, role), rows) for role in ROLES}
+            for tables in found.values():
+                ray.wait(tables, num_returns=len(tables), fetch_local=False)
+        with timed(seconds, "rank"):
+            ranked = rank(ranking(prepared), found, rows, f"{folder}/ranked")
+        with timed(seconds, "select_and_write"):
+            choices = choose([FractionRule(type="fraction", fraction=0.06)], ranked.scan)
+            ray.get(write_scored(ranked, choices, ["0:fraction"], export(folder, prepared.splits)))
+    check(ranked, ids, losses)
+    total = sum(seconds.values())
+    told = {name: round(value, 1) for name, value in seconds.items()}
+    return {"rows": rows, **told, "microseconds_a_row": round(total / rows * 1e6, 2), **peaks}
+
+
+def make(rows: int, prepared: Prepared, folder: str) -> tuple[Keys, dict[str, Any]]:
+    """Write the corpus and both models' measurements; return the ids of the rows [N] and their losses."""
+    draw = np.random.default_rng(rows)
+    ids = draw.integers(0, 256, (rows, 16), dtype=np.uint8).view("S16").reshape(-1)
+    losses = {role: draw.gamma(4.0, 10.0, rows).round(3) for role in ROLES}
+    for start in range(0, rows, ROWS_PER_SPLIT):
+        _write_split(prepared, start // ROWS_PER_SPLIT, ids[start : start + ROWS_PER_SPLIT])
+    for role in ROLES:
+        for start in range(0, rows, ROWS_PER_PART):
+            part = slice(start, start + ROWS_PER_PART)
+            num_tokens = np.full(len(ids[part]), 8, dtype=np.int32)
+            store(folder, role).write(ids[part], losses[role][part], num_tokens)
+    return ids, losses
+
+
+def _write_split(prepared: Prepared, split: int, keys: Keys) -> None:
+    count = len(keys)
+    ids, numbers = column_of(keys), np.arange(count)
+    name, ok, view = (pa.repeat(text, count) for text in ("x", "ok", str(View.RESPONSE)))
+    offsets = pa.array(np.arange(count + 1, dtype=np.int32))
+    one_id, one_mark = (pa.ListArray.from_arrays(offsets, pa.repeat(value, count)) for value in (0, True))
+    examples = [numbers, ids, name, name, ok, pa.nulls(count, pa.string())]
+    tokens = [numbers, view, ids, pa.repeat(8, count), pa.repeat(9, count), one_id, one_mark]
+    prepared.write(split, pa.table(examples, names=EXAMPLES.names), pa.table(tokens, names=TOKENS.names))
+
+
+def store(folder: str, role: str) -> MeasurementStore:
+    """Name the measurements of a model."""
+    return MeasurementStore(f"{folder}/store/measurements/{role}")
+
+
+def ranking(prepared: Prepared) -> Ranking:
+    """Rank by DavIR."""
+    config = ScoreConfig(name="davir")
+    score = resolve_score(config.name)
+    return Ranking(prepared, score.needs, score, config, None, {role: {} for role in ROLES})
+
+
+def export(folder: str, splits: int) -> Export:
+    """Say where the scored table goes; no row is fetched from a source."""
+    places = tuple(Split("x", f"{index}.parquet", "parquet", 0, None, None) for index in range(splits))
+    return Export(CorpusConfig(paths="x"), {"x": "text"}, places, ExportConfig(), f"{folder}/run")
+
+
+def check(ranked: Ranked, ids: Keys, losses: dict[str, Any]) -> None:
+    """Compare the ranks with a plain sort: by score, then by id."""
+    score = (losses["base"] - losses["reference"]) / losses["base"]
+    expected = ids[np.lexsort((ids, -score))]
+    start = 0
+    for index in range(ranked.parts):
+        table = ranked.part(index, ["example_id", "rank"])
+        assert np.array_equal(keys_of(table["example_id"]), expected[start : start + len(table)]), (
+            f"part {index} is in another order"
+        )
+        assert table["rank"][0].as_py() == start + 1
+        start += len(table)
+    assert start == len(ids)
+
+
+@contextmanager
+def timed(seconds: dict[str, float], name: str) -> Iterator[None]:
+    """Note how long a block took."""
+    started = time.monotonic()
+    yield
+    seconds[name] = time.monotonic() - started
+
+
+@contextmanager
+def memory() -> Iterator[dict[str, int]]:
+    """Watch this process and Ray's workers; the peaks are there at the end."""
+    peaks = {"driver_peak_mib": 0, "worker_peak_mib": 0}
+    over = threading.Event()
+    watcher = threading.Thread(target=_watch, args=(peaks, over))
+    watcher.start()
+    try:
+        yield peaks
+    finally:
+        over.set()
+        watcher.join()
+
+
+def _watch(peaks: dict[str, int], over: threading.Event) -> None:
+    driver = psutil.Process()
+    while not over.wait(0.5):
+        workers = [one for one in psutil.process_iter(["name"]) if one.info["name"].startswith("ray::")]
+        found = {"driver_peak_mib": [driver], "worker_peak_mib": workers}
+        for name, processes in found.items():
+            peaks[name] = max([peaks[name], *map(_mib, processes)])
+
+
+def _mib(process: psutil.Process) -> int:
+    try:
+        return int(process.memory_full_info().pss // MIB)
+    except psutil.Error:  # it ended meanwhile
+        return 0
+
+
+if __name__ == "__main__":
+    main()
