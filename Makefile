@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready-$(shell cat requirements/cpu.txt pyproject.toml | cksum | cut -d' ' -f1)
 RECIPES := jobs/recipes
 
-.PHONY: quickstart install test test-fast test-gpu bench bench-gpu lint lock clean
+.PHONY: quickstart install test test-fast test-nightly test-gpu bench bench-gpu lint lock clean
 
 quickstart: $(READY)  ## the main job on an embedded default
 	$(BIN)/python jobs/quickstart.py
@@ -19,10 +19,13 @@ $(READY):
 	rm -f .venv/.ready-* && touch $@
 
 test: $(READY)  ## everything that runs without a GPU
-	$(BIN)/python -m pytest -m "not gpu"
+	$(BIN)/python -m pytest -m "not gpu and not nightly"
 
 test-fast: $(READY)  ## the unit tier: no Ray, no real model
 	$(BIN)/python -m pytest tests/unit
+
+test-nightly: $(READY)  ## what takes too long for every change: the kill matrix at random moments
+	$(BIN)/python -m pytest -m nightly -rP
 
 test-gpu: $(READY)  ## on a machine with a GPU and its own vllm
 	$(BIN)/python -m pytest -m gpu tests/gpu

@@ -72,6 +72,7 @@ def score(recipe: Recipe, name: str, *, may_measure: bool = True) -> Record:
     job = open_job(check_inputs(recipe), name)
     if (record := job.run.record()) is not None:
         say(f"finished already: {job.run.folder}")
+        job.run.tidy()  # it may have been killed between its record and this
         every = {label: count + record["reused"][label] for label, count in record["measured"].items()}
         return record | {"measured": dict.fromkeys(every, 0), "reused": every}
     prepare_corpus(job)

@@ -121,8 +121,12 @@ class Run:
             storage.delete(self.uri(name))
 
     def finish(self, record: dict[str, Any]) -> None:
-        """Write the record, and delete what only an unfinished run needs."""
+        """Write the record, and tidy up."""
         storage.write_atomic(self.uri(RECORD), json.dumps(record, indent=2).encode())
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Delete what only an unfinished run needs."""
         self.forget_work()
         storage.delete(self.uri("ranked"))
 

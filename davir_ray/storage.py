@@ -68,7 +68,7 @@ def join(uri: str, *names: str) -> str:
 def write_atomic(uri: str, data: bytes) -> None:
     """Write a file that no reader ever sees in part; an older one is replaced.
 
-    Holds for local folders (a rename) and object stores (one put), not for FTP and its like.
+    Holds for local folders (a rename) and object stores (one put), not for FTP and its like. Raises `Unreachable`.
     """
     with reaching(uri):
         fs, path = filesystem(uri)

@@ -67,10 +67,8 @@ def _infos(fs: AbstractFileSystem, path: str, pattern: str) -> dict[str, dict[st
         return {name: info for name, info in found.items() if not _is_hidden(name.removeprefix(path))}
     if has_magic(path):
         return _glob(fs, path)
-    try:
-        return {
-            path: fs.info(path)
-        }  # for its error: to `isfile` whatever goes wrong is a file that is not there
+    try:  # for its error: to `isfile`, whatever goes wrong is a file that is not there
+        return {path: fs.info(path)}
     except FileNotFoundError:
         raise CorpusError(f"corpus.paths: {pattern}: no such file or folder") from None
 

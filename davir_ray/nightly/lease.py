@@ -88,9 +88,7 @@ def take(folder: str) -> Lease | Holder:
         storage.create(_uri(folder, number), json.dumps(holder).encode())
         found = _holder(folder, number)
     newest = newest_lease(folder)
-    if (
-        newest is not None and newest[0] > number
-    ):  # this start was so slow that its number had been freed again
+    if newest is not None and newest[0] > number:  # so slow a start that its number had been freed again
         return newest[1]
     # The newest that is listed stays, so that no listing ever falls back behind a number that is free again.
     for uri in storage.list_files(folder, ".json")[:-1]:

@@ -74,7 +74,7 @@ def _check_writable(uri: str) -> None:
     try:
         storage.write_atomic(probe, b"")
         storage.delete(probe)
-    except Exception as error:  # every filesystem has its own exceptions; to the user they are all this one
+    except OSError as error:  # such as a file where a folder should be
         raise StoreError(f"{uri}: cannot be written: {type(error).__name__}: {error}") from error
 
 

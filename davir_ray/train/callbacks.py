@@ -51,8 +51,5 @@ class WriteMetrics(TrainerCallback):
             entries = [{"max_steps": state.max_steps} | entry for entry in state.log_history]
             try:
                 write_metrics(self.folder, entries)
-            except (
-                OSError,
-                Unreachable,
-            ) as error:  # a log that cannot be written now does not stop the training
+            except (OSError, Unreachable) as error:  # no reason to stop a training
                 logger.warning("metrics of step %d were not written: %s", state.global_step, error)

@@ -1,4 +1,6 @@
 import os
+import pickle
+import resource
 
 import pyarrow as pa
 import pytest
@@ -71,6 +73,26 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monke
         storage.write_atomic(uri, b"new")
     assert os.listdir(tmp_path) == ["a.json"]
     assert storage.read_bytes(uri) == b"old"
+
+
+def test_a_file_that_finds_no_room_is_named_and_leaves_the_old_one(tmp_path):
+    uri = str(tmp_path / "a.json")
+    storage.write_atomic(uri, b"old")
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limit[1]))  # the kernel refuses what lies behind
+    try:
+        with pytest.raises(Unreachable, match=r"a\.json: the storage fails: OSError: .*File too large"):
+            storage.write_atomic(uri, b"x" * 2000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert os.listdir(tmp_path) == ["a.json"]
+    assert storage.read_bytes(uri) == b"old"
+
+
+def test_an_error_of_the_storage_survives_the_way_from_a_worker():
+    error = pickle.loads(pickle.dumps(Unreachable("a.json: the storage fails: no space left")))
+    assert str(error) == "a.json: the storage fails: no space left"
+    assert error.exit_code == 6
 
 
 def test_a_half_written_file_is_not_listed(tmp_path):
