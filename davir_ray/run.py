@@ -82,7 +82,7 @@ class Run:
     def at(cls, folder: str) -> "Run":
         """Look at a run that was begun. Raises `RecipeError` if the folder holds none."""
         folder = folder.rstrip("/")
-        if storage.exists(storage.join(folder, TRAINING)):
+        if holds_training(folder):
             raise RecipeError(f"{folder}: is a training; the command that started it goes on with it")
         if not holds_run(folder):
             raise RecipeError(f"{folder}: holds no run: there is no {RECIPE} in it")
@@ -134,6 +134,11 @@ class Run:
 def holds_run(folder: str) -> bool:
     """Tell whether a run was begun in a folder."""
     return storage.exists(storage.join(folder, RECIPE))
+
+
+def holds_training(folder: str) -> bool:
+    """Tell whether a training was begun in a folder."""
+    return storage.exists(storage.join(folder, TRAINING))
 
 
 def load_run_or_recipe(path: str, overrides: Sequence[str]) -> tuple[Recipe, str]:

@@ -1,1 +1,1 @@
-"""What a run tells while it works: events, progress, the closing table."""
+"""What a run tells: progress while it works, the closing table, how far runs and trainings are."""

@@ -49,6 +49,11 @@ def duration(seconds: float) -> str:
     return f"{minutes}m {rest:02d}s" if minutes else f"{rest}s"
 
 
+def ago(seconds: float | None) -> str:
+    """Write how long ago something was; None if it never was."""
+    return "never" if seconds is None else f"{duration(max(seconds, 0))} ago"
+
+
 def data_size(count: float) -> str:
     """Write bytes as people say them."""
     for unit in ("B", "kB", "MB", "GB"):

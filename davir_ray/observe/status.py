@@ -7,8 +7,9 @@ from typing import Any
 
 from davir_ray import storage
 from davir_ray.errors import RecipeError
-from davir_ray.observe.progress import duration
-from davir_ray.run import Run, holds_run, place_of
+from davir_ray.observe.progress import ago, duration
+from davir_ray.observe.training_status import TrainingStatus, training_status
+from davir_ray.run import Run, holds_run, holds_training, place_of
 from davir_ray.store.measurements import MeasurementStore
 
 Event = dict[str, Any]
@@ -58,14 +59,20 @@ class RunStatus:
         return {**asdict(self), "finished": self.record is not None, "passes": passes}
 
 
-def statuses(path: str) -> list[RunStatus]:
-    """Look at the run in a folder, or at all runs of an output folder or a recipe. Raises `RecipeError`."""
-    if holds_run(path):
-        return [status(path)]
-    folders = [uri for uri in storage.list_folders(place_of(path, "output")) if holds_run(uri)]
-    if not folders:
+def statuses(path: str) -> list[RunStatus | TrainingStatus]:
+    """Look at the run or training in a folder, or at all of an output folder or a recipe. Raises `RecipeError`."""
+    if (one := _status_of(path)) is not None:
+        return [one]
+    found = [_status_of(uri) for uri in storage.list_folders(place_of(path, "output"))]
+    if not any(found):
         raise RecipeError(f"{path}: holds no run, and no folder with a run in it")
-    return [status(folder) for folder in folders]
+    return [one for one in found if one is not None]
+
+
+def _status_of(folder: str) -> RunStatus | TrainingStatus | None:
+    if holds_training(folder):
+        return training_status(folder)
+    return status(folder) if holds_run(folder) else None
 
 
 def status(folder: str) -> RunStatus:
@@ -119,15 +126,18 @@ def _pass(event: Event, chunks: list[dict[str, Any]], *, under_way: bool) -> Pas
     return Pass(*counts, newest_part=time() - newest, rate=measured / (newest - event["time"]))
 
 
-def status_lines(found: Sequence[RunStatus], path: str) -> Iterator[str]:
+def status_lines(found: Sequence[RunStatus | TrainingStatus], path: str) -> Iterator[str]:
     """Tell all of the run that a path names, or a line of each run that was found there."""
     for one in found:
-        yield from _lines(one) if one.folder == path.rstrip("/") else [_line(one)]
+        if isinstance(one, TrainingStatus):
+            yield from one.lines() if one.folder == path.rstrip("/") else [one.line()]
+        else:
+            yield from _lines(one) if one.folder == path.rstrip("/") else [_line(one)]
 
 
 def _lines(one: RunStatus) -> Iterator[str]:
     yield f"run       {one.run_id}  ({'finished' if one.record else 'unfinished'})"
-    yield f"stage     {one.stage}; last event {_ago(one.age)}"
+    yield f"stage     {one.stage}; last event {ago(one.age)}"
     if one.record:
         yield f"rows      {one.record['rows']:,}; {one.record['selected']:,} selected"
         for role, count in one.record["measured"].items():
@@ -143,7 +153,7 @@ def _line(one: RunStatus) -> str:
         text = f"{one.record['selected']:,} of {one.record['rows']:,} rows selected"
     else:
         text = ", ".join([one.stage, *(f"{role} {_share(part):.0%}" for role, part in one.passes.items())])
-    return f"{one.run_id}  {'finished' if one.record else 'unfinished'}  {_ago(one.age)}  {text}"
+    return f"{one.run_id}  {'finished' if one.record else 'unfinished'}  {ago(one.age)}  {text}"
 
 
 def _progress(one: Pass) -> str:
@@ -152,12 +162,8 @@ def _progress(one: Pass) -> str:
     if one.rate is None or one.seconds_left is None or one.newest_part is None:
         return text
     speed = f"{one.rate:,.0f} tokens/s, {duration(one.seconds_left)} left"
-    return f"{text}; {speed}; last part {_ago(one.newest_part)}"
+    return f"{text}; {speed}; last part {ago(one.newest_part)}"
 
 
 def _share(one: Pass) -> float:
     return one.tokens / max(one.tokens_planned, 1)
-
-
-def _ago(seconds: float | None) -> str:
-    return "never" if seconds is None else f"{duration(max(seconds, 0))} ago"

@@ -11,13 +11,13 @@ from davir_ray.errors import EngineError
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
 GUILTY = 7
-STALL_SECONDS = 0.5
+STALLING = {"stall_seconds": 1.0}
 ROWS = [
     {"question": f"Say {i}.", "answer": f"{i} is KILL" if i == GUILTY else f"{i} is fine"} for i in range(12)
 ]
 
 
-def recipe(tmp_path, models, engine: str, name: str, rows=ROWS, **changes):
+def recipe(tmp_path, models, engine: str, name: str, rows=ROWS, watched=None, **changes):
     base, reference = models
     if not (tmp_path / "corpus").exists():
         (tmp_path / "corpus").mkdir()
@@ -25,7 +25,7 @@ def recipe(tmp_path, models, engine: str, name: str, rows=ROWS, **changes):
     tree = {
         "corpus": {"paths": str(tmp_path / "corpus")},
         "models": {"base": base, "reference": reference},
-        "engine": {"type": engine, "num_cpus": 1, "stall_seconds": STALL_SECONDS},
+        "engine": {"type": engine, "num_cpus": 1} | (watched or {}),
         "store": str(tmp_path / name / "store"),
         "output": str(tmp_path / name / "runs"),
     }
@@ -65,21 +65,22 @@ def test_only_the_guilty_row_is_lost(tmp_path, tiny_models, calm, engine, reason
 
 
 def test_a_row_that_stalls_every_engine_is_lost_alone_and_says_so(tmp_path, tiny_models, calm):
-    three = ROWS[GUILTY - 1 : GUILTY + 2]
-    _, rows = run(tmp_path, tiny_models, "tests.engines:StallingEngine", "stalling", rows=three)
+    two = ROWS[GUILTY - 1 : GUILTY + 1]
+    engine = "tests.engines:StallingEngine"
+    _, rows = run(tmp_path, tiny_models, engine, "stalling", rows=two, watched=STALLING)
     by_status = {row["status"]: row for row in rows}
     assert by_status["engine_error"]["reason"] == (
-        "base: the engine stalled: no answer within 1 seconds, each time it measured this sequence"
+        "base: the engine stalled: no answer within 2 seconds, each time it measured this sequence"
     )
     expected = {row["example_id"]: row["score"] for row in calm}
     measured = {row["example_id"]: row["score"] for row in rows if row["status"] == "ok"}
-    assert len(measured) == 2
+    assert len(measured) == 1
     assert measured.items() <= expected.items()
 
 
-@pytest.mark.parametrize("engine", ["MortalEngine", "StuckOnceEngine"])
-def test_an_engine_that_falls_by_chance_changes_nothing(tmp_path, tiny_models, calm, engine):
-    record, rows = run(tmp_path, tiny_models, f"tests.engines:{engine}", engine)
+@pytest.mark.parametrize(("engine", "watched"), [("MortalEngine", None), ("StuckOnceEngine", STALLING)])
+def test_an_engine_that_falls_by_chance_changes_nothing(tmp_path, tiny_models, calm, engine, watched):
+    record, rows = run(tmp_path, tiny_models, f"tests.engines:{engine}", engine, watched=watched)
     assert record["status"] == {"ok": 12}
     assert rows == calm
 

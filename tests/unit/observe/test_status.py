@@ -14,6 +14,7 @@ from davir_ray.observe.status import Pass, status, status_lines, statuses
 from davir_ray.run import Run
 from davir_ray.store.compaction import compact
 from davir_ray.store.measurements import part_name
+from davir_ray.train.metrics import write_metrics
 from tests.measured import FINGERPRINTS, keys, store_with
 
 CHUNKS = {"abc": 300, "de": 200, "fgh": 300, "i": 100}
@@ -158,6 +159,27 @@ def test_a_recipe_stands_for_its_output_and_json_says_the_same(tmp_path):
         assert (found["run_id"], found["finished"]) == ("name-1", False)
         assert found["passes"]["base"]["tokens_planned"] == 900
         assert found["resume"] == f"davir resume {run.folder}"
+
+
+def test_a_training_has_a_line_beside_the_runs_and_can_be_told_of(tmp_path):
+    run = begin(tmp_path)
+    folder = tmp_path / "runs" / "name-train-1"
+    folder.mkdir()
+    (folder / "training.json").write_text("{}")
+    place = str(tmp_path / "runs")
+    assert "".join(status_lines(statuses(place), place)).count("before the first step") == 1
+    logged = [{"step": 0, "eval_loss": 1.5}, {"step": 5, "loss": 1.25}, {"step": 5, "eval_loss": 1.125}]
+    write_metrics(str(folder), [{"max_steps": 12} | entry for entry in logged])
+    _, line = status_lines(statuses(place), place)
+    assert line == "name-train-1  unfinished  0s ago  step 5 of 12, loss 1.25, eval_loss 1.125"
+    assert list(status_lines(statuses(str(folder)), str(folder)))[1:] == [
+        "progress  step 5 of 12, loss 1.25, eval_loss 1.125; 0s ago",
+        "resume    the command that began it goes on with it",
+    ]
+    (folder / "record.json").write_text('{"model": "there"}')
+    told = CliRunner().invoke(main, ["status", place, "--json"])
+    runs = json.loads(told.output.splitlines()[-1])["runs"]
+    assert [(one["run_id"], one["finished"]) for one in runs] == [(run.run_id, False), (folder.name, True)]
 
 
 def test_a_training_is_not_taken_for_a_run(tmp_path):
