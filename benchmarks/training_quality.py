@@ -20,6 +20,7 @@ LORA = {
     "layers_to_transform": list(range(15, 30)),
 }
 SFT = {"objective": "sft", "learning_rate": 5e-4}
+PLACES = ("run_dir", "model", "metrics")
 PREFERENCES = {
     "dpo": {"objective": "dpo"},
     "dpo, sigmoid_norm": {"objective": "dpo", "loss_type": "sigmoid_norm", "beta": 10.0},
@@ -39,9 +40,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as work:
-        records = dict(trainings(arguments, work))
+        records = {name: told(record) for name, record in trainings(arguments, work)}
     if arguments.out:
         arguments.out.write_text(json.dumps(records, indent=2) + "\n")
+
+
+def told(record: dict[str, Any]) -> dict[str, Any]:
+    """Leave out of a record where things lay."""
+    return {name: value for name, value in record.items() if name not in PLACES}
 
 
 def trainings(arguments: argparse.Namespace, work: str) -> Any:

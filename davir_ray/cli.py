@@ -322,6 +322,9 @@ def _print(lines: Iterable[str]) -> None:
 def _finish(record: dict[str, Any], show: Callable[[dict[str, Any]], Iterable[str]], as_json: bool) -> None:
     _print(show(record))
     if as_json:
+        from davir_ray.ray_session import leave
+
+        leave()
         click.echo(json.dumps(record))
 
 

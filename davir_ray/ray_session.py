@@ -20,6 +20,10 @@ CHATTY = {
 """Loggers that say the same at every start, and from which level on they are heard."""
 
 
+joined = False
+"""Whether this process is on a cluster because `connect` was called."""
+
+
 def connect() -> None:
     """Join the cluster that RAY_ADDRESS names (`ray job submit` sets it), else start Ray on this machine."""
     if ray.is_initialized():
@@ -32,6 +36,14 @@ def connect() -> None:
     else:
         _start_here()
     quiet_ray_data()
+    global joined
+    joined = True
+
+
+def leave() -> None:
+    """Leave the cluster that `connect` joined; until then, what workers print may come after our own last line."""
+    if joined:
+        ray.shutdown()
 
 
 def _start_here() -> None:
