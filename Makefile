@@ -24,7 +24,7 @@ test: $(READY)  ## everything that runs without a GPU
 test-fast: $(READY)  ## the unit tier: no Ray, no real model
 	$(BIN)/python -m pytest tests/unit
 
-test-nightly: $(READY)  ## what takes too long for every change: the kill matrix at random moments
+test-nightly: $(READY)  ## what takes too long for every change: kills at random moments, lost nodes, faults of S3
 	$(BIN)/python -m pytest -m nightly -rP
 
 test-gpu: $(READY)  ## on a machine with a GPU and its own vllm

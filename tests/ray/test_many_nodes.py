@@ -10,7 +10,7 @@ from tests.ray.kill_rounds import ROOT, Arena, Grounds, Outcome, Round, Strike, 
 NODES = 4
 FILES, ROWS_PER_FILE = 20, 14
 STRIKES = (Strike("node", "measuring", 0.8), Strike("newcomer", "measuring", 0.0))
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.ray, pytest.mark.nightly, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")

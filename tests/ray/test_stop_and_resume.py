@@ -79,6 +79,7 @@ def kill_in_the_middle(command: list[str], folder: Path) -> None:
     time.sleep(1)  # Ray's processes notice that their driver is gone
 
 
+@pytest.mark.nightly
 def test_a_killed_run_goes_on_where_it_stopped(tmp_path, command):
     kill_in_the_middle(command("killed"), tmp_path / "killed")
     done = parts(tmp_path / "killed")

@@ -94,6 +94,7 @@ def finish(command: list[str]) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.nightly
 def test_a_full_disk_stops_a_run_which_goes_on_once_there_is_room(tmp_path, disk, tiny_models):
     corpus = write_corpus(tmp_path / "corpus", 8, 6)
     for name in ("full", "calm"):

@@ -112,6 +112,7 @@ def test_a_killed_worker_is_replaced(recipe_in, calm):
     check_same(record, calm)
 
 
+@pytest.mark.nightly
 def test_a_killed_driver_is_resumed_by_the_same_command(recipe_in, calm):
     _, folder = recipe_in("driver")
     words = ("davir_ray.cli", "train", "--json", str(folder / "test.yaml"))
@@ -124,6 +125,7 @@ def test_a_killed_driver_is_resumed_by_the_same_command(recipe_in, calm):
     check_same(finish(command(*words), folder), calm)
 
 
+@pytest.mark.nightly
 def test_a_lost_node_is_replaced_by_another(recipe_in, calm):
     _, folder = recipe_in("node")
     record = finish(command("tests.ray.lost_node", str(folder / "test.yaml")), folder)

@@ -144,6 +144,7 @@ def davir(*words: str) -> str:
     return out
 
 
+@pytest.mark.nightly
 def test_a_run_on_a_server_that_lists_late_loses_nothing_and_does_nothing_twice(
     s3, tiny_models, tmp_path, calm
 ):
@@ -155,6 +156,7 @@ def test_a_run_on_a_server_that_lists_late_loses_nothing_and_does_nothing_twice(
     assert (len(written), set(written.values())) == (calm[1], {1})
 
 
+@pytest.mark.nightly
 def test_a_store_that_cannot_be_written_ends_the_run_in_words_and_the_next_goes_on(
     s3, tiny_models, tmp_path, calm, impatient
 ):
@@ -174,6 +176,7 @@ def test_a_store_that_cannot_be_written_ends_the_run_in_words_and_the_next_goes_
     assert result(finish(start("score", "--json", path))) == calm[0]
 
 
+@pytest.mark.nightly
 def test_two_runs_that_write_to_one_store_at_once_are_both_right(s3, tiny_models, tmp_path, calm):
     s3.begin()
     for name in ("one", "other"):
