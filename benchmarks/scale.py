@@ -61,7 +61,7 @@ def main() -> None:
 
 def measure(rows: int, folder: str) -> dict[str, Any]:
     """Time the stages over so many rows."""
-    prepared = Prepared(f"{folder}/prepared", -(-rows // ROWS_PER_SPLIT))
+    prepared = Prepared(f"{folder}/prepared", tuple(map(str, range(-(-rows // ROWS_PER_SPLIT)))))
     ids, losses = make(rows, prepared, folder)
     seconds: dict[str, float] = {}
     with memory() as peaks:

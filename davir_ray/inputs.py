@@ -75,13 +75,22 @@ class Inputs:
         return tuple(role for role in roles if self.views_of(role))
 
     @cached_property
+    def settings_digest(self) -> str:
+        """Name everything beside the rows that decides their token ids."""
+        corpus = self.recipe.corpus.model_dump_json(exclude={"paths", "on_bad_file", "limit"})
+        parts = [
+            corpus,
+            self.recipe.tokens.model_dump_json(),
+            tokenizer_identity(self.tokenizer),
+            *self.views,
+        ]
+        return blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
+
+    @property
     def tokens_digest(self) -> str:
         """Name everything that decides the token ids of the corpus."""
-        corpus = self.recipe.corpus.model_dump_json(exclude={"paths", "on_bad_file", "limit"})
-        tokens = self.recipe.tokens.model_dump_json()
-        parts = [self.listing.digest, corpus, tokens]
-        parts += [tokenizer_identity(self.tokenizer), *self.views]
-        return blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
+        text = self.settings_digest + self.listing.digest
+        return blake2b(text.encode(), digest_size=16).hexdigest()
 
     def parsed(self) -> Iterator[tuple[Split, Parsed]]:
         """Read the rows of the corpus; a file found to be damaged is left where it breaks, if those are skipped."""

@@ -32,7 +32,7 @@ from davir_ray.ray_exchange import gather
 from davir_ray.run import Run, run_id_of
 from davir_ray.scores import score_code, score_digest
 from davir_ray.scores.score import Role
-from davir_ray.store.holdings import note_use
+from davir_ray.store.holdings import note_parts, note_use
 from davir_ray.store.measurements import MeasurementStore, fingerprint
 from davir_ray.store.ray_lookup import align, look_up
 from davir_ray.tokens.folds import Fold
@@ -119,9 +119,9 @@ def name_run(inputs: Inputs, choice: Choice, name: str) -> str:
 
 def job_of(inputs: Inputs, run: Run, choice: Choice, work: str = "work") -> Job:
     """Put together what a run works with. work: the folder of the run that keeps plans and progress."""
-    folder = storage.join(inputs.recipe.store, "prepared", inputs.tokens_digest)
-    note_use(folder, run.folder)
-    job = Job(inputs, run, choice, Prepared(folder, len(inputs.listing.splits)), ())
+    folder = storage.join(inputs.recipe.store, "prepared", inputs.settings_digest)
+    note_parts(folder, inputs.listing.digest, inputs.listing.digests)
+    job = Job(inputs, run, choice, Prepared(folder, inputs.listing.digests), ())
     passes = [
         _measurement(job, work, role, model, Fold(index, len(models)) if len(models) > 1 else None)
         for role in inputs.roles

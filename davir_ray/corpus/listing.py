@@ -41,14 +41,20 @@ class Listing:
     """The corpus as it stood.
 
     formats: source name -> format name. schemas: the distinct schemas of its Parquet files.
-    digest: equal for the same files (path, size, time or checksum), split and understood in the same way.
+    digests: one a split, equal for the same rows of the same file (path, size, time or checksum), understood in the
+    same way.
     """
 
     splits: tuple[Split, ...]
     bad_files: tuple[BadFile, ...]
     formats: dict[str, str]
     schemas: tuple[pa.Schema, ...]
-    digest: str
+    digests: tuple[str, ...]
+
+    @property
+    def digest(self) -> str:
+        """Name the corpus as a whole."""
+        return blake2b("".join(self.digests).encode(), digest_size=16).hexdigest()
 
     @property
     def has_pairs(self) -> bool:
@@ -86,7 +92,9 @@ def list_corpus(config: CorpusConfig, limit: int | None = None) -> Listing:
         )
     splits = tuple(_first_rows((split for file in files for split in _splits(file)), limit))
     formats = _formats(files, config)
-    return Listing(splits, bad, formats, _distinct(files), _digest(files, splits, formats))
+    facts = {(item.file.source, item.file.path): item.file for item in files}
+    digests = tuple(_digest(facts[one.source, one.path], one, formats[one.source]) for one in splits)
+    return Listing(splits, bad, formats, _distinct(files), digests)
 
 
 def _complaint(bad: Sequence[BadFile]) -> str:
@@ -207,8 +215,6 @@ def _distinct(files: Sequence[_Looked]) -> tuple[pa.Schema, ...]:
     return tuple({str(schema): schema for schema in schemas}.values())
 
 
-def _digest(files: Sequence[_Looked], splits: Sequence[Split], formats: dict[str, str]) -> str:
-    facts = [[asdict(item.file) for item in files], [asdict(split) for split in splits], formats]
-    return blake2b(
-        json.dumps(facts, sort_keys=True).encode("utf-8", "backslashreplace"), digest_size=16
-    ).hexdigest()
+def _digest(file: CorpusFile, split: Split, format: str) -> str:
+    text = json.dumps([asdict(file), asdict(split), format], sort_keys=True)
+    return blake2b(text.encode("utf-8", "backslashreplace"), digest_size=8).hexdigest()

@@ -1,10 +1,11 @@
 """What a store holds, by folder: the measurements of models and the prepared corpora, and when a run last used them.
 
 <store>/measurements/<fingerprint>/last-use.txt    the run that asked last; its age is how long nobody has
-<store>/prepared/<digest>/last-use.txt
+<store>/prepared/<digest>/used/<corpus>.txt         the parts that a corpus has there; likewise
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from time import time
 
 from davir_ray import storage
@@ -20,12 +21,18 @@ def note_use(folder: str, run: str) -> None:
     storage.write_atomic(storage.join(folder, LAST_USE), run.encode())
 
 
+def note_parts(folder: str, corpus: str, parts: Sequence[str]) -> None:
+    """Note that a run begins to use these parts of a folder of prepared corpora."""
+    storage.write_atomic(storage.join(folder, "used", f"{corpus}.txt"), "\n".join(parts).encode())
+
+
 @dataclass(frozen=True)
 class Holding:
-    """One folder of a store, with all files below it."""
+    """One folder of a store, with all files below it, or with some of them if it is not `whole`."""
 
     folder: str
     files: tuple[File, ...]
+    whole: bool = True
 
     @property
     def name(self) -> str:
@@ -58,8 +65,17 @@ def model_holdings(store: str) -> list[Holding]:
 
 
 def prepared_holdings(store: str) -> list[Holding]:
-    """List the prepared corpora of a store."""
+    """List the prepared corpora of a store, by the settings that they were prepared with."""
     return [_holding(uri) for uri in storage.list_folders(storage.join(store, "prepared"))]
+
+
+def unused_parts(holding: Holding, older_than: float) -> Holding:
+    """Narrow prepared corpora down to what no corpus in use has: parts of files that have changed, or went."""
+    now = time()
+    old = [file for file in holding.files if now - file.modified > older_than]
+    lists = [file for file in set(holding.files) - set(old) if "/used/" in file.uri]
+    wanted = {part for file in lists for part in storage.read_bytes(file.uri).decode().split()}
+    return replace(holding, files=tuple(file for file in old if file.stem not in wanted), whole=False)
 
 
 def _holding(folder: str) -> Holding:

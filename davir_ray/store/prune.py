@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 
 from davir_ray.errors import StoreError
-from davir_ray.store.holdings import Holding, model_holdings, prepared_holdings
+from davir_ray.store.holdings import Holding, model_holdings, prepared_holdings, unused_parts
 
 
 def prunable(store: str, keep: Sequence[str], older_than: float | None) -> list[Holding]:
     """List the models that are not in `keep`, and the prepared corpora, that no run has used for so many seconds.
 
-    Without an age, the models that are not in `keep`, and no corpus. Raises `StoreError` for a name to keep that
+    Of corpora in use, the parts that no run has used for so long. Without an age, the models that are not in `keep`,
+    and no corpus. Raises `StoreError` for a name to keep that
     the store does not have: it may be a slip, which would cost what it meant to save.
     """
     models = model_holdings(store)
@@ -20,4 +21,9 @@ def prunable(store: str, keep: Sequence[str], older_than: float | None) -> list[
     others = [one for one in models if one.name not in keep]
     if older_than is None:
         return others
-    return [one for one in [*others, *prepared_holdings(store)] if one.unused() > older_than]
+    corpora = prepared_holdings(store)
+    in_use = [unused_parts(one, older_than) for one in corpora if one.unused() <= older_than]
+    return [
+        *(one for one in [*others, *corpora] if one.unused() > older_than),
+        *(one for one in in_use if one.files),
+    ]

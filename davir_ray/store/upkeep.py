@@ -6,7 +6,7 @@ from davir_ray import storage
 from davir_ray.errors import DamagedPart
 from davir_ray.observe.progress import data_size, duration
 from davir_ray.store.compaction import compact
-from davir_ray.store.holdings import models_in
+from davir_ray.store.holdings import Holding, models_in
 from davir_ray.store.prune import prunable
 from davir_ray.store.verify import Damage, verify
 
@@ -37,11 +37,19 @@ def prune_lines(store: str, keep: Sequence[str], older_than: float | None, *, re
     """Tell which folders of a store are no longer wanted (see prune.py), and remove them if told to."""
     holdings = prunable(store, keep, older_than)
     for one in holdings:
+        what = one.folder if one.whole else f"{len(one.files):,} files of {one.folder}"
         last = f"last used {duration(one.unused())} ago"
-        yield f"{'removing' if remove else 'would go':<10}{one.folder}  {data_size(one.size)}; {last}"
+        yield f"{'removing' if remove else 'would go':<10}{what}  {data_size(one.size)}; {last}"
         if remove:
-            storage.delete(one.folder)
+            _remove(one)
     total = data_size(sum(one.size for one in holdings))
     yield f"{'removed' if remove else 'in all':<10}{total}" + (
         "" if remove or not holdings else "; --yes removes it"
     )
+
+
+def _remove(holding: Holding) -> None:
+    if holding.whole:
+        storage.delete(holding.folder)
+    else:
+        storage.concurrently(storage.delete, [file.uri for file in holding.files])

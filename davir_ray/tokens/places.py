@@ -1,6 +1,6 @@
 """Where each row of a run's corpus was: kept with the run, so that a later one can tell changed rows from new ones.
 
-<run>/places.json    {"prepared": folder, "splits": [[path, first row], ...]}
+<run>/places.json    {"prepared": folder, "splits": [[path, first row, part], ...]}
 """
 
 import json
@@ -52,7 +52,8 @@ class Places:
 
 def write_places(run: Run, prepared: Prepared, splits: Sequence[Split]) -> None:
     """Keep where the rows of a run are."""
-    tree = {"prepared": prepared.folder, "splits": [[one.path, one.first_row] for one in splits]}
+    named = [[one.path, one.first_row, part] for one, part in zip(splits, prepared.parts, strict=True)]
+    tree = {"prepared": prepared.folder, "splits": named}
     storage.write_atomic(run.uri(PLACES), json.dumps(tree).encode())
 
 
@@ -62,6 +63,7 @@ def read_places(run_dir: str) -> Places | None:
     if not storage.exists(uri):
         return None
     tree = json.loads(storage.read_bytes(uri))
-    splits = tuple((path, first) for path, first in tree["splits"])
-    places = Places(Prepared(tree["prepared"], len(splits)), splits)
+    splits = tuple((path, first) for path, first, _ in tree["splits"])
+    prepared = Prepared(tree["prepared"], tuple(part for _, _, part in tree["splits"]))
+    places = Places(prepared, splits)
     return places if places.prepared.done() >= set(range(len(splits))) else None

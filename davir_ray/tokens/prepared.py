@@ -1,10 +1,10 @@
 """A tokenised corpus on disk: for each split, one part of EXAMPLES and one of TOKENS.
 
-    <store>/prepared/<digest>/examples/00000.parquet
-    <store>/prepared/<digest>/tokens/00000.parquet
+    <store>/prepared/<digest of the settings>/examples/<digest of the split>.parquet
+    <store>/prepared/<digest of the settings>/tokens/<digest of the split>.parquet
 
-The digest names everything that decides the content, so runs share these parts. TOKENS is written first: a
-split whose EXAMPLES part exists is done.
+Together the digests name everything that decides the content, so runs share these parts, and a corpus that has grown
+brings only the parts of its new files. TOKENS is written first: a split whose EXAMPLES part exists is done.
 """
 
 from collections.abc import Sequence
@@ -24,15 +24,20 @@ ROWS_PER_GROUP = 1024
 
 @dataclass(frozen=True)
 class Prepared:
-    """The tokenised corpus in `folder`, in so many splits."""
+    """A tokenised corpus. parts: the name of each split's parts in `folder`, which may hold others beside them."""
 
     folder: str
-    splits: int
+    parts: tuple[str, ...]
+
+    @property
+    def splits(self) -> int:
+        """Count the splits."""
+        return len(self.parts)
 
     def done(self) -> frozenset[int]:
         """List the splits that are complete."""
-        uris = storage.list_files(storage.join(self.folder, "examples"), ".parquet")
-        return frozenset(int(uri.rsplit("/", 1)[-1].removesuffix(".parquet")) for uri in uris)
+        there = {file.stem for file in storage.files_in(storage.join(self.folder, "examples"), ".parquet")}
+        return frozenset(split for split, part in enumerate(self.parts) if part in there)
 
     def write(self, split: int, examples: pa.Table, tokens: pa.Table) -> None:
         """Write both parts of a split."""
@@ -44,16 +49,14 @@ class Prepared:
 
     def write_bad(self, split: int, reason: str) -> None:
         """Note that a split cannot be read to its end; it has no rows."""
-        uri = storage.join(self.folder, "bad", f"{split:05d}.txt")
-        storage.write_atomic(uri, reason.encode())
+        storage.write_atomic(self._bad_uri(split), reason.encode())
         self.write(split, EXAMPLES.empty_table(), TOKENS.empty_table())
 
     def bad(self) -> dict[int, str]:
         """Return the splits that cannot be read, with the reason."""
-        uris = storage.list_files(storage.join(self.folder, "bad"), ".txt")
-        return {
-            int(uri.rsplit("/", 1)[-1].removesuffix(".txt")): storage.read_bytes(uri).decode() for uri in uris
-        }
+        there = {file.stem for file in storage.files_in(storage.join(self.folder, "bad"), ".txt")}
+        bad = [split for split, part in enumerate(self.parts) if part in there]
+        return {split: storage.read_bytes(self._bad_uri(split)).decode() for split in bad}
 
     def rows(self) -> int:
         """Count the rows of all splits."""
@@ -87,4 +90,7 @@ class Prepared:
         return table.filter(pa.array(inside[table["example"].to_numpy()]))
 
     def _uri(self, table: str, split: int) -> str:
-        return storage.join(self.folder, table, f"{split:05d}.parquet")
+        return storage.join(self.folder, table, f"{self.parts[split]}.parquet")
+
+    def _bad_uri(self, split: int) -> str:
+        return storage.join(self.folder, "bad", f"{self.parts[split]}.txt")

@@ -8,9 +8,10 @@ from davir_ray import storage
 from davir_ray.errors import StoreError
 from davir_ray.schema import EXAMPLES, TOKENS
 from davir_ray.store.compaction import compact
-from davir_ray.store.holdings import note_use
+from davir_ray.store.holdings import note_parts, note_use
 from davir_ray.store.info import info_lines, store_info
 from davir_ray.store.prune import prunable
+from davir_ray.store.upkeep import prune_lines
 from davir_ray.tokens.prepared import Prepared
 from tests.measured import FINGERPRINTS, keys, store_with
 
@@ -36,7 +37,7 @@ def place(tmp_path):
         )
     store.write_failed("chunk", {keys("z")[0]: "died"})
     for digest in "cd":
-        prepared = Prepared(str(tmp_path / "prepared" / (digest * 32)), 2)
+        prepared = Prepared(str(tmp_path / "prepared" / (digest * 32)), ("one", "two"))
         for split in range(2):
             prepared.write(split, EXAMPLES.empty_table(), TOKENS.empty_table())
     for old in (f"measurements/{'b' * 32}", f"prepared/{'d' * 32}"):
@@ -105,9 +106,22 @@ def test_what_was_not_used_for_long_goes(place):
     assert names(prunable(str(place), [FINGERPRINTS[1]], 9 * DAY)) == old[1:]
 
 
+def test_parts_that_no_corpus_in_use_has_go(place):
+    folder = place / "prepared" / ("d" * 32)
+    note_parts(str(folder), "older", ["one", "two"])
+    aged(folder, 10)
+    note_parts(str(folder), "newer", ["two"])
+    (found,) = prunable(str(place), [FINGERPRINTS[1]], 9 * DAY)
+    gone = {file.uri.removeprefix(f"{folder}/") for file in found.files}
+    assert gone == {"examples/one.parquet", "tokens/one.parquet", "used/older.txt"}
+    list(prune_lines(str(place), FINGERPRINTS, 9 * DAY, remove=True))
+    left = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    assert left == {"examples/two.parquet", "tokens/two.parquet", "used/newer.txt"}
+
+
 def test_a_run_that_measures_nothing_keeps_a_model_in_use(place):
-    for old in (f"measurements/{'b' * 32}", f"prepared/{'d' * 32}"):
-        note_use(str(place / old), "runs/mine")
+    note_use(str(place / "measurements" / ("b" * 32)), "runs/mine")
+    note_parts(str(place / "prepared" / ("d" * 32)), "corpus", ["one", "two"])
     assert prunable(str(place), [], 9 * DAY) == []
     info = store_info(str(place))
     assert info.models[1].newest_part > 9 * DAY > info.models[1].unused

@@ -14,7 +14,7 @@ def key(letter):
 
 
 def prepared(tmp_path, *splits):
-    made = Prepared(str(tmp_path / "prepared"), len(splits))
+    made = Prepared(str(tmp_path / "prepared"), tuple(f"part-{index}" for index in range(len(splits))))
     for index, rows in enumerate(splits):
         examples = [
             {
@@ -53,7 +53,7 @@ def test_only_splits_that_may_hold_a_row_are_read(tmp_path):
     made = prepared(tmp_path, [(0, "a")], [(5, "b")], [(9, "c")])
     places = Places(made, (("x", 0), ("x", 5), ("x", 9)))
     for index in (0, 2):
-        storage.delete(storage.join(made.folder, "examples", f"{index:05d}.parquet"))
+        storage.delete(storage.join(made.folder, "examples", f"part-{index}.parquet"))
     assert contents(places, "x", 5, 8) == [key("b"), ABSENT]
 
 
