@@ -70,14 +70,13 @@ def score(recipe: Recipe, name: str, *, may_measure: bool = True) -> Record:
     """
     started = monotonic()
     job = open_job(check_inputs(recipe), name)
-    if (record := job.run.record()) is not None:
-        say(f"finished already: {job.run.folder}")
-        job.run.tidy()  # it may have been killed between its record and this
-        every = {label: count + record["reused"][label] for label, count in record["measured"].items()}
-        return record | {"measured": dict.fromkeys(every, 0), "reused": every}
+    if (record := finished(job.run)) is not None:
+        return record
     prepare_corpus(job)
     write_places(job.run, job.prepared, job.inputs.listing.splits)
     plans = measure_models(job, may_measure)
+    if (record := finished(job.run)) is not None:  # another start of the same run was faster: its tables stay
+        return record
     try:
         ranked = rank_corpus(job)
     except Unreachable:
@@ -89,6 +88,16 @@ def score(recipe: Recipe, name: str, *, may_measure: bool = True) -> Record:
     record["seconds"] = round(monotonic() - started, 1)
     job.run.finish(record)
     return record
+
+
+def finished(run: Run) -> Record | None:
+    """Return the record of a run that is finished, as one that measures nothing; None if it is not."""
+    if (record := run.record()) is None:
+        return None
+    say(f"finished already: {run.folder}")
+    run.tidy()  # it may have been killed between its record and this
+    every = {label: count + record["reused"][label] for label, count in record["measured"].items()}
+    return record | {"measured": dict.fromkeys(every, 0), "reused": every}
 
 
 def open_job(inputs: Inputs, name: str) -> Job:

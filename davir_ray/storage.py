@@ -147,8 +147,12 @@ def write_table(uri: str, table: pa.Table, rows_per_group: int = 2**20) -> None:
 
 
 def read_table(uri: str, columns: list[str] | None = None) -> pa.Table:
-    """Read a Parquet file, or some of its columns."""
-    return parse_table(read_bytes(uri), columns)
+    """Read a Parquet file, or some of its columns. Raises `DamagedPart`."""
+    data = read_bytes(uri)
+    try:
+        return parse_table(data, columns)
+    except (pa.ArrowException, OSError) as error:
+        raise DamagedPart(f"{uri}: not readable as Parquet: {error}") from error
 
 
 def parse_table(data: bytes, columns: list[str] | None = None) -> pa.Table:

@@ -10,14 +10,14 @@ from davir_ray.filesystems import filesystem, reaching
 
 @contextmanager
 def opened_file(path: str) -> Iterator[BinaryIO]:
-    """Open a file. Raises `UnreadableFile` if it is gone or forbidden, `CorpusError` where its storage fails.
+    """Open a file. Raises `UnreadableFile` if it is gone, `CorpusError` where its storage fails or refuses.
 
-    Only the former is a reason to skip the file: the latter says nothing about it.
+    Only the former is a reason to skip the file: the latter, expired credentials among it, says nothing about the file.
     """
     with reaching(path, CorpusError):
         fs, name = filesystem(path)
         try:
             with fs.open(name, "rb") as file:
                 yield file
-        except (FileNotFoundError, PermissionError) as error:
+        except FileNotFoundError as error:
             raise UnreadableFile(f"{path}: cannot be opened: {error.strerror or error}") from error

@@ -6,6 +6,7 @@ transformers_engine.py  exact, on a CPU or a GPU; batching.py, prefixes.py, pack
 vllm_engine.py          fast, on GPUs; vllm_answers.py, vllm_limits.py, vllm_lora.py
 hash_engine.py          meaningless numbers without a model, for trying a recipe and for tests
 chunks.py               missing sequences -> the chunks that are measured and stored as a whole
+loading.py              an engine that is loaded, or given up
 watchdog.py             an engine that does not answer: its process ends
 trial.py                a chunk whose engine fails or dies: find the guilty sequence, measure the others
 ray_measure.py          the Ray Data stage

@@ -27,6 +27,7 @@ from davir_ray.errors import DavirError, EngineDied, EngineError, ModelError
 from davir_ray.logprobs.choice import Choice, build_engine
 from davir_ray.logprobs.chunks import plan_chunks
 from davir_ray.logprobs.engine import Engine, TokenSequence
+from davir_ray.logprobs.loading import load_watched
 from davir_ray.logprobs.trial import Journal, try_ranges
 from davir_ray.logprobs.watchdog import Watchdog, end_process
 from davir_ray.models import ResolvedModel, resolve, resolve_reference
@@ -203,7 +204,7 @@ def measure(measurement: Measurement, planned: Plan, todo: list[dict[str, Any]])
     try:
         with ray_session.batches(dataset) as batches:
             for batch in batches:
-                progress.add(int(batch["tokens"].sum()))
+                progress.add(int(batch["tokens"].sum()), rows=int(batch["rows"].sum()))
                 busy += float(batch["seconds"].sum())
                 for text in batch["error"].tolist():
                     ray_session.raise_told(text)
@@ -278,7 +279,7 @@ class ChunkMeasurer:
         tokens, error, started = sum(len(ids) for ids in row["ids"]), row["error"], monotonic()
         try:
             if self.engine is None:
-                self.engine = self._load()
+                self.engine = load_watched(self._mark(), self._load, self.measurement.engine.stall_seconds)
                 started = monotonic()
             if not error:
                 self._measure(row, self.engine)
@@ -288,7 +289,12 @@ class ChunkMeasurer:
         except DavirError as problem:
             error = told(problem)
         seconds = monotonic() - started
-        return {"tokens": np.array([tokens]), "seconds": np.array([seconds]), "error": np.array([error])}
+        told_of = {"tokens": tokens, "rows": len(row["ids"]), "seconds": seconds, "error": error}
+        return {name: np.array([value]) for name, value in told_of.items()}
+
+    def _mark(self) -> str:
+        """Name a file of this actor, which has the same id when Ray starts its process again."""
+        return self.measurement.journal_uri(f"loading-{ray.get_runtime_context().get_actor_id()}")
 
     def _load(self) -> Engine:
         measurement = self.measurement

@@ -13,12 +13,14 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from davir_ray import storage
-from davir_ray.errors import EngineDied
+from davir_ray.errors import EngineDied, EngineError
 
 Range = tuple[int, int]
 T = TypeVar("T")
 R = TypeVar("R")
 DEATHS_ALLOWED = 2
+FRUITLESS_DEATHS = 30
+"""After so many deaths without one sequence measured, it is the engine's fault, or the machine's."""
 
 
 @dataclass
@@ -32,6 +34,8 @@ class Journal:
     deaths: int = 0
     failed: dict[int, str] = field(default_factory=dict)
     disturbed: bool = False
+    measured: bool = False
+    deaths_in_all: int = 0
     stalled: str = ""
 
     @classmethod
@@ -47,6 +51,8 @@ class Journal:
             deaths=state["deaths"],
             failed={int(index): reason for index, reason in state["failed"].items()},
             disturbed=state["disturbed"],
+            measured=state["measured"],
+            deaths_in_all=state["deaths_in_all"],
         )
         if state["current"]:
             start, stop = state["current"]
@@ -55,10 +61,15 @@ class Journal:
 
     def _died(self, current: Range, how: str) -> None:
         self.deaths += 1
+        self.deaths_in_all += 1
+        if not self.measured and self.deaths_in_all >= FRUITLESS_DEATHS:
+            raise EngineError(
+                f"{how}, {self.deaths_in_all} times in one chunk, of which nothing could be measured"
+            )
         start, stop = current
         allowed = DEATHS_ALLOWED if current == (0, self.size) else int(stop - start == 1)
         if self.deaths <= allowed:
-            self.pending.append(current)
+            self.pending.insert(0, current)
         else:
             self.blame(current, f"{how}, each time it measured this sequence")
 
@@ -70,13 +81,16 @@ class Journal:
             self.failed[start] = reason
         else:
             middle = (start + stop) // 2
-            self.pending += [(middle, stop), (start, middle)]
+            self.pending += [
+                (start, middle),
+                (middle, stop),
+            ]  # large ranges first: something is soon measured
 
     def next(self) -> Range | None:
         """Take the next range, and write down that it is under way."""
         if not self.pending:
             return None
-        self.current = self.pending.pop()
+        self.current = self.pending.pop(0)
         self._save()
         return self.current
 
@@ -92,6 +106,8 @@ class Journal:
             "deaths": self.deaths,
             "failed": self.failed,
             "disturbed": self.disturbed,
+            "measured": self.measured,
+            "deaths_in_all": self.deaths_in_all,
             "stalled": self.stalled,
         }
         storage.write_atomic(self.uri, json.dumps(state).encode())
@@ -118,5 +134,5 @@ def try_ranges(
         except Exception as error:  # whatever the engine raised is about these sequences: narrow it down
             journal.blame(current, f"{type(error).__name__}: {error}"[:500])
         else:
-            journal.deaths = 0
+            journal.deaths, journal.measured = 0, True
             yield current, result

@@ -7,6 +7,7 @@ and with it whatever processes the engine started: they may hold the accelerator
 import faulthandler
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from threading import Timer
 from typing import TypeVar
 
@@ -68,6 +69,9 @@ class Watchdog:
 
 def end_process() -> None:
     """End this process and all that it started, at once."""
-    for child in psutil.Process().children(recursive=True):
-        child.kill()
-    os._exit(1)
+    try:
+        for child in psutil.Process().children(recursive=True):
+            with suppress(psutil.Error):  # it may have gone with the one before
+                child.kill()
+    finally:
+        os._exit(1)

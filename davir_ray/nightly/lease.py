@@ -57,8 +57,11 @@ class Lease:
         self._done.set()
         if self._thread is not None:
             self._thread.join()
-        if self.held():
-            self._write(released=True)
+        try:
+            if self.held():
+                self._write(released=True)
+        except (OSError, Unreachable) as error:  # what was done is done; the lease goes stale by itself
+            say(f"the lease could not be given back: {error}")
 
     def _keep(self) -> None:
         """Beat until the context ends, or the lease is lost. A storage that fails once may work at the next beat."""

@@ -19,6 +19,8 @@ def _failed(limits: NightlyConfig, night: Tree) -> Iterator[str]:
     if limits.max_failed_fraction is not None and share > limits.max_failed_fraction:
         count = f"{night['failed']:,} of {night['rows']:,} rows have no score ({share:.1%})"
         yield f"nightly.max_failed_fraction: {limits.max_failed_fraction}, and {count}"
+    if limits.max_bad_files is not None and night["bad_files"] > limits.max_bad_files:
+        yield f"nightly.max_bad_files: {limits.max_bad_files}, and {night['bad_files']:,} files were skipped"
 
 
 def _drifted(limits: NightlyConfig, drift: Tree | None) -> Iterator[str]:

@@ -52,6 +52,7 @@ def night_of(record: Tree, drift: Tree | None, *, measured_before: bool) -> Nigh
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "run_id": record["run_id"],
         **{name: record[name] for name in ("rows", "ranked", "selected", "seconds")},
+        "bad_files": len(record["bad_files"]),
         "failed": sum(count for status, count in record["status"].items() if status not in FINE),
         "measured": dict.fromkeys(asked, 0) if measured_before else record["measured"],
         "reused": asked if measured_before else record["reused"],

@@ -16,12 +16,16 @@ class Progress:
     total: int
     unit: str
     done: int = 0
+    rows: int = 0
+    size: int = 0
     started: float = field(default_factory=time.monotonic)
     _last: float = field(default_factory=time.monotonic)
 
-    def add(self, amount: int) -> None:
-        """Note that so many more units are done, and print a line if it is time to."""
+    def add(self, amount: int, rows: int = 0, size: int = 0) -> None:
+        """Note that so many more units are done, with their rows and bytes, and print a line if it is time to."""
         self.done += amount
+        self.rows += rows
+        self.size += size
         now = time.monotonic()
         if now - self._last >= SECONDS_BETWEEN_LINES or (self.done >= self.total and amount):
             self._last = now
@@ -29,12 +33,20 @@ class Progress:
 
     def line(self, now: float) -> str:
         """Describe the state at a time of the monotonic clock."""
-        rate = self.done / max(now - self.started, 1e-9)
-        left = (self.total - self.done) / rate if rate else 0.0
+        seconds = max(now - self.started, 1e-9)
+        left = (self.total - self.done) * seconds / self.done if self.done else 0.0
         share = self.done / max(self.total, 1)
-        speed = f"{rate:,.0f}" if rate >= 10 else f"{rate:.1f}"
-        text = f"{self.done:,} of {self.total:,} {self.unit} ({share:.0%}), {speed} {self.unit}/s"
+        text = f"{self.done:,} of {self.total:,} {self.unit} ({share:.0%}), {_rate(self.done, seconds)} {self.unit}/s"
+        if self.rows:
+            text += f", {_rate(self.rows, seconds)} rows/s"
+        if self.size:
+            text += f", {data_size(self.size)}"
         return text if self.done >= self.total else f"{text}, {duration(left)} left"
+
+
+def _rate(count: int, seconds: float) -> str:
+    rate = count / seconds
+    return f"{rate:,.0f}" if rate >= 10 else f"{rate:.1f}"
 
 
 def duration(seconds: float) -> str:

@@ -65,6 +65,9 @@ def preview(recipe: Recipe, name: str) -> Record:
     record = facts(job)
     last = past[-1] if past else None
     changed = _changes(last, record, job.inputs.recipe)
+    if to_make:  # the base stood in for it, and named the run
+        record |= {"run_id": None, "run_dir": None, "models": record["models"] | {"reference": []}}
+        changed = tuple(change for change in changed if change.what != "reference")
     places = read_places(last.folder) if last else None
     asked = {one.label: _ask(job, one, last, places, changed) for one in job.measurements}
     return {

@@ -60,7 +60,7 @@ def prepare(preparation: Preparation, workers: int) -> None:
             for text in batch["error"].tolist():
                 ray_session.raise_told(text)
             bad.update(batch["split"][batch["bad"]].tolist())
-            progress.add(len(batch["split"]))
+            progress.add(len(batch["split"]), int(batch["rows"].sum()), int(batch["size"].sum()))
     storage.await_listing(lambda: bad <= preparation.prepared.bad().keys(), preparation.prepared.folder)
 
 
@@ -73,28 +73,29 @@ class SplitPreparer:
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Prepare the split that a batch of one row names."""
         (index,) = batch["split"].tolist()
-        error, bad = self._prepare(index)
-        return batch | {"error": np.array([error]), "bad": np.array([bad])}
+        told_of = {"error": "", "bad": False, "rows": 0, "size": 0} | self._prepare(index)
+        return batch | {name: np.array([value]) for name, value in told_of.items()}
 
-    def _prepare(self, index: int) -> tuple[str, bool]:
-        """Prepare a split; return an error of ours as text, and whether the split is bad and was left out."""
+    def _prepare(self, index: int) -> dict[str, Any]:
+        """Prepare a split; tell its rows and bytes, an error of ours as text, or that it is bad and was left out."""
         plan = self.preparation
         try:
-            plan.prepared.write(index, *self._collect(plan.splits[index]).tables())
+            examples, tokens = self._collect(plan.splits[index]).tables()
+            plan.prepared.write(index, examples, tokens)
         except UnreadableFile as error:
             if plan.corpus.on_bad_file == "error":
-                return told(error), False
+                return {"error": told(error)}
             return self._leave_out(index, error)
         except DavirError as error:
-            return told(error), False
-        return "", False
+            return {"error": told(error)}
+        return {"rows": len(examples), "size": examples.nbytes + tokens.nbytes}
 
-    def _leave_out(self, index: int, reason: UnreadableFile) -> tuple[str, bool]:
+    def _leave_out(self, index: int, reason: UnreadableFile) -> dict[str, Any]:
         try:
             self.preparation.prepared.write_bad(index, str(reason))
         except DavirError as error:
-            return told(error), False
-        return "", True
+            return {"error": told(error)}
+        return {"bad": True}
 
     def _collect(self, split: Split) -> "Collected":
         plan = self.preparation

@@ -90,3 +90,8 @@ def test_an_engine_that_fails_on_everything_stops_the_run(tmp_path, tiny_models)
         EngineError, match="fails on all 12 sequences of a chunk: RuntimeError: no good at all"
     ):
         run(tmp_path, tiny_models, "tests.engines:UselessEngine", "useless")
+
+
+def test_an_engine_that_dies_while_it_is_loaded_is_given_up(tmp_path, tiny_models):
+    with pytest.raises(EngineError, match="died or stalled 3 times while it loaded the model"):
+        run(tmp_path, tiny_models, "tests.engines:DiesWhileLoading", "unborn")

@@ -204,6 +204,10 @@ def test_an_empty_core_set_is_a_file_without_rows(tmp_path, tiny_models):
 def test_new_rows_alone_are_measured_on_the_second_night(tmp_path, tiny_models):
     write_corpus(tmp_path / "corpus", ROWS[:100], 2)
     pipeline.score(recipe(tmp_path, tiny_models, tmp_path / "corpus"), "test")
+    prepared = {part: part.stat().st_mtime_ns for part in tmp_path.glob("store/prepared/*/*/*.parquet")}
     pq.write_table(pa.Table.from_pylist(ROWS[100:]), tmp_path / "corpus" / "night2.parquet")
     second = pipeline.score(recipe(tmp_path, tiny_models, tmp_path / "corpus"), "test")
     assert second["measured"] == {"base": 20, "reference": 20}
+    after = {part: part.stat().st_mtime_ns for part in tmp_path.glob("store/prepared/*/*/*.parquet")}
+    assert prepared.items() <= after.items()
+    assert len(after) == len(prepared) + 2, "only the new file was tokenised"

@@ -5,6 +5,7 @@ import os
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 
 from davir_ray import storage
 from davir_ray.config import CorpusConfig
@@ -200,3 +201,31 @@ def test_schemas_that_differ_are_all_listed(tmp_path):
         ["question", "answer"],
         ["question", "answer", "n"],
     ]
+
+
+def test_a_file_that_is_forbidden_is_not_skipped_but_stops_the_run(tmp_path, monkeypatch):
+    write(tmp_path / "a.parquet")
+    path = write(tmp_path / "b.parquet")
+    real_open = LocalFileSystem.open
+
+    def refuse(self, name, *words, **options):
+        if name == path:
+            raise PermissionError("the token has expired")
+        return real_open(self, name, *words, **options)
+
+    monkeypatch.setattr(LocalFileSystem, "open", refuse)
+    with pytest.raises(
+        CorpusError, match=r"b.parquet: the storage fails: PermissionError: the token"
+    ) as caught:
+        list_corpus(config(tmp_path, on_bad_file="skip"))
+    assert not isinstance(caught.value, UnreadableFile)
+
+
+def test_the_digest_of_a_split_stays_when_the_corpus_grows(tmp_path):
+    write(tmp_path / "b.parquet")
+    (before,) = list_corpus(config(tmp_path)).digests
+    write(tmp_path / "a.parquet", 5)
+    write(tmp_path / "c.parquet", 5)
+    new, stayed, other = list_corpus(config(tmp_path)).digests
+    assert stayed == before
+    assert len({new, stayed, other}) == 3

@@ -3,8 +3,8 @@
 import pytest
 
 from davir_ray import storage
-from davir_ray.errors import EngineDied
-from davir_ray.logprobs.trial import Journal, try_ranges
+from davir_ray.errors import EngineDied, EngineError
+from davir_ray.logprobs.trial import FRUITLESS_DEATHS, Journal, try_ranges
 
 
 class Killed(BaseException):
@@ -102,3 +102,19 @@ def test_a_result_that_cannot_be_stored_is_not_the_fault_of_a_sequence(tmp_path)
     with pytest.raises(OSError, match="disk full"):
         store(try_ranges(journal, list(range(4)), lambda sequences: sequences))
     assert journal.failed == {}
+
+
+def test_half_a_chunk_that_kills_does_not_stop_the_other_half(tmp_path):
+    lethal = set(range(32))
+    failed, stored = lives(str(tmp_path / "j.json"), 64, lethal, set())
+    assert set(failed) == lethal
+    assert sum(stop - start for start, stop in stored) == 32
+
+
+def test_an_engine_that_dies_whatever_it_measures_is_given_up(tmp_path):
+    uri = str(tmp_path / "j.json")
+    for _ in range(FRUITLESS_DEATHS):
+        with pytest.raises(Killed):
+            life(uri, 64, set(range(64)), set(), [])
+    with pytest.raises(EngineError, match="the engine died, 30 times in one chunk"):
+        life(uri, 64, set(range(64)), set(), [])

@@ -66,3 +66,15 @@ def test_a_stall_that_cannot_be_noted_ends_the_process_all_the_same(monkeypatch)
     ended = Event()
     Watchdog(0.02, ended.set).watch(lambda _: ended.wait(20), lambda _: time.sleep(0.5))(None)
     assert ended.is_set()
+
+
+def test_a_process_ends_though_a_child_of_its_is_gone_already(monkeypatch):
+    class Gone:
+        def kill(self):
+            raise psutil.NoSuchProcess(1)
+
+    ended = []
+    monkeypatch.setattr(watchdog.psutil.Process, "children", lambda self, recursive: [Gone()])
+    monkeypatch.setattr(watchdog.os, "_exit", ended.append)
+    watchdog.end_process()
+    assert ended == [1]

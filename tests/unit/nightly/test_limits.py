@@ -11,6 +11,7 @@ RECORD = {
     "ranked": 80,
     "selected": 8,
     "seconds": 1.5,
+    "bad_files": [],
     "status": {"ok": 70, "truncated": 10, "duplicate": 10, "empty": 6, "engine_error": 4},
     "measured": {"base": 5, "reference": 5},
     "reused": {"base": 75, "reference": 75},
@@ -69,6 +70,14 @@ def test_a_night_keeps_the_drift_in_short():
 def test_a_limit_may_be_reached_and_not_passed(limits, broken):
     found = past_limits(NightlyConfig(**limits), night(DRIFT))
     assert [sentence.partition(":")[0] for sentence in found] == [f"nightly.{name}" for name in broken]
+
+
+@pytest.mark.parametrize(("most", "broken"), [(0, True), (1, False), (None, False)])
+def test_a_file_that_was_left_out_is_past_its_limit(most, broken):
+    record = RECORD | {"bad_files": [{"path": "x.parquet", "reason": "cut off"}]}
+    limits = NightlyConfig(max_failed_fraction=None, max_bad_files=most)
+    found = past_limits(limits, night_of(record, None, measured_before=False))
+    assert found == (["nightly.max_bad_files: 0, and 1 files were skipped"] if broken else [])
 
 
 def test_a_first_night_and_one_without_common_rows_have_no_drift_to_judge():
