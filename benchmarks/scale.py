@@ -6,8 +6,8 @@ The tokenised corpus and the store are made first, without a model, and are not 
 a plain NumPy sort of all rows. Both happen in processes of their own, so that the driver holds nothing but the job.
 Times are those of the stages of the main job. Memory is the proportional share (PSS), looked at twice a second: of the
 driver, of the largest of Ray's workers, and of the raylet and the GCS together. Ray's monitors, which do not know the
-rows, are left out. Pages of the object store are shared out among those that map them. A cluster that RAY_ADDRESS names is
-not watched.
+rows, are left out, and so is a cluster that RAY_ADDRESS names. Pages of the object store are shared out among those
+that map them.
 """
 
 import argparse
