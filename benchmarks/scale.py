@@ -1,18 +1,23 @@
-"""Look up, score, rank, select and write over many rows: seconds, the same a row, and the memory of every process.
+"""Look up, score, rank, select and write over many rows: seconds, the same a row, and the memory that it takes.
 
     .venv/bin/python benchmarks/scale.py --rows 1000000 5000000 --out benchmarks/scale.json
 
 The tokenised corpus and the store are made first, without a model, and are not timed. What comes out is compared with
-a plain NumPy sort of all rows. Times are those of the stages of the main job; memory is the proportional share (PSS)
-of the driver, and of the largest of Ray's workers.
+a plain NumPy sort of all rows. Both happen in processes of their own, so that the driver holds nothing but the job.
+Times are those of the stages of the main job. Memory is the proportional share (PSS), looked at twice a second: of the
+driver, of the largest of Ray's workers, and of the raylet and the GCS together. Ray's monitors, which do not know the
+rows, are left out, and so is a cluster that RAY_ADDRESS names. Pages of the object store are shared out among those
+that map them.
 """
 
 import argparse
 import json
+import multiprocessing
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -38,11 +43,12 @@ from davir_ray.tokens.prepared import Prepared
 
 ROWS_PER_PART = 50_000
 ROLES = ("base", "reference")
+RAY = ("raylet", "gcs_server")
 MIB = 2**20
 
 
 def main() -> None:
-    """Measure each size in a cluster of its own folder; print and write the figures."""
+    """Measure each size in a folder of its own; print and write the figures."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -62,7 +68,7 @@ def main() -> None:
 def measure(rows: int, folder: str) -> dict[str, Any]:
     """Time the stages over so many rows."""
     prepared = Prepared(f"{folder}/prepared", tuple(map(str, range(-(-rows // ROWS_PER_SPLIT)))))
-    ids, losses = make(rows, prepared, folder)
+    apart(make, rows, prepared, folder)
     seconds: dict[str, float] = {}
     with memory() as peaks:
         with timed(seconds, "look_up"):
@@ -74,17 +80,25 @@ def measure(rows: int, folder: str) -> dict[str, Any]:
         with timed(seconds, "select_and_write"):
             choices = choose([FractionRule(type="fraction", fraction=0.06)], ranked.scan)
             ray.get(write_scored(ranked, choices, ["0:fraction"], export(folder, prepared.splits)))
-    check(ranked, ids, losses)
+    apart(check, ranked, folder)
     total = sum(seconds.values())
     told = {name: round(value, 1) for name, value in seconds.items()}
     return {"rows": rows, **told, "microseconds_a_row": round(total / rows * 1e6, 2), **peaks}
 
 
-def make(rows: int, prepared: Prepared, folder: str) -> tuple[Keys, dict[str, Any]]:
-    """Write the corpus and both models' measurements; return the ids of the rows [N] and their losses."""
+def apart(function: Callable[..., None], *arguments: Any) -> None:
+    """Run a function in a process of its own, which has ended when this returns; its errors are raised here."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        pool.submit(function, *arguments).result()
+
+
+def make(rows: int, prepared: Prepared, folder: str) -> None:
+    """Write the corpus and both models' measurements; for `check`, ids.npy [N] and the losses of each role [N]."""
     draw = np.random.default_rng(rows)
     ids = draw.integers(0, 256, (rows, 16), dtype=np.uint8).view("S16").reshape(-1)
     losses = {role: draw.gamma(4.0, 10.0, rows).round(3) for role in ROLES}
+    for name, values in {"ids": ids, **losses}.items():
+        np.save(f"{folder}/{name}.npy", values)
     for start in range(0, rows, ROWS_PER_SPLIT):
         _write_split(prepared, start // ROWS_PER_SPLIT, ids[start : start + ROWS_PER_SPLIT])
     for role in ROLES:
@@ -92,7 +106,6 @@ def make(rows: int, prepared: Prepared, folder: str) -> tuple[Keys, dict[str, An
             part = slice(start, start + ROWS_PER_PART)
             num_tokens = np.full(len(ids[part]), 8, dtype=np.int32)
             store(folder, role).write(ids[part], losses[role][part], num_tokens)
-    return ids, losses
 
 
 def _write_split(prepared: Prepared, split: int, keys: Keys) -> None:
@@ -124,9 +137,10 @@ def export(folder: str, splits: int) -> Export:
     return Export(CorpusConfig(paths="x"), {"x": "text"}, places, ExportConfig(), f"{folder}/run")
 
 
-def check(ranked: Ranked, ids: Keys, losses: dict[str, Any]) -> None:
+def check(ranked: Ranked, folder: str) -> None:
     """Compare the ranks with a plain sort: by score, then by id."""
-    score = (losses["base"] - losses["reference"]) / losses["base"]
+    ids, base, reference = (np.load(f"{folder}/{name}.npy") for name in ("ids", *ROLES))
+    score = (base - reference) / base
     expected = ids[np.lexsort((ids, -score))]
     start = 0
     for index in range(ranked.parts):
@@ -149,8 +163,8 @@ def timed(seconds: dict[str, float], name: str) -> Iterator[None]:
 
 @contextmanager
 def memory() -> Iterator[dict[str, int]]:
-    """Watch this process and Ray's workers; the peaks are there at the end."""
-    peaks = {"driver_peak_mib": 0, "worker_peak_mib": 0}
+    """Watch this process and the Ray that it started; the peaks are there at the end."""
+    peaks = {"driver_peak_mib": 0, "worker_peak_mib": 0, "ray_peak_mib": 0}
     over = threading.Event()
     watcher = threading.Thread(target=_watch, args=(peaks, over))
     watcher.start()
@@ -164,17 +178,21 @@ def memory() -> Iterator[dict[str, int]]:
 def _watch(peaks: dict[str, int], over: threading.Event) -> None:
     driver = psutil.Process()
     while not over.wait(0.5):
-        workers = [one for one in psutil.process_iter(["name"]) if one.info["name"].startswith("ray::")]
-        found = {"driver_peak_mib": [driver], "worker_peak_mib": workers}
-        for name, processes in found.items():
-            peaks[name] = max([peaks[name], *map(_mib, processes)])
+        started = [_share(one) for one in driver.children(recursive=True)]
+        now = {
+            "driver_peak_mib": _share(driver)[1],
+            "worker_peak_mib": max((mib for name, mib in started if name.startswith("ray::")), default=0),
+            "ray_peak_mib": sum(mib for name, mib in started if name in RAY),
+        }
+        for name, mib in now.items():
+            peaks[name] = max(peaks[name], mib)
 
 
-def _mib(process: psutil.Process) -> int:
+def _share(process: psutil.Process) -> tuple[str, int]:
     try:
-        return int(process.memory_full_info().pss // MIB)
+        return process.name(), int(process.memory_full_info().pss // MIB)
     except psutil.Error:  # it ended meanwhile
-        return 0
+        return "", 0
 
 
 if __name__ == "__main__":

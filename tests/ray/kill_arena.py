@@ -14,7 +14,7 @@ from typing import TextIO
 
 from ray.cluster_utils import Cluster
 
-from tests.ray.kill_job import Job, Missed
+from tests.ray.kill_job import Hung, Job, Missed
 from tests.ray.kill_victims import Process, is_engine, is_task, kill, workers_of
 
 QUICK = {"health_check_initial_delay_ms": 1000, "health_check_period_ms": 500}
@@ -49,7 +49,7 @@ class Arena:
         return [worker for raylet in self.raylets() for worker in workers_of(raylet)]
 
     def play(self, played: dict) -> dict:
-        """Run a job to its end, and strike it on the way."""
+        """Run a job to its end, and strike it on the way; one that nothing struck is stopped where a strike missed."""
         job = Job(played["command"], Path(played["folder"]), self.cluster.address)
         struck: list[dict] = []
         try:
@@ -58,7 +58,10 @@ class Arena:
                 struck.append(self.strike(job, strike))
             return {"strikes": struck, **job.finish()}
         except Missed as missed:
-            return {"strikes": struck, "missed": str(missed), **(job.finish() if job.ended_badly() else {})}
+            told = job.finish() if struck or job.has_ended() else {}
+            return {"strikes": struck, "missed": str(missed), **told}
+        except Hung as hung:
+            return {"strikes": struck, **job.finish(), "code": f"hung: {hung}"}
         finally:
             job.stop()
             self.fill()
@@ -69,15 +72,18 @@ class Arena:
         job.wait_for(stage, strike["seconds"], strike["files"])
         for _ in moments(job, stage, strike["files"]):
             targets = getattr(self, f"aim_at_{victim}")(job, stage)
-            if targets and (stage != "part" or job.writes_soon()):
-                written = job.has_record()
-                if hit := getattr(self, f"hit_{victim}", self.hit)(job, targets):
-                    return {"victim": victim, "stage": stage, "hit": hit, "record": written}
+            if not targets or (stage == "part" and not job.writes_soon()):
+                continue
+            written = job.has_record()
+            if written and stage != "record":
+                continue  # aiming took too long
+            if hit := getattr(self, f"hit_{victim}", self.hit)(job, targets):
+                return {"victim": victim, "stage": stage, "hit": hit, "record": written}
         raise Missed(f"{stage} ended before a {victim} could be struck")
 
     def aim_at_driver(self, job: Job, stage: str) -> list[Process]:
         """Find the command itself."""
-        return [Process(job.process.pid, "driver")] if job.process.poll() is None else []
+        return [] if job.has_ended() else [Process(job.process.pid, "driver")]
 
     def aim_at_actor(self, job: Job, stage: str) -> list[Process]:
         """Find the processes that hold an engine."""
@@ -126,10 +132,11 @@ def is_busy(worker: Process) -> bool:
 
 
 def moments(job: Job, stage: str, files: int) -> Iterator[None]:
-    """Come back as long as a stage lasts."""
-    while job.stage(files) == ("measuring" if stage == "part" else stage) and job.process.poll() is None:
+    """Come back as long as a stage lasts; raise `Hung` if it does not end."""
+    while job.stage(files) == ("measuring" if stage == "part" else stage) and not job.has_ended():
         yield
         time.sleep(0.001)
+        job.check_time(f"a strike in {stage}")
 
 
 def serve(arena: Arena, rounds: TextIO, answers: TextIO) -> None:

@@ -18,11 +18,15 @@ STAGES = {
 }
 """The stage that an event of a run begins."""
 LONGEST = 400.0
-"""Seconds that a run of the tests may take, however it is struck."""
+"""Seconds that a run of the tests may take, however it is struck and however often it is started."""
 
 
 class Missed(Exception):
     """There was no chance to strike."""
+
+
+class Hung(Exception):
+    """The run took longer than any may take."""
 
 
 class Job:
@@ -32,6 +36,7 @@ class Job:
         self.command, self.folder, self.store = command, folder, folder / "store"
         self.environment = {**os.environ, "RAY_ADDRESS": address, "OMP_NUM_THREADS": "1"}
         self.starts = 0
+        self.deadline = time.monotonic() + LONGEST
 
     def start(self) -> None:
         """Start the command."""
@@ -53,7 +58,7 @@ class Job:
     def finish(self) -> dict:
         """Wait for the end; return the record, or why there is none."""
         try:
-            code: int | str = self.process.wait(timeout=LONGEST)
+            code: int | str = self.process.wait(timeout=max(0.0, self.deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
             code = "hung"
         found = {"starts": self.starts, "code": code}
@@ -61,9 +66,14 @@ class Job:
             return found | {"record": json.loads(self.out("out").read_text().splitlines()[-1])}
         return found | {"said": self.out("err").read_text()[-3000:]}
 
-    def ended_badly(self) -> bool:
-        """Tell whether the command is over and has failed."""
-        return self.process.poll() not in (None, 0)
+    def has_ended(self) -> bool:
+        """Tell whether the command is over."""
+        return self.process.poll() is not None
+
+    def check_time(self, awaited: str) -> None:
+        """Raise `Hung` if the command should be over by now."""
+        if time.monotonic() > self.deadline:
+            raise Hung(f"{LONGEST:.0f} seconds were over before {awaited}")
 
     def has_record(self) -> bool:
         """Tell whether the run says that it is finished."""
@@ -88,12 +98,10 @@ class Job:
         return False
 
     def wait_for(self, stage: str, seconds: float, files: int) -> None:
-        """Wait until so many seconds of a stage have gone; raise `Missed` if it never came."""
-        end = time.monotonic() + LONGEST
+        """Wait until so many seconds of a stage have gone; raise `Missed` if the run ended, `Hung` if neither came."""
         while self.stage(files) != ("measuring" if stage == "part" else stage):
-            if self.process.poll() is not None:
+            if self.has_ended():
                 raise Missed(f"the run ended before {stage}")
-            if time.monotonic() > end:
-                raise Missed(f"the run never came to {stage}")
+            self.check_time(stage)
             time.sleep(0.002)
         time.sleep(seconds)

@@ -163,6 +163,8 @@ class Grounds:
             outcome = self.play(replace(round_, name=f"{round_.name}-{attempt}"), calm)
             if "missed" not in outcome.told:
                 return outcome
+            if "record" in outcome.told:
+                assert_same_tables(outcome, calm)  # what did hit it counts
             round_ = round_.earlier()
         raise AssertionError(f"{round_.name} could not be struck in {TRIES} runs: {outcome.told['missed']}")
 
@@ -287,6 +289,16 @@ class Places:
     unscored: list[tuple[str, int, str]]
 
 
+def assert_same_tables(struck: Outcome, calm: Outcome) -> None:
+    """Compare the files of a run with those of the one that nothing befell."""
+    found, expected = struck.tables(), calm.tables()
+    other = [name for name in sorted({*found, *expected}) if found.get(name) != expected.get(name)]
+    assert not other, f"{struck.folder.name}: {summed(struck.told['strikes'])}: differs in {other}"
+
+
 def summed(strikes: Sequence[dict]) -> str:
     """Tell what befell a run."""
-    return "; ".join(f"{one['victim']} while {one['stage']} ({one['hit']})" for one in strikes)
+    when = ("", ", its record written")
+    return "; ".join(
+        f"{one['victim']} while {one['stage']}{when[one['record']]} ({one['hit']})" for one in strikes
+    )

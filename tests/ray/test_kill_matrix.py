@@ -3,6 +3,7 @@
 The victims are the process of an engine, a process that runs a task, a whole node and the driver; the stages are all
 that a run has. `make test` plays one round of four strikes, `make test-nightly` 33 rounds of one strike each,
 drawn from their seeds, a third of them with a real engine. A round whose victim could not be struck is played again.
+In `record` the core-set is complete, and the record may be written or not: the run still tidies up, and ends.
 """
 
 from collections import Counter
@@ -64,6 +65,8 @@ def play(grounds: Grounds, round_: Round) -> None:
     struck, calm = grounds.survived(round_), grounds.undisturbed(round_.engine)
     drivers = sum(strike.victim == "driver" for strike in round_.strikes)
     assert [one["victim"] for one in struck.told["strikes"]] == [one.victim for one in round_.strikes]
+    late = [one for one in struck.told["strikes"] if one["record"] and one["stage"] != "record"]
+    assert not late, "the run was over before it was struck"
     assert struck.told["starts"] == 1 + drivers, "but for its driver, a run goes on by itself"
     assert_undisturbed(struck, calm)
     assert_little_was_done_again(struck, calm)
