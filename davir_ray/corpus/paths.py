@@ -87,9 +87,8 @@ def _level(fs: AbstractFileSystem, folder: str, names: Sequence[str]) -> Iterato
     fits = re.compile(glob_translate(names[0]))
     for info in _listed(fs, folder):
         path = info["name"].rstrip("/")
-        if path == folder.rstrip("/") or not fits.match(
-            path.rsplit("/", 1)[-1]
-        ):  # a folder's marker lists itself
+        is_itself = path == folder.rstrip("/")  # as the marker of a folder
+        if is_itself or not fits.match(path.rsplit("/", 1)[-1]):
             continue
         if len(names) > 1 and info["type"] == "directory":
             yield from _level(fs, path, names[1:])

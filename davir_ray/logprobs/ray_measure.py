@@ -183,11 +183,26 @@ def measure(measurement: Measurement, planned: Plan, todo: list[dict[str, Any]])
     storage.delete(measurement.journal_uri())
     if not todo:
         return 0.0
+    progress = Progress(f"measure {measurement.label}", sum(row["tokens"] for row in todo), "tokens")
+    busy = 0.0
+    try:
+        with ray_session.batches(_dataset(measurement, todo)) as batches:
+            for batch in batches:
+                progress.add(int(batch["tokens"].sum()), rows=int(batch["rows"].sum()))
+                busy += float(batch["seconds"].sum())
+                for text in batch["error"].tolist():
+                    ray_session.raise_told(text)
+    except RayError as error:
+        raise EngineError(f"measuring {measurement.label} stopped: {error}") from error
+    storage.await_listing(lambda: not unsettled(measurement, planned), measurement.store.folder)
+    return busy
+
+
+def _dataset(measurement: Measurement, todo: list[dict[str, Any]]) -> ray.data.Dataset:
+    """Chunks -> what came of each; a block a chunk, so that they are dealt out one by one and read in time."""
     cpus = engine_cpus(measurement)
     replicas = min(engine_replicas(measurement, cpus), len(todo))
-    progress = Progress(f"measure {measurement.label}", sum(row["tokens"] for row in todo), "tokens")
-    dataset = (
-        # A block a chunk, so that chunks are dealt out one by one and read while the engine works.
+    return (
         ray.data.from_items(todo, override_num_blocks=len(todo))
         .map_batches(partial(read_chunk, measurement), batch_size=1, num_cpus=READER_CPUS)
         .map_batches(
@@ -200,18 +215,6 @@ def measure(measurement: Measurement, planned: Plan, todo: list[dict[str, Any]])
             compute=ray.data.ActorPoolStrategy(min_size=1, max_size=replicas),
         )
     )
-    busy = 0.0
-    try:
-        with ray_session.batches(dataset) as batches:
-            for batch in batches:
-                progress.add(int(batch["tokens"].sum()), rows=int(batch["rows"].sum()))
-                busy += float(batch["seconds"].sum())
-                for text in batch["error"].tolist():
-                    ray_session.raise_told(text)
-    except RayError as error:
-        raise EngineError(f"measuring {measurement.label} stopped: {error}") from error
-    storage.await_listing(lambda: not unsettled(measurement, planned), measurement.store.folder)
-    return busy
 
 
 def engine_cpus(measurement: Measurement) -> float:

@@ -17,7 +17,7 @@ STAGES = {
     "select": "exporting",
 }
 """The stage that an event of a run begins."""
-LONGEST = 400.0
+LONGEST = 600.0
 """Seconds that a run of the tests may take, however it is struck and however often it is started."""
 
 
