@@ -120,12 +120,13 @@ def resume(run_dir: str, as_json: bool) -> None:
     """Go on with scoring that was stopped, by the recipe in the run's folder."""
     from davir_ray.run import Run
 
-    Run.at(run_dir)
+    run = Run.at(run_dir)
     loaded = _load(run_dir, (), None)
     from davir_ray import pipeline
     from davir_ray.observe.closing import resumed_lines
 
-    _finish(pipeline.score(*loaded), partial(resumed_lines, trains=loaded[0].train is not None), as_json)
+    record = pipeline.score(*loaded, resumed=run.run_id)
+    _finish(record, partial(resumed_lines, trains=loaded[0].train is not None), as_json)
 
 
 @main.command()

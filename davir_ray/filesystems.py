@@ -56,5 +56,18 @@ def reaching(uri: str, failure: type[DavirError] = Unreachable) -> Iterator[None
     except TOLD_APART:
         raise
     except Exception as error:  # clients of object stores have errors of their own beside OSError
-        what = (str(error).splitlines() or [""])[0]
-        raise failure(f"{uri}: the storage fails: {type(error).__name__}: {what}") from error
+        raise failure(f"{uri}: the storage fails: {_told(error)}") from error
+
+
+@contextmanager
+def writing(uri: str) -> Iterator[None]:
+    """The same for a write, where it is an error, too, that a folder is missing, or is a file."""
+    try:
+        with reaching(uri):
+            yield
+    except OSError as error:
+        raise Unreachable(f"{uri}: cannot be written: {_told(error)}") from error
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"

@@ -59,6 +59,11 @@ class Inputs:
         return (self.base,) if role == "base" else self.references
 
     @property
+    def base_is_reference(self) -> bool:
+        """Whether a reference has the base's very weights."""
+        return any(model.identity == self.base.identity for model in self.references)
+
+    @property
     def views(self) -> tuple[View, ...]:
         """The views that rows are tokenised in, in the order of `View`."""
         wanted = {View.RESPONSE, *(view for _, view in self.needs)}

@@ -21,7 +21,7 @@ from davir_ray.coreset.ray_export import Export, write_coreset, write_scored
 from davir_ray.coreset.ray_rank import Ranked, Ranking, rank
 from davir_ray.coreset.rules import choose
 from davir_ray.coreset.summary import summarise
-from davir_ray.errors import NotMeasured, StoreError, Unreachable, UnreadableFile
+from davir_ray.errors import NotMeasured, RecipeError, StoreError, Unreachable, UnreadableFile
 from davir_ray.inputs import Inputs, check_inputs
 from davir_ray.logprobs.choice import Choice, choose_engine, numerics
 from davir_ray.logprobs.chunks import CHUNK_TOKENS
@@ -62,14 +62,14 @@ class Job:
         return replace(self, measurements=self.measurements_of(role) if role else ())
 
 
-def score(recipe: Recipe, name: str, *, may_measure: bool = True) -> Record:
+def score(recipe: Recipe, name: str, *, may_measure: bool = True, resumed: str | None = None) -> Record:
     """Measure what is missing, score, rank, select and export; return the record of the run.
 
     A run that is finished is not done again. With `may_measure` off, missing measurements raise `NotMeasured`
-    and no model is loaded.
+    and no model is loaded. resumed: the id that the run must have; with another, `RecipeError`.
     """
     started = monotonic()
-    job = open_job(check_inputs(recipe), name)
+    job = open_job(check_inputs(recipe), name, resumed)
     if (record := finished(job.run)) is not None:
         return record
     prepare_corpus(job)
@@ -100,13 +100,22 @@ def finished(run: Run) -> Record | None:
     return record | {"measured": dict.fromkeys(every, 0), "reused": every}
 
 
-def open_job(inputs: Inputs, name: str) -> Job:
+def open_job(inputs: Inputs, name: str, resumed: str | None = None) -> Job:
     """Connect to Ray, choose the engine, and begin or take up the run."""
     ray_session.connect()
     choice = engine_for(inputs)
-    run = Run.open(inputs.recipe, name_run(inputs, choice, name))
+    run_id = name_run(inputs, choice, name)
+    if resumed not in (None, run_id):
+        raise RecipeError(
+            f"{resumed}: cannot be resumed: its corpus (files, their sizes or times), its models or the engine are not "
+            "what they were when it began; `davir score` with its recipe begins another run, and finds in the store "
+            "what this one has measured"
+        )
+    run = Run.open(inputs.recipe, run_id)
     say(f"run {run.run_id} (if it stops, the same command goes on, or: {run.resume})")
     say(f"engine: {choice.type}, {choice.dtype} on {choice.device} ({choice.reason})")
+    if inputs.base_is_reference:
+        say("warning: models.reference is the model that models.base is: their losses are equal on every row")
     return job_of(inputs, run, choice)
 
 

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from fsspec import AbstractFileSystem
 
 from davir_ray.errors import DamagedPart, StoreError
-from davir_ray.filesystems import filesystem, is_damage, reaching
+from davir_ray.filesystems import filesystem, is_damage, reaching, writing
 
 TEMPORARY = ".davir-tmp-"
 """What the name of a half-written local file starts with."""
@@ -70,7 +70,7 @@ def write_atomic(uri: str, data: bytes) -> None:
 
     Holds for local folders (a rename) and object stores (one put), not for FTP and its like. Raises `Unreachable`.
     """
-    with reaching(uri):
+    with writing(uri):
         fs, path = filesystem(uri)
         if is_local(fs):
             _replace_local(path, data)
@@ -84,7 +84,7 @@ def create(uri: str, data: bytes) -> bool:
     `data` must be nobody else's: a write whose answer was lost is repeated, and finds itself. On an object store that
     knows no conditional write, the last one succeeds, and all are told that they did.
     """
-    with reaching(uri):
+    with writing(uri):
         fs, path = filesystem(uri)
         if is_local(fs):
             return _link_local(path, data)

@@ -8,7 +8,7 @@ import json
 from typing import Any
 
 from davir_ray import pipeline, storage
-from davir_ray.config import Recipe
+from davir_ray.config import NightlyConfig, Recipe
 from davir_ray.drift.ray_drift import Drift, measure_drift
 from davir_ray.errors import StoreError
 from davir_ray.history import PastRun, past_run
@@ -37,7 +37,7 @@ def run_night(recipe: Recipe, name: str) -> Record:
         run = past_run(storage.join(recipe.output, record["run_id"]))
         if run is None:
             raise StoreError(f"{record['run_dir']}: the run is gone since it was finished")
-        night, drift, is_new = _close(nights, run, lease)
+        night, drift, is_new = _close(nights, run, lease, recipe.nightly)
     limits = past_limits(recipe.nightly, night)
     return record | {"night": night, "drift": drift, "past_limits": limits, "is_new": is_new}
 
@@ -51,7 +51,9 @@ def _run(recipe: Recipe, name: str) -> Record:
     return run_all(recipe, name)
 
 
-def _close(nights: Nights, run: PastRun, lease: Lease) -> tuple[Night, Drift | None, bool]:
+def _close(
+    nights: Nights, run: PastRun, lease: Lease, limits: NightlyConfig
+) -> tuple[Night, Drift | None, bool]:
     """Compare a run with the night before, and write both down; or find the night that did."""
     earlier = nights.read()
     uri = storage.join(run.folder, DRIFT)
@@ -65,6 +67,7 @@ def _close(nights: Nights, run: PastRun, lease: Lease) -> tuple[Night, Drift | N
         storage.write_atomic(uri, json.dumps(drift, indent=2).encode())
     done_before = any(night["run_id"] == run.run_id for night in earlier)
     night = night_of(run.record, drift, measured_before=done_before)
+    night["past_limits"] = past_limits(limits, night)
     nights.add(night)
     return night, drift, True
 

@@ -32,6 +32,8 @@ def validate(recipe: Recipe, *, colour: bool) -> Iterator[str]:
     for role in ("base", "reference"):
         for model in inputs.models_of(role):
             yield f"{role:<10}{model.model_path}{' + ' + model.adapter_path if model.adapter_path else ''}"
+    if inputs.base_is_reference:
+        yield "warning   the reference is the model that the base is: their losses are equal on every row"
     if inputs.references:
         yield "tokens    base and reference give the same ids on the first rows"
     if recipe.reference is not None:

@@ -60,8 +60,10 @@ class Asked:
 def preview(recipe: Recipe, name: str) -> Record:
     """Tell what a run would measure and why, what it would find in the store, and how long measuring would take."""
     job, to_make = _job(recipe, name)
+    past = past_runs(
+        job.inputs.recipe.output, name
+    )  # first: an output that fails is told of before hours of work
     tokenise(job)
-    past = past_runs(job.inputs.recipe.output, name)
     record = facts(job)
     last = past[-1] if past else None
     changed = _changes(last, record, job.inputs.recipe)

@@ -8,10 +8,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 
 from davir_ray import pipeline
+from davir_ray.cli import main
 from davir_ray.config import parse_recipe
-from davir_ray.errors import NotMeasured
+from davir_ray.errors import NotMeasured, RecipeError
 from davir_ray.schema import SCORED
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
@@ -199,6 +201,47 @@ def test_an_empty_core_set_is_a_file_without_rows(tmp_path, tiny_models):
     assert (record["rows"], record["selected"], record["dropped_by"]) == (12, 0, {"0:threshold": 12})
     assert pq.read_table(record["coreset"]["parquet"]).num_rows == 0
     assert all(next(Path(folder).iterdir()).exists() for folder in record["coreset"].values())
+
+
+def test_a_start_that_another_overtook_leaves_its_tables_alone(tmp_path, tiny_models, monkeypatch):
+    write_corpus(tmp_path / "corpus", ROWS[:20], 1)
+    first = pipeline.score(recipe(tmp_path, tiny_models, tmp_path / "corpus"), "test")
+    record = Path(first["run_dir"]) / "record.json"
+    text = record.read_text()
+    record.unlink()  # as if both had started before the first was done
+    measure_models = pipeline.measure_models
+
+    def overtaken(job, may_measure):
+        plans = measure_models(job, may_measure)
+        record.write_text(text)
+        return plans
+
+    monkeypatch.setattr(pipeline, "measure_models", overtaken)
+    written = {part: part.stat().st_mtime_ns for part in Path(first["run_dir"]).glob("*/*.parquet")}
+    second = pipeline.score(recipe(tmp_path, tiny_models, tmp_path / "corpus"), "test")
+    assert second["measured"] == {"base": 0, "reference": 0}
+    assert {part: part.stat().st_mtime_ns for part in written} == written
+    assert written
+
+
+def test_a_reference_that_is_the_base_is_warned_of(tmp_path, tiny_models):
+    write_corpus(tmp_path / "corpus", ROWS[:5], 1)
+    for models, warned in ((tiny_models, 0), (tiny_models[:1] * 2, 1)):
+        asked = recipe(tmp_path, models, tmp_path / "corpus")
+        (tmp_path / "recipe.yaml").write_text(asked.model_dump_json(exclude_none=True))
+        told = CliRunner().invoke(main, ["validate", str(tmp_path / "recipe.yaml")])
+        assert told.exit_code == 0, told.output
+        assert told.output.count("warning   the reference is the model that the base is") == warned
+
+
+def test_a_run_whose_corpus_has_changed_is_not_resumed_as_another(tmp_path, tiny_models):
+    write_corpus(tmp_path / "corpus", ROWS[:20], 1)
+    asked = recipe(tmp_path, tiny_models, tmp_path / "corpus")
+    run_id = pipeline.score(asked, "test")["run_id"]
+    assert pipeline.score(asked, "test", resumed=run_id)["run_id"] == run_id
+    pq.write_table(pa.Table.from_pylist(ROWS[20:22]), tmp_path / "corpus" / "new.parquet")
+    with pytest.raises(RecipeError, match=f"{run_id}: cannot be resumed: its corpus"):
+        pipeline.score(asked, "test", resumed=run_id)
 
 
 def test_new_rows_alone_are_measured_on_the_second_night(tmp_path, tiny_models):

@@ -95,6 +95,13 @@ def test_an_error_of_the_storage_survives_the_way_from_a_worker():
     assert error.exit_code == 6
 
 
+@pytest.mark.parametrize("write", [storage.write_atomic, storage.create])
+def test_a_file_in_the_place_of_a_folder_is_an_error_of_the_storage(tmp_path, write):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(Unreachable, match=r"file/a\.json: cannot be written: FileExistsError"):
+        write(str(tmp_path / "file" / "a.json"), b"x")
+
+
 def test_a_half_written_file_is_not_listed(tmp_path):
     (tmp_path / f"{storage.TEMPORARY}123-a.parquet").write_bytes(b"half")
     assert storage.list_files(str(tmp_path), ".parquet") == []
@@ -121,12 +128,6 @@ def test_a_file_is_created_once_and_never_replaced(tmp_path, place):
     assert not storage.create(uri, b"two")
     assert storage.read_bytes(uri) == b"one"
     assert storage.list_files(storage.join(folder, "deep")) == [uri]
-
-
-def test_a_create_that_cannot_write_says_so(tmp_path):
-    (tmp_path / "file").write_text("in the way")
-    with pytest.raises(OSError, match="file"):
-        storage.create(str(tmp_path / "file" / "x.json"), b"one")
 
 
 @pytest.mark.parametrize("place", ["local", "memory"])
