@@ -32,7 +32,7 @@ class PastRun:
 
 def past_run(folder: str) -> PastRun | None:
     """Read a run from its folder; None if it is not finished, or not there."""
-    run = Run.named(*folder.rstrip("/").rsplit("/", 1))
+    run = Run.of(folder)
     if (record := run.record()) is None:
         return None
     run.read_events()

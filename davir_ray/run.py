@@ -71,6 +71,11 @@ class Run:
         return cls(run_id, storage.join(output, run_id))
 
     @classmethod
+    def of(cls, folder: str) -> "Run":
+        """Name the run in a folder, whether it was begun or not."""
+        return cls.named(*folder.rstrip("/").rsplit("/", 1))
+
+    @classmethod
     def open(cls, recipe: Recipe, run_id: str, written_as: str = RECIPE) -> "Run":
         """Begin a run, or take up one that was begun: write its recipe down."""
         run = cls.named(recipe.output, run_id)
@@ -86,7 +91,7 @@ class Run:
             raise RecipeError(f"{folder}: is a training; the command that started it goes on with it")
         if not holds_run(folder):
             raise RecipeError(f"{folder}: holds no run: there is no {RECIPE} in it")
-        run = cls(folder.rsplit("/", 1)[-1], folder)
+        run = cls.of(folder)
         run.read_events()
         return run
 

@@ -150,14 +150,9 @@ def read_table(uri: str, columns: list[str] | None = None) -> pa.Table:
     """Read a Parquet file, or some of its columns. Raises `DamagedPart`."""
     data = read_bytes(uri)
     try:
-        return parse_table(data, columns)
+        return pq.read_table(pa.BufferReader(data), columns=columns)
     except (pa.ArrowException, OSError) as error:
         raise DamagedPart(f"{uri}: not readable as Parquet: {error}") from error
-
-
-def parse_table(data: bytes, columns: list[str] | None = None) -> pa.Table:
-    """Read the bytes of a Parquet file, or some of its columns."""
-    return pq.read_table(pa.BufferReader(data), columns=columns)
 
 
 def read_metadata(uri: str) -> dict[bytes, bytes]:

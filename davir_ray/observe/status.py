@@ -58,6 +58,29 @@ class RunStatus:
         }
         return {**asdict(self), "finished": self.record is not None, "passes": passes}
 
+    def lines(self) -> Iterator[str]:
+        """Tell all of it."""
+        yield f"run       {self.run_id}  ({'finished' if self.record else 'unfinished'})"
+        yield f"stage     {self.stage}; last event {ago(self.age)}"
+        if self.record:
+            yield f"rows      {self.record['rows']:,}; {self.record['selected']:,} selected"
+            for role, count in self.record["measured"].items():
+                yield f"{role:<10}{count:,} sequences measured; {self.record['reused'][role]:,} were in the store"
+            return
+        for role, part in self.passes.items():
+            yield f"{role:<10}{_progress(part)}"
+        yield f"resume    {self.resume}"
+
+    def line(self) -> str:
+        """Tell it in one line."""
+        if self.record:
+            text = f"{self.record['selected']:,} of {self.record['rows']:,} rows selected"
+        else:
+            text = ", ".join(
+                [self.stage, *(f"{role} {_share(part):.0%}" for role, part in self.passes.items())]
+            )
+        return f"{self.run_id}  {'finished' if self.record else 'unfinished'}  {ago(self.age)}  {text}"
+
 
 def statuses(path: str) -> list[RunStatus | TrainingStatus]:
     """Look at the run or training in a folder, or at all of an output folder or a recipe. Raises `RecipeError`."""
@@ -129,31 +152,7 @@ def _pass(event: Event, chunks: list[dict[str, Any]], *, under_way: bool) -> Pas
 def status_lines(found: Sequence[RunStatus | TrainingStatus], path: str) -> Iterator[str]:
     """Tell all of the run that a path names, or a line of each run that was found there."""
     for one in found:
-        if isinstance(one, TrainingStatus):
-            yield from one.lines() if one.folder == path.rstrip("/") else [one.line()]
-        else:
-            yield from _lines(one) if one.folder == path.rstrip("/") else [_line(one)]
-
-
-def _lines(one: RunStatus) -> Iterator[str]:
-    yield f"run       {one.run_id}  ({'finished' if one.record else 'unfinished'})"
-    yield f"stage     {one.stage}; last event {ago(one.age)}"
-    if one.record:
-        yield f"rows      {one.record['rows']:,}; {one.record['selected']:,} selected"
-        for role, count in one.record["measured"].items():
-            yield f"{role:<10}{count:,} sequences measured; {one.record['reused'][role]:,} were in the store"
-        return
-    for role, part in one.passes.items():
-        yield f"{role:<10}{_progress(part)}"
-    yield f"resume    {one.resume}"
-
-
-def _line(one: RunStatus) -> str:
-    if one.record:
-        text = f"{one.record['selected']:,} of {one.record['rows']:,} rows selected"
-    else:
-        text = ", ".join([one.stage, *(f"{role} {_share(part):.0%}" for role, part in one.passes.items())])
-    return f"{one.run_id}  {'finished' if one.record else 'unfinished'}  {ago(one.age)}  {text}"
+        yield from one.lines() if one.folder == path.rstrip("/") else [one.line()]
 
 
 def _progress(one: Pass) -> str:

@@ -56,20 +56,17 @@ class TrainingStatus:
 
 def training_status(folder: str) -> TrainingStatus:
     """Look at one training."""
-    run = Run.named(*folder.rstrip("/").rsplit("/", 1))
-    entries = read_metrics(run.folder)
+    run = Run.of(folder)
+    newest: dict[str, Any] = {}
+    for entry in read_metrics(run.folder):
+        newest |= entry
     written = [file.modified for file in storage.files_in(run.folder, METRICS)]
     return TrainingStatus(
         run_id=run.run_id,
         folder=run.folder,
-        step=max((entry["step"] for entry in entries), default=0),
-        max_steps=entries[-1]["max_steps"] if entries else None,
-        logged={
-            name: value
-            for name in LOGGED
-            if (value := next((entry[name] for entry in reversed(entries) if name in entry), None))
-            is not None
-        },
+        step=newest.get("step", 0),
+        max_steps=newest.get("max_steps"),
+        logged={name: newest[name] for name in LOGGED if name in newest},
         age=time() - max(written) if written else None,
         record=run.record(),
     )

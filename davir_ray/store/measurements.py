@@ -155,11 +155,7 @@ def read_failed(uri: str) -> pa.Table:
 
 
 def _parsed(uri: str, schema: pa.Schema) -> pa.Table:
-    data = storage.read_bytes(uri)
-    try:
-        table = storage.parse_table(data)
-    except (OSError, pa.ArrowException) as error:
-        raise DamagedPart(f"{uri}: not a readable measurement part: {error}") from error
+    table = storage.read_table(uri)
     if not table.schema.equals(schema):
         raise DamagedPart(f"{uri}: expected the columns {schema.names}, found {table.schema.names}")
     return table
