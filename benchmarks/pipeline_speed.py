@@ -54,7 +54,7 @@ def compare(model: str, corpus: str, rows: int) -> dict[str, Any]:
         job = pipeline.open_job(check_inputs(parse_recipe(tree, "benchmark")), "benchmark")
         pipeline.prepare_corpus(job)
         (measurement,) = job.measurements_of("base")
-        planned = plan(measurement, job.prepared.rows())
+        planned = plan(measurement)
         threads = os.cpu_count() or 1
         started = time.monotonic()
         engine_seconds = measure(measurement, planned, unsettled(measurement, planned))

@@ -4,10 +4,10 @@
 
 The tokenised corpus and the store are made first, without a model, and are not timed. What comes out is compared with
 a plain NumPy sort of all rows. Both happen in processes of their own, so that the driver holds nothing but the job.
-Times are those of the stages of the main job. Memory is the proportional share (PSS), looked at twice a second: of the
-driver, of the largest of Ray's workers, and of the raylet and the GCS together. Ray's monitors, which do not know the
-rows, are left out, and so is a cluster that RAY_ADDRESS names. Pages of the object store are shared out among those
-that map them.
+Times are those of the stages of the main job. Memory is what a process holds for itself (RssAnon), looked at twice a
+second: of the driver, of the largest of Ray's workers, and of the raylet and the GCS together. Ray's monitors, which do
+not know the rows, are left out, and so is a cluster that RAY_ADDRESS names. The object store, which all share, is
+told apart: Ray bounds it, and spills the rest to disk.
 """
 
 import argparse
@@ -29,7 +29,7 @@ import ray
 
 from davir_ray import ray_session
 from davir_ray.config import CorpusConfig, ExportConfig, FractionRule, ScoreConfig
-from davir_ray.coreset.ray_export import Export, write_scored
+from davir_ray.coreset.ray_export import Export, choose_places, write_scored
 from davir_ray.coreset.ray_rank import Ranked, Ranking, rank
 from davir_ray.coreset.rules import choose
 from davir_ray.corpus.listing import ROWS_PER_SPLIT
@@ -72,14 +72,16 @@ def measure(rows: int, folder: str) -> dict[str, Any]:
     seconds: dict[str, float] = {}
     with memory() as peaks:
         with timed(seconds, "look_up"):
-            found = {role: look_up(prepared, (View.RESPONSE,), store(folder, role), rows) for role in ROLES}
+            found = {role: look_up(prepared, (View.RESPONSE,), store(folder, role)) for role in ROLES}
             for tables in found.values():
                 ray.wait(tables, num_returns=len(tables), fetch_local=False)
         with timed(seconds, "rank"):
-            ranked = rank(ranking(prepared), found, rows, f"{folder}/ranked")
+            ranked = rank(ranking(prepared), found, f"{folder}/ranked")
         with timed(seconds, "select_and_write"):
             choices = choose([FractionRule(type="fraction", fraction=0.06)], ranked.scan)
-            ray.get(write_scored(ranked, choices, ["0:fraction"], export(folder, prepared.splits)))
+            to = export(folder, prepared.splits)
+            places = write_scored(ranked, choices, ["0:fraction"], to)
+            ray.get(choose_places(ranked, choices, [choice.count() for choice in choices], places))
     apart(check, ranked, folder)
     total = sum(seconds.values())
     told = {name: round(value, 1) for name, value in seconds.items()}
@@ -164,7 +166,7 @@ def timed(seconds: dict[str, float], name: str) -> Iterator[None]:
 @contextmanager
 def memory() -> Iterator[dict[str, int]]:
     """Watch this process and the Ray that it started; the peaks are there at the end."""
-    peaks = {"driver_peak_mib": 0, "worker_peak_mib": 0, "ray_peak_mib": 0}
+    peaks = dict.fromkeys(("driver_peak_mib", "worker_peak_mib", "ray_peak_mib", "object_store_peak_mib"), 0)
     over = threading.Event()
     watcher = threading.Thread(target=_watch, args=(peaks, over))
     watcher.start()
@@ -178,20 +180,24 @@ def memory() -> Iterator[dict[str, int]]:
 def _watch(peaks: dict[str, int], over: threading.Event) -> None:
     driver = psutil.Process()
     while not over.wait(0.5):
-        started = [_share(one) for one in driver.children(recursive=True)]
+        started = [_held(one) for one in driver.children(recursive=True)]
         now = {
-            "driver_peak_mib": _share(driver)[1],
+            "driver_peak_mib": _held(driver)[1],
             "worker_peak_mib": max((mib for name, mib in started if name.startswith("ray::")), default=0),
             "ray_peak_mib": sum(mib for name, mib in started if name in RAY),
+            "object_store_peak_mib": psutil.disk_usage("/dev/shm").used // MIB,
         }
         for name, mib in now.items():
             peaks[name] = max(peaks[name], mib)
 
 
-def _share(process: psutil.Process) -> tuple[str, int]:
+def _held(process: psutil.Process) -> tuple[str, int]:
+    """Return the name of a process, and what it holds in MiB: nothing, if it ended meanwhile."""
     try:
-        return process.name(), int(process.memory_full_info().pss // MIB)
-    except psutil.Error:  # it ended meanwhile
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        kib = next(line.split()[1] for line in status.splitlines() if line.startswith("RssAnon:"))
+        return process.name(), int(kib) // 1024
+    except (psutil.Error, OSError, StopIteration):
         return "", 0
 
 

@@ -208,7 +208,7 @@ def measure_models(job: Job, may_measure: bool) -> dict[str, Plan]:
     plans = {}
     for measurement in job.measurements:
         label = measurement.label
-        plans[label] = planned = plan(measurement, job.prepared.rows())
+        plans[label] = planned = plan(measurement)
         todo = unsettled(measurement, planned)
         job.run.event(
             "measure",
@@ -233,10 +233,10 @@ def measure_models(job: Job, may_measure: bool) -> dict[str, Plan]:
 
 def rank_corpus(job: Job) -> Ranked:
     """Score every row, and put all rows in the order of their scores."""
-    inputs, rows = job.inputs, job.prepared.rows()
+    inputs = job.inputs
     for name in ("ranked", "scored", "unscored", "coreset", "exports"):  # of an attempt that was stopped
         storage.delete(job.run.uri(name))
-    job.run.event("rank", rows=rows)
+    job.run.event("rank", rows=sum(job.prepared.count_rows()))
     found: dict[str, list[Any]] = {role: look_up_role(job, role) for role in inputs.roles}
     near = [rule for rule in inputs.recipe.select if isinstance(rule, NearDuplicatesRule)]
     ranking = Ranking(
@@ -250,13 +250,12 @@ def rank_corpus(job: Job) -> Ranked:
             for role in inputs.roles
         },
     )
-    return rank(ranking, found, rows, job.run.uri("ranked"))
+    return rank(ranking, found, job.run.uri("ranked"))
 
 
 def look_up_role(job: Job, role: Role) -> list[Any]:
     """Look up what one model measured, or the references of all folds; a FOUND table a split."""
-    rows = job.prepared.rows()
-    folds = [look_up(job.prepared, one.views, one.store, rows, one.fold) for one in job.measurements_of(role)]
+    folds = [look_up(job.prepared, one.views, one.store, one.fold) for one in job.measurements_of(role)]
     return folds[0] if len(folds) == 1 else gather(folds, align)
 
 
@@ -273,12 +272,10 @@ def select_and_export(job: Job, ranked: Ranked) -> Record:
         run_dir=run.folder,
     )
     rules = [f"{index}:{rule.type}" for index, rule in enumerate(inputs.recipe.select)]
-    chosen = write_scored(ranked, choices, rules, export)
-    for table in chosen:
-        ray.get(table)  # waits for the scored table, and raises what went wrong with it
+    places = write_scored(ranked, choices, rules, export)
     storage.await_files(run.uri("scored"), len(choices))
     summary = summarise(partial(scan_folder, run.uri("scored")))
-    folders = write_coreset(export, chosen, summary.selected)
+    folders = write_coreset(export, ranked, choices, places)
     return {"scored": run.uri("scored"), "coreset": folders, **summary.as_dict()}
 
 

@@ -4,14 +4,20 @@
 pieces meant for it; `regroup` does both in one task, for the next exchange. Pieces live in Ray's object store,
 which spills them to disk, so no process holds more than one input or one partition. Ray retries a task whose
 worker or node died.
+
+Results below 100 KB Ray keeps in the process that asked for them, which is the driver. So inputs that are small are
+taken in blocks: a corpus of a hundred million rows then is cut into pieces that are large enough, and one that is
+smaller has few of them.
 """
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import ray
+from numpy.typing import NDArray
 
-ROWS_PER_PARTITION = 500_000
+ROWS_PER_PARTITION = 1_000_000
 """Narrow rows that one task handles at once."""
 
 Pieces = list[Any]
@@ -21,6 +27,26 @@ Pieces = list[Any]
 def partitions_for(rows: int) -> int:
     """Choose how many partitions so many rows need."""
     return max(1, -(-rows // ROWS_PER_PARTITION))
+
+
+def blocks_of(rows: Sequence[int], most: int | None = None) -> list[range]:
+    """Cut inputs of so many rows into blocks of neighbours that have at most so many together, or are one input.
+
+    most: ROWS_PER_PARTITION, if it is not given.
+    """
+    most = most or ROWS_PER_PARTITION
+    blocks, start, room = [], 0, most
+    for index, count in enumerate(rows):
+        if count > room and index > start:
+            blocks.append(range(start, index))
+            start, room = index, most
+        room -= count
+    return [*blocks, range(start, len(rows))] if rows else []
+
+
+def block_of(inputs: NDArray[np.integer[Any]], blocks: Sequence[range]) -> NDArray[np.int64]:
+    """Tell the block of each input [N]."""
+    return np.searchsorted([block.stop for block in blocks], inputs, side="right").astype(np.int64)
 
 
 def scatter(function: Callable[..., Sequence[Any]], count: int, *arguments: Any) -> Pieces:
@@ -42,6 +68,14 @@ def regroup(
 ) -> list[Pieces]:
     """Gather each partition, and scatter what comes of it into `count` new ones."""
     return [scatter(function, count, *arguments, *partition) for partition in zip(*pieces, strict=True)]
+
+
+def cut(
+    pieces: Sequence[Pieces], function: Callable[..., Sequence[Any]], blocks: Sequence[range]
+) -> list[Any]:
+    """Gather each block of inputs, and cut what comes of it into one piece an input; return these in order."""
+    gathered = zip(blocks, zip(*pieces, strict=True), strict=True)
+    return [one for block, partition in gathered for one in scatter(function, len(block), block, *partition)]
 
 
 def _single(function: Callable[..., Sequence[Any]], *arguments: Any) -> Any:

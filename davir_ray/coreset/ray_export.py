@@ -10,11 +10,13 @@ range of ranks, so what is written does not depend on how the corpus was cut int
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import ray
+from numpy.typing import NDArray
 
 from davir_ray import storage
 from davir_ray.config import CorpusConfig, ExportConfig
@@ -25,9 +27,12 @@ from davir_ray.corpus.columns import conform, unify
 from davir_ray.corpus.reading import examples, read_source_rows
 from davir_ray.corpus.split import Split
 from davir_ray.json_lines import write_lines
-from davir_ray.ray_exchange import gather, scatter
+from davir_ray.ray_exchange import block_of, blocks_of, cut, gather, scatter
 from davir_ray.schema import SCORED
 from davir_ray.store.keys import split_table
+
+_KEPT = ("example_id", "base_loss", "rejected_base_loss")
+"""Columns that the chosen rows keep as they are."""
 
 
 @dataclass(frozen=True)
@@ -47,25 +52,18 @@ class Export:
 
 def write_scored(
     ranked: Ranked, choices: Sequence[Choice], rules: Sequence[str], export: Export
-) -> list[Any]:
-    """Write the scored table; return references to the chosen rows, a CHOSEN table a split."""
-    pieces, before = [], 0
-    for index, choice in enumerate(choices):
-        count = len(export.splits)
-        pieces.append(scatter(write_scored_part, count, export, ranked, index, choice, rules, before))
-        before += int(np.count_nonzero(choice.selected))
-    return gather(pieces, concat)
-
-
-def concat(*pieces: pa.Table) -> pa.Table:
-    """Put the pieces of one split together."""
-    return pa.concat_tables(pieces)
+) -> list[int]:
+    """Write the scored table; return how many places of each split it selects."""
+    task, shared = ray.remote(write_scored_part), ray.put(export)
+    parts = [task.remote(shared, ranked, index, choice, rules) for index, choice in enumerate(choices)]
+    places: list[int] = np.sum(ray.get(parts), axis=0).tolist()
+    return places
 
 
 def write_scored_part(
-    export: Export, ranked: Ranked, index: int, choice: Choice, rules: Sequence[str], before: int
-) -> list[pa.Table]:
-    """Write one part of the scored table; deal out the rows chosen from it by their splits."""
+    export: Export, ranked: Ranked, index: int, choice: Choice, rules: Sequence[str]
+) -> NDArray[np.int64]:
+    """Write one part of the scored table; count the places that it selects, by split."""
     table = ranked.part(index)
     uri = storage.join(export.run_dir, "scored", f"{index:05d}.parquet")
     has_rank = np.asarray(table["rank"].is_valid())
@@ -79,8 +77,8 @@ def write_scored_part(
     )
     storage.write_table(uri, scored.select(SCORED.names).cast(SCORED))
     write_unscored(export, table.filter(pa.array(~has_rank)), index)
-    chosen = _chosen(table.filter(pa.array(selected)), before)
-    return split_table(chosen, chosen["split"].to_numpy(), len(export.splits))
+    places = table.filter(pa.array(selected))["locations"].combine_chunks().flatten()
+    return np.bincount(places.field("split").to_numpy(), minlength=len(export.splits))
 
 
 def write_unscored(export: Export, table: pa.Table, index: int) -> None:
@@ -93,6 +91,34 @@ def write_unscored(export: Export, table: pa.Table, index: int) -> None:
     ]
     if lines:
         write_lines(storage.join(export.run_dir, "unscored", f"{index:05d}.jsonl"), lines)
+
+
+def choose_places(
+    ranked: Ranked, choices: Sequence[Choice], selected: Sequence[int], places: Sequence[int]
+) -> list[Any]:
+    """Deal the selected rows out to the splits that they came from: a reference to a CHOSEN table a split."""
+    blocks = blocks_of(places)
+    before = [0, *accumulate(selected)]
+    pieces = [
+        scatter(deal_places, len(blocks), ranked, index, choice, before[index], blocks)
+        for index, choice in enumerate(choices)
+    ]
+    return cut(pieces, by_split, blocks)
+
+
+def deal_places(
+    ranked: Ranked, index: int, choice: Choice, before: int, blocks: Sequence[range]
+) -> list[pa.Table]:
+    """Deal the rows chosen from one part to the blocks of their splits. before: how many are chosen before them."""
+    table = ranked.part(index, [*_KEPT, "score", "rank", "locations"])
+    chosen = _chosen(table.filter(table["rank"].is_valid()).filter(pa.array(choice.selected)), before)
+    return split_table(chosen, block_of(chosen["split"].to_numpy(), blocks), len(blocks))
+
+
+def by_split(block: range, *pieces: pa.Table) -> list[pa.Table]:
+    """Cut the chosen rows of a block into one table a split."""
+    table = pa.concat_tables(pieces)
+    return split_table(table, table["split"].to_numpy() - block.start, len(block))
 
 
 def _chosen(table: pa.Table, before: int) -> pa.Table:
@@ -108,21 +134,28 @@ def _chosen(table: pa.Table, before: int) -> pa.Table:
         RANK_COLUMN: table["rank"],
         SCORE_COLUMN: table["score"],
     }
-    rest = {name: table[name] for name in ("place", "example_id", "base_loss", "rejected_base_loss")}
+    rest = {name: table[name] for name in ("place", *_KEPT)}
     return pa.table({**columns, **rest}).select(CHOSEN.names).cast(CHOSEN)
 
 
-def write_coreset(export: Export, chosen: Sequence[Any], selected: int) -> dict[str, str]:
-    """Write the core-set in every asked format; return the folder of each."""
-    if selected == 0:
+def write_coreset(
+    export: Export, ranked: Ranked, choices: Sequence[Choice], places: Sequence[int]
+) -> dict[str, str]:
+    """Write the core-set in every asked format; return the folder of each. places: see `write_scored`."""
+    selected = [choice.count() for choice in choices]
+    if sum(selected) == 0:
         write_formats(export, Fetched(CHOSEN.empty_table(), pa.table({})), 0)
-    files = max(1, -(-selected // export.config.rows_per_file))
-    fetch = ray.remote(fetch_rows).options(num_returns=2)
-    fetched: list[Any] = [fetch.remote(export, split, table) for split, table in enumerate(chosen)]
+    files = max(1, -(-sum(selected) // export.config.rows_per_file))
+    fetch, shared = ray.remote(fetch_rows).options(num_returns=2), ray.put(export)
+    chosen = choose_places(ranked, choices, selected, places)
+    fetched: list[Any] = [fetch.remote(shared, split, table) for split, table in enumerate(chosen)]
     schemas = [schema for schema in ray.get([schema for schema, _ in fetched]) if schema is not None]
     schema = unify(schemas) if schemas else pa.schema([])
-    pieces = [scatter(deal_files, files, export, rows, files) for _, rows in fetched]
-    written = sum(ray.get(gather(pieces, write_file, export, schema)))
+    pieces = [
+        scatter(deal_files, files, shared, files, *[fetched[split][1] for split in block])
+        for block in blocks_of(places, export.config.rows_per_file)
+    ]
+    written = sum(ray.get(gather(pieces, write_file, shared, schema)))
     folders: dict[str, str] = {name: export.folder(name) for name in export.config.formats}
     for folder in folders.values():
         storage.await_files(folder, written)
@@ -154,17 +187,20 @@ def _shaped(export: Export, split: int, chosen: pa.Table, shape: str) -> list[st
     ]
 
 
-def deal_files(export: Export, rows: Fetched | None, files: int) -> list[Fetched | None]:
+def deal_files(export: Export, files: int, *fetched: Fetched | None) -> list[list[Fetched]]:
     """Send each row to the file of the core-set that it belongs to."""
-    if rows is None:
-        return [None] * files
-    file = rows.chosen["place"].to_numpy() // export.config.rows_per_file
-    return [rows.take(np.flatnonzero(file == index)) for index in range(files)]
+    dealt: list[list[Fetched]] = [[] for _ in range(files)]
+    for rows in fetched:
+        if rows is not None:
+            file = rows.chosen["place"].to_numpy() // export.config.rows_per_file
+            for index in np.unique(file):
+                dealt[index].append(rows.take(np.flatnonzero(file == index)))
+    return dealt
 
 
-def write_file(export: Export, schema: pa.Schema, *pieces: Fetched | None) -> bool:
+def write_file(export: Export, schema: pa.Schema, *pieces: list[Fetched]) -> bool:
     """Write one file of the core-set in every asked format; tell whether there was anything to write."""
-    present = [piece for piece in pieces if piece is not None and len(piece.chosen)]
+    present = [one for piece in pieces for one in piece]
     if not present:
         return False
     rows = Fetched(

@@ -26,7 +26,7 @@ from davir_ray.coreset.rank import (
     settle,
 )
 from davir_ray.errors import StoreError
-from davir_ray.ray_exchange import gather, partitions_for, scatter
+from davir_ray.ray_exchange import Pieces, blocks_of, gather, partitions_for, scatter
 from davir_ray.schema import ID, View
 from davir_ray.scores.assemble import Measurements, assemble
 from davir_ray.scores.score import Need, Score
@@ -93,21 +93,14 @@ class Ranked:
             yield table.filter(table["rank"].is_valid()).select(list(columns))
 
 
-def rank(ranking: Ranking, found: Mapping[str, list[Any]], rows: int, folder: str) -> Ranked:
+def rank(ranking: Ranking, found: Mapping[str, list[Any]], folder: str) -> Ranked:
     """Score every split and write all rows in rank order under `folder`.
 
-    `found` has, for each role, a FOUND table (see store/ray_lookup.py) a split. `rows` is about how many there are.
+    `found` has, for each role, a FOUND table (see store/ray_lookup.py) a split.
     """
-    ranges = partitions_for(rows)
-    share = min(1.0, SAMPLE_PER_RANGE * ranges / max(rows, 1))
-    score_task = ray.remote(score_split).options(num_returns=2)
-    scored = [
-        score_task.remote(ranking, split, share, list(found), *[tables[split] for tables in found.values()])
-        for split in range(ranking.prepared.splits)
-    ]
-    bounds = choose_bounds(np.concatenate(ray.get([sample for _, sample in scored])), ranges)
-    pieces = [scatter(deal, ranges, table, bounds, ranking.config.order) for table, _ in scored]
-    settled = gather(pieces, settle_range, ranking.config.order)
+    rows = ranking.prepared.count_rows()
+    ranges = partitions_for(sum(rows))
+    settled = gather(_scored(ranking, found, rows, ranges), settle_range, ranking.config.order)
     counts = ray.get([ray.remote(count_rows).remote(table) for table in settled])
     total = sum(ranked for _, ranked in counts)
     before, writes = 0, []
@@ -117,6 +110,23 @@ def rank(ranking: Ranking, found: Mapping[str, list[Any]], rows: int, folder: st
         before += ranked
     ray.get(writes)
     return result
+
+
+def _scored(
+    ranking: Ranking, found: Mapping[str, list[Any]], rows: Sequence[int], ranges: int
+) -> list[Pieces]:
+    """Score every split, and deal its rows into ranges of rank keys."""
+    share = min(1.0, SAMPLE_PER_RANGE * ranges / max(sum(rows), 1))
+    task, shared = ray.remote(score_split).options(num_returns=2), ray.put(ranking)
+    scored = [
+        task.remote(shared, split, share, list(found), *[tables[split] for tables in found.values()])
+        for split in range(ranking.prepared.splits)
+    ]
+    bounds = choose_bounds(np.concatenate(ray.get([sample for _, sample in scored])), ranges)
+    return [
+        scatter(deal, ranges, bounds, ranking.config.order, *[scored[split][0] for split in block])
+        for block in blocks_of(rows)
+    ]
 
 
 def score_split(
@@ -176,8 +186,9 @@ def _signatures(ranking: Ranking, split: int, rows: int) -> pa.Array:
     return pa.array(column, pa.binary())
 
 
-def deal(table: pa.Table, bounds: Any, order: Any) -> list[pa.Table]:
+def deal(bounds: Any, order: Any, *tables: pa.Table) -> list[pa.Table]:
     """Send each row to the range of its rank key."""
+    table = pa.concat_tables(tables)
     keys = rank_keys(score_in(table), ids_in(table), order)
     return split_table(table, np.searchsorted(bounds, keys, side="right"), len(bounds) + 1)
 

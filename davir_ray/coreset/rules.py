@@ -5,10 +5,11 @@ rule that did it. `keep_sources` is no cut: wherever it stands, the rows of its 
 rule sees them, and no fraction, quota or budget counts them. So a core-set of one corpus can be mixed
 with all of another.
 
-What is held is a few bytes a row (the choice itself), and what a rule counts: groups, lengths, digits. Only
-near_duplicates holds more. Columns are scanned again for each rule, and only those that it reads.
+What is held is the choice itself, compressed (a bit or two a row at most), and what a rule counts: groups, lengths,
+digits. Only near_duplicates holds more. Columns are scanned again for each rule, and only those that it reads.
 """
 
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,16 +27,53 @@ from davir_ray.coreset.quotas import length_quota, quota
 Scan = Callable[[Sequence[str]], Iterator[pa.Table]]
 """Reads columns of the ranked rows, in rank order, a table a part; each call gives the same parts."""
 
+Codes = NDArray[np.int16]
+
+
+SELECTED, PINNED = -1, -2
+
 
 @dataclass(frozen=True)
 class Choice:
-    """What became of the N rows of one part.
+    """What became of the N rows of one part, compressed: for each SELECTED, PINNED or the rule that left it out."""
 
-    selected: bool [N]. dropped_by: index of the rule that left the row out, -1 where it is selected [N].
-    """
+    packed: bytes
 
-    selected: Mask
-    dropped_by: NDArray[np.int16]
+    @classmethod
+    def of(cls, codes: Codes) -> "Choice":
+        """Compress what became of each row [N]."""
+        return cls(zlib.compress(codes.tobytes(), level=1))
+
+    @property
+    def codes(self) -> Codes:
+        """What became of each row [N]."""
+        return np.frombuffer(zlib.decompress(self.packed), dtype=np.int16)
+
+    @property
+    def reaching(self) -> Mask:
+        """Which rows a further rule sees [N]."""
+        reaching: Mask = self.codes == SELECTED
+        return reaching
+
+    @property
+    def selected(self) -> Mask:
+        """Which rows the core-set takes [N]."""
+        return self.codes < 0
+
+    @property
+    def dropped_by(self) -> Codes:
+        """The index of the rule that left each row out, -1 where it is selected [N]."""
+        return np.maximum(self.codes, -1)
+
+    def count(self) -> int:
+        """Count the rows that the core-set takes."""
+        return int(np.count_nonzero(self.selected))
+
+    def after(self, rule: int, keep: Mask) -> "Choice":
+        """Leave out the rows that reach a rule, and that it does not keep."""
+        codes = self.codes.copy()
+        codes[np.flatnonzero(codes == SELECTED)[~keep]] = rule
+        return Choice.of(codes)
 
 
 def choose(rules: Sequence[SelectRule], scan: Scan) -> list[Choice]:
@@ -43,18 +81,14 @@ def choose(rules: Sequence[SelectRule], scan: Scan) -> list[Choice]:
 
     Columns that may be read: example_id, source, group, num_tokens, base_loss, score, rank, signature.
     """
-    pinned = _pinned(rules, scan)
-    reaching = [~mask for mask in pinned]
-    dropped_by = [np.full(len(mask), -1, dtype=np.int16) for mask in pinned]
+    choices = [
+        Choice.of(np.where(pinned, PINNED, SELECTED).astype(np.int16)) for pinned in _pinned(rules, scan)
+    ]
     for index, rule in enumerate(rules):
-        if rule.type == "keep_sources":
-            continue
-        kept = list(KEEP[rule.type](rule, _rows_reaching(scan, reaching)))
-        for reached, keep, dropped in zip(reaching, kept, dropped_by, strict=True):
-            left_out = np.flatnonzero(reached)[~keep]
-            reached[left_out] = False
-            dropped[left_out] = index
-    return [Choice(dropped < 0, dropped) for dropped in dropped_by]
+        if rule.type != "keep_sources":
+            kept = KEEP[rule.type](rule, _rows_reaching(scan, choices))
+            choices = [choice.after(index, keep) for choice, keep in zip(choices, kept, strict=True)]
+    return choices
 
 
 def _near_duplicates(rule: NearDuplicatesRule, rows: Rows) -> Iterator[Mask]:
@@ -75,18 +109,17 @@ KEEP: dict[str, Callable[[Any, Rows], Iterator[Mask]]] = {
 }
 
 
-def _pinned(rules: Sequence[SelectRule], scan: Scan) -> list[Mask]:
+def _pinned(rules: Sequence[SelectRule], scan: Scan) -> Iterator[Mask]:
     """Mark the rows that `keep_sources` selects."""
     sources = [name for rule in rules if isinstance(rule, KeepSourcesRule) for name in rule.sources]
-    if not sources:
-        return [np.zeros(len(table), dtype=bool) for table in scan(["rank"])]
     names = pa.array(sources, pa.string())
-    return [np.asarray(pc.is_in(table["source"], value_set=names), dtype=bool) for table in scan(["source"])]
+    for table in scan(["source"] if sources else ["rank"]):
+        yield np.asarray(pc.is_in(table[0], value_set=names)) if sources else np.zeros(len(table), dtype=bool)
 
 
-def _rows_reaching(scan: Scan, reaching: Sequence[Mask]) -> Rows:
+def _rows_reaching(scan: Scan, choices: Sequence[Choice]) -> Rows:
     def rows(*columns: str) -> Iterator[pa.Table]:
-        for table, mask in zip(scan(columns), reaching, strict=True):
-            yield table.filter(pa.array(mask))
+        for table, choice in zip(scan(columns), choices, strict=True):
+            yield table.filter(pa.array(choice.reaching))
 
     return rows

@@ -106,14 +106,14 @@ class Plan:
     chunks: pa.Table
 
 
-def plan(measurement: Measurement, sequences: int) -> Plan:
+def plan(measurement: Measurement) -> Plan:
     """Find what the store does not hold and cut it into chunks; a plan that was written down is kept."""
     uri = measurement.plan_uri
-    return _plan_of(storage.read_table(uri) if storage.exists(uri) else _made_plan(measurement, sequences))
+    return _plan_of(storage.read_table(uri) if storage.exists(uri) else _made_plan(measurement))
 
 
-def _made_plan(measurement: Measurement, sequences: int) -> pa.Table:
-    found = look_up(measurement.prepared, measurement.views, measurement.store, sequences, measurement.fold)
+def _made_plan(measurement: Measurement) -> pa.Table:
+    found = look_up(measurement.prepared, measurement.views, measurement.store, measurement.fold)
     failed = ray.put(failed_keys(measurement))
     task = ray.remote(plan_split)
     parts = ray.get([task.remote(measurement, split, ref, failed) for split, ref in enumerate(found)])

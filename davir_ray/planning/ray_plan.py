@@ -132,7 +132,7 @@ def _ask(
     job: Job, one: Measurement, last: PastRun | None, places: Places | None, changed: tuple[Change, ...]
 ) -> list[Asked]:
     """Look up what one model has to measure; one entry a view."""
-    found = look_up(job.prepared, one.views, one.store, job.prepared.rows(), one.fold)
+    found = look_up(job.prepared, one.views, one.store, one.fold)
     paths = [split.path for split in job.inputs.listing.splits]
     ask = ray.remote(ask_split)
     reason = None

@@ -29,7 +29,7 @@ from davir_ray.store.keys import Keys, column_of, keys_of
 MERGED = b"davir_merged"
 """Where the metadata of a merged part names the parts that it took in."""
 
-PARTS_AT_ONCE = 64
+PARTS_AT_ONCE = 1024
 BYTES_AT_ONCE = 64 * 2**20
 """What is read of a store at once, unless a single part is larger."""
 
@@ -97,12 +97,10 @@ class MeasurementStore:
         tables: list[pa.Table] = []
         pending, seen = list(uris), set[str]()
         while pending:
-            gone = set()
-            for uri in pending:
-                try:
-                    tables.append(read_part(uri).replace_schema_metadata())
-                except FileNotFoundError:
-                    gone.add(uri.rsplit("/", 1)[-1].removesuffix(".parquet"))
+            read = storage.concurrently(_read_if_there, pending)
+            tables += [table for table in read if table is not None]
+            away = [uri for uri, table in zip(pending, read, strict=True) if table is None]
+            gone = {uri.rsplit("/", 1)[-1].removesuffix(".parquet") for uri in away}
             seen.update(pending)
             merged = self.names_merged() if gone else {}
             pending = [uri for uri, names in merged.items() if names & gone and uri not in seen]
@@ -147,6 +145,13 @@ class MeasurementStore:
 def read_part(uri: str) -> pa.Table:
     """Read one part of a store. Raises `DamagedPart` if it is not what it should be."""
     return _parsed(uri, MEASUREMENTS)
+
+
+def _read_if_there(uri: str) -> pa.Table | None:
+    try:
+        return read_part(uri).replace_schema_metadata()
+    except FileNotFoundError:
+        return None
 
 
 def read_failed(uri: str) -> pa.Table:

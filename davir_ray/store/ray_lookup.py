@@ -10,7 +10,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from davir_ray.ray_exchange import gather, partitions_for, regroup, scatter
+from davir_ray.ray_exchange import (
+    block_of,
+    blocks_of,
+    cut,
+    partitions_for,
+    regroup,
+    scatter,
+)
 from davir_ray.schema import ID, View
 from davir_ray.storage import File
 from davir_ray.store.keys import find, keys_of, partition_of, split_table
@@ -30,33 +37,28 @@ ASKED = pa.schema([("split", pa.int32()), ("position", pa.int32()), ("sequence_i
 
 
 def look_up(
-    prepared: Prepared,
-    views: Sequence[View],
-    store: MeasurementStore,
-    sequences: int,
-    fold: Fold | None = None,
+    prepared: Prepared, views: Sequence[View], store: MeasurementStore, fold: Fold | None = None
 ) -> list[Any]:
-    """Return a reference to a FOUND table for each split, in order of position; of one fold, if one is named.
-
-    `sequences` is about how many the corpus has; it decides the number of partitions.
-    """
-    count = partitions_for(sequences)
-    asked = [
-        scatter(scatter_asked, count, prepared, split, views, fold, count) for split in range(prepared.splits)
-    ]
+    """Return a reference to a FOUND table for each split, in order of position; of one fold, if one is named."""
+    sequences = prepared.count_sequences()
+    count, blocks = partitions_for(sum(sequences)), blocks_of(sequences)
+    asked = [scatter(scatter_asked, count, prepared, block, views, fold, count) for block in blocks]
     stored = [scatter(scatter_stored, count, store, parts, count) for parts in bundles(store.parts())]
-    matched = regroup([*asked, *stored], match, prepared.splits, prepared.splits)
-    return gather(matched, align)
+    return cut(regroup([*asked, *stored], match, len(blocks), blocks), by_split, blocks)
 
 
 def scatter_asked(
-    prepared: Prepared, split: int, views: Sequence[View], fold: Fold | None, partitions: int
+    prepared: Prepared, splits: range, views: Sequence[View], fold: Fold | None, partitions: int
 ) -> list[pa.Table]:
-    """Send each sequence of a split to the partition of its id."""
+    """Send each sequence of some splits to the partition of its id."""
+    table = pa.concat_tables([_asked(prepared, split, views, fold) for split in splits])
+    return split_table(table, partition_of(keys_of(table["sequence_id"]), partitions), partitions)
+
+
+def _asked(prepared: Prepared, split: int, views: Sequence[View], fold: Fold | None) -> pa.Table:
     table = prepared.sequences(split, views, fold)
     column = pa.array(np.full(len(table), split, dtype=np.int32))
-    table = pa.table([column, table["position"], table["sequence_id"]], schema=ASKED)
-    return split_table(table, partition_of(keys_of(table["sequence_id"]), partitions), partitions)
+    return pa.table([column, table["position"], table["sequence_id"]], schema=ASKED)
 
 
 def scatter_stored(store: MeasurementStore, parts: list[File], partitions: int) -> list[pa.Table]:
@@ -65,8 +67,8 @@ def scatter_stored(store: MeasurementStore, parts: list[File], partitions: int) 
     return split_table(table, partition_of(keys_of(table["sequence_id"]), partitions), partitions)
 
 
-def match(splits: int, *pieces: pa.Table) -> list[pa.Table]:
-    """Give each asked sequence its loss, and send it back to its split."""
+def match(blocks: Sequence[range], *pieces: pa.Table) -> list[pa.Table]:
+    """Give each asked sequence its loss, and send it back to the block of its split."""
     asked = pa.concat_tables(piece for piece in pieces if "split" in piece.column_names)
     stored = [piece for piece in pieces if "split" not in piece.column_names]
     asked = asked.sort_by([("split", "ascending"), ("position", "ascending")])
@@ -76,7 +78,7 @@ def match(splits: int, *pieces: pa.Table) -> list[pa.Table]:
     found = pa.table(
         [asked["split"], asked["position"], _losses(keys, stored), pa.array(first)], schema=FOUND
     )
-    return split_table(found, asked["split"].to_numpy(), splits)
+    return split_table(found, block_of(asked["split"].to_numpy(), blocks), len(blocks))
 
 
 def _losses(keys: Any, stored: list[pa.Table]) -> pa.Array:
@@ -89,6 +91,13 @@ def _losses(keys: Any, stored: list[pa.Table]) -> pa.Array:
     return pa.array(losses[index], mask=index < 0)
 
 
+def by_split(block: range, *pieces: pa.Table) -> list[pa.Table]:
+    """Cut what the partitions found for a block into one table a split."""
+    table = align(*pieces)
+    return split_table(table, table["split"].to_numpy() - block.start, len(block))
+
+
 def align(*pieces: pa.Table) -> pa.Table:
-    """Put what the partitions found for one split into the order of its TOKENS part."""
-    return pa.concat_tables(pieces).sort_by("position").combine_chunks()
+    """Put what was found into the order of the TOKENS parts."""
+    order = [("split", "ascending"), ("position", "ascending")]
+    return pa.concat_tables(pieces).sort_by(order).combine_chunks()

@@ -58,10 +58,13 @@ class Prepared:
         bad = [split for split, part in enumerate(self.parts) if part in there]
         return {split: storage.read_bytes(self._bad_uri(split)).decode() for split in bad}
 
-    def rows(self) -> int:
-        """Count the rows of all splits."""
-        uris = [self._uri("examples", split) for split in range(self.splits)]
-        return sum(storage.concurrently(storage.count_rows, uris))
+    def count_rows(self) -> list[int]:
+        """Count the rows of each split."""
+        return self._counted("examples")
+
+    def count_sequences(self) -> list[int]:
+        """Count the sequences of each split, of all views."""
+        return self._counted("tokens")
 
     def examples(self, split: int) -> pa.Table:
         """Read the EXAMPLES part of a split."""
@@ -88,6 +91,10 @@ class Prepared:
             return table
         inside = fold.holds(keys_of(self.examples(split)["example_id"]))
         return table.filter(pa.array(inside[table["example"].to_numpy()]))
+
+    def _counted(self, table: str) -> list[int]:
+        uris = [self._uri(table, split) for split in range(self.splits)]
+        return storage.concurrently(storage.count_rows, uris)
 
     def _uri(self, table: str, split: int) -> str:
         return storage.join(self.folder, table, f"{self.parts[split]}.parquet")

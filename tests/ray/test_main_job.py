@@ -137,9 +137,8 @@ def test_neither_order_nor_sharding_nor_actors_change_a_byte(first, tmp_path, ti
 
 
 def test_many_ranges_give_the_bytes_that_one_does_when_joined(first, tmp_path, tiny_models, monkeypatch):
-    monkeypatch.setattr("davir_ray.coreset.ray_rank.partitions_for", lambda rows: 5)
-    monkeypatch.setattr("davir_ray.store.ray_lookup.partitions_for", lambda rows: 3)
-    write_corpus(tmp_path / "corpus", ROWS, 2)
+    monkeypatch.setattr("davir_ray.ray_exchange.ROWS_PER_PARTITION", -(-len(ROWS) // 5))
+    write_corpus(tmp_path / "corpus", ROWS, 12)
     again = pipeline.score(recipe(tmp_path, tiny_models, tmp_path / "corpus"), "test")
     assert scored(again) == scored(first)
     coreset = {name: value for name, value in digest(first).items() if not name.startswith("scored")}

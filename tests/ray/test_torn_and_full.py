@@ -109,4 +109,5 @@ def test_a_full_disk_stops_a_run_which_goes_on_once_there_is_room(tmp_path, disk
     resumed = Outcome(tmp_path / "full", {"record": finish(command)})
     calm = Outcome(tmp_path / "calm", {"record": finish(command_of(tmp_path / "calm", corpus, "QuickHash"))})
     assert resumed.tables() == calm.tables()
-    assert resumed.again() <= (os.cpu_count() or 1), "what was in hand when the disk was full"
+    in_line = 2 * (os.cpu_count() or 1)  # Ray Data gives each engine the next chunk while it has one in hand
+    assert resumed.again() <= in_line, "more than was in hand when the disk was full"
