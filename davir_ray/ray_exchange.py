@@ -2,23 +2,29 @@
 
 `scatter` runs a task that cuts its input into one piece a partition; `gather` runs a task a partition over the
 pieces meant for it; `regroup` does both in one task, for the next exchange. Pieces live in Ray's object store,
-which spills them to disk, so no process holds more than one input or one partition. Ray retries a task whose
+which spills them to disk, so no process holds more than one block of inputs or one partition. Ray retries a task whose
 worker or node died.
 
 Results below 100 KB Ray keeps in the process that asked for them, which is the driver. So inputs that are small are
-taken in blocks: a corpus of a hundred million rows then is cut into pieces that are large enough, and one that is
-smaller has few of them.
+taken in blocks, and both blocks and partitions are as large as it takes for their pieces to stay out of the driver.
 """
 
 from collections.abc import Callable, Sequence
+from math import isqrt
 from typing import Any
 
 import numpy as np
 import ray
 from numpy.typing import NDArray
 
-ROWS_PER_PARTITION = 1_000_000
-"""Narrow rows that one task handles at once."""
+ROWS_PER_TASK = 1_000_000
+"""Narrow rows that one task handles at once, of a corpus of up to 125 million."""
+
+ROWS_PER_PIECE = 8_000
+"""Narrow rows of a piece of a larger corpus: at 17 bytes and more they are above 100 KB."""
+
+INPUTS_PER_BLOCK = 100
+"""What is below 100 KB also travels within the call of the task that takes it: 10 MB at most."""
 
 Pieces = list[Any]
 """One object reference a partition."""
@@ -26,18 +32,23 @@ Pieces = list[Any]
 
 def partitions_for(rows: int) -> int:
     """Choose how many partitions so many rows need."""
-    return max(1, -(-rows // ROWS_PER_PARTITION))
+    return max(1, -(-rows // rows_per_task(rows)))
+
+
+def rows_per_task(rows: int) -> int:
+    """Choose how many of so many rows a task handles: of n blocks and n partitions, n * n pieces are large enough."""
+    return max(ROWS_PER_TASK, isqrt(ROWS_PER_PIECE * rows))
 
 
 def blocks_of(rows: Sequence[int], most: int | None = None) -> list[range]:
     """Cut inputs of so many rows into blocks of neighbours that have at most so many together, or are one input.
 
-    most: ROWS_PER_PARTITION, if it is not given.
+    most: `rows_per_task`, if it is not given.
     """
-    most = most or ROWS_PER_PARTITION
+    most = most or rows_per_task(sum(rows))
     blocks, start, room = [], 0, most
     for index, count in enumerate(rows):
-        if count > room and index > start:
+        if (count > room and index > start) or index - start == INPUTS_PER_BLOCK:
             blocks.append(range(start, index))
             start, room = index, most
         room -= count

@@ -139,18 +139,24 @@ def _replace_local(path: str, data: bytes) -> None:
 
 
 def write_table(uri: str, table: pa.Table, rows_per_group: int = 2**20) -> None:
-    """Write a table as Parquet, atomically; equal tables give equal bytes."""
+    """Write a table as Parquet with checksums, atomically; equal tables give equal bytes."""
     sink = pa.BufferOutputStream()
     # Chunking decides where pages begin, so it must not depend on how the table was put together.
-    pq.write_table(table.combine_chunks(), sink, compression="zstd", row_group_size=rows_per_group)
+    pq.write_table(
+        table.combine_chunks(),
+        sink,
+        compression="zstd",
+        row_group_size=rows_per_group,
+        write_page_checksum=True,
+    )
     write_atomic(uri, sink.getvalue().to_pybytes())
 
 
 def read_table(uri: str, columns: list[str] | None = None) -> pa.Table:
-    """Read a Parquet file, or some of its columns. Raises `DamagedPart`."""
+    """Read a Parquet file, or some of its columns. Raises `DamagedPart`, also where a bit has flipped."""
     data = read_bytes(uri)
     try:
-        return pq.read_table(pa.BufferReader(data), columns=columns)
+        return pq.read_table(pa.BufferReader(data), columns=columns, page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:
         raise DamagedPart(f"{uri}: not readable as Parquet: {error}") from error
 
@@ -170,7 +176,7 @@ def count_rows(uri: str) -> int:
 def read_rows(uri: str, rows: Sequence[int], columns: list[str]) -> pa.Table:
     """Read some rows of a Parquet file by position, in this order; row groups without any are not fetched."""
     with _opened(uri) as file:
-        parquet = pq.ParquetFile(file)
+        parquet = pq.ParquetFile(file, page_checksum_verification=True)
         sizes = [parquet.metadata.row_group(i).num_rows for i in range(parquet.num_row_groups)]
         starts = np.concatenate(([0], np.cumsum(sizes)))
         group = np.searchsorted(starts, rows, side="right") - 1
@@ -215,15 +221,30 @@ def list_files(uri: str, suffix: str = "") -> list[str]:
 def files_in(uri: str, suffix: str = "") -> list[File]:
     """List the files of one folder with size and time, sorted by name; a folder that is not there has none."""
     files = [(entry["name"].rsplit("/", 1)[-1], entry) for entry in _entries(uri) if entry["type"] == "file"]
-    return _files(uri, ((name, entry) for name, entry in files if name.endswith(suffix)))
+    return _files(
+        uri, ((name, entry) for name, entry in files if name.endswith(suffix) and not _is_torn(name))
+    )
 
 
 def files_below(uri: str) -> list[File]:
     """List the files of a folder and of all folders in it, sorted; a folder that is not there has none."""
+    return _files(uri, ((name, entry) for name, entry in _below(uri) if not _is_torn(name)))
+
+
+def torn_below(uri: str) -> list[File]:
+    """List the files below a folder that never got their name, since their writer is at work or was killed."""
+    return _files(uri, ((name, entry) for name, entry in _below(uri) if _is_torn(name)))
+
+
+def _below(uri: str) -> list[tuple[str, dict[str, Any]]]:
     with reaching(uri):
         fs, path = filesystem(uri)
         found = fs.find(path, detail=True)
-    return _files(uri, ((name[len(path.rstrip("/")) + 1 :], entry) for name, entry in found.items()))
+    return [(name[len(path.rstrip("/")) + 1 :], entry) for name, entry in found.items()]
+
+
+def _is_torn(name: str) -> bool:
+    return name.rsplit("/", 1)[-1].startswith(TEMPORARY)
 
 
 def list_folders(uri: str) -> list[str]:
@@ -257,8 +278,9 @@ def await_listing(done: Callable[[], bool], what: str) -> None:
 
 
 def _files(uri: str, named: Iterable[tuple[str, Mapping[str, Any]]]) -> list[File]:
-    whole = ((n, e) for n, e in named if n and not n.rsplit("/", 1)[-1].startswith(TEMPORARY))
-    files = (File(join(uri, name), int(entry["size"] or 0), _modified(entry)) for name, entry in whole)
+    files = (
+        File(join(uri, name), int(entry["size"] or 0), _modified(entry)) for name, entry in named if name
+    )
     return sorted(files, key=lambda file: file.uri)
 
 

@@ -148,11 +148,12 @@ def write_coreset(
     files = max(1, -(-sum(selected) // export.config.rows_per_file))
     fetch, shared = ray.remote(fetch_rows).options(num_returns=2), ray.put(export)
     chosen = choose_places(ranked, choices, selected, places)
-    fetched: list[Any] = [fetch.remote(shared, split, table) for split, table in enumerate(chosen)]
-    schemas = [schema for schema in ray.get([schema for schema, _ in fetched]) if schema is not None]
-    schema = unify(schemas) if schemas else pa.schema([])
+    fetched: dict[int, Any] = {
+        split: fetch.remote(shared, split, table) for split, table in enumerate(chosen) if places[split]
+    }
+    schema = unify(ray.get([schema for schema, _ in fetched.values()])) if fetched else pa.schema([])
     pieces = [
-        scatter(deal_files, files, shared, files, *[fetched[split][1] for split in block])
+        scatter(deal_files, files, shared, files, *[fetched[split][1] for split in block if places[split]])
         for block in blocks_of(places, export.config.rows_per_file)
     ]
     written = sum(ray.get(gather(pieces, write_file, shared, schema)))
@@ -162,10 +163,8 @@ def write_coreset(
     return folders
 
 
-def fetch_rows(export: Export, split: int, chosen: pa.Table) -> tuple[pa.Schema | None, Fetched | None]:
+def fetch_rows(export: Export, split: int, chosen: pa.Table) -> tuple[pa.Schema, Fetched]:
     """Read the chosen rows of one split again, with all the columns of their file."""
-    if len(chosen) == 0:
-        return None, None
     chosen = chosen.sort_by("row").combine_chunks()
     source = read_source_rows(export.splits[split], chosen["row"].to_pylist())
     source = source.drop_columns(
@@ -187,14 +186,13 @@ def _shaped(export: Export, split: int, chosen: pa.Table, shape: str) -> list[st
     ]
 
 
-def deal_files(export: Export, files: int, *fetched: Fetched | None) -> list[list[Fetched]]:
+def deal_files(export: Export, files: int, *fetched: Fetched) -> list[list[Fetched]]:
     """Send each row to the file of the core-set that it belongs to."""
     dealt: list[list[Fetched]] = [[] for _ in range(files)]
     for rows in fetched:
-        if rows is not None:
-            file = rows.chosen["place"].to_numpy() // export.config.rows_per_file
-            for index in np.unique(file):
-                dealt[index].append(rows.take(np.flatnonzero(file == index)))
+        file = rows.chosen["place"].to_numpy() // export.config.rows_per_file
+        for index in np.unique(file):
+            dealt[index].append(rows.take(np.flatnonzero(file == index)))
     return dealt
 
 

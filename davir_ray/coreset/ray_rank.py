@@ -68,6 +68,11 @@ class Ranking:
         """The views whose sequences are looked at."""
         return tuple(dict.fromkeys([View.RESPONSE, *(view for _, view in self.needs)]))
 
+    @property
+    def width(self) -> int:
+        """How many narrow rows (of 128 bytes) a row is as wide as: signatures are long."""
+        return 1 + (self.near_duplicates.num_perm // 32 if self.near_duplicates else 0)
+
 
 @dataclass(frozen=True)
 class Ranked:
@@ -99,7 +104,7 @@ def rank(ranking: Ranking, found: Mapping[str, list[Any]], folder: str) -> Ranke
     `found` has, for each role, a FOUND table (see store/ray_lookup.py) a split.
     """
     rows = ranking.prepared.count_rows()
-    ranges = partitions_for(sum(rows))
+    ranges = partitions_for(sum(rows) * ranking.width)
     settled = gather(_scored(ranking, found, rows, ranges), settle_range, ranking.config.order)
     counts = ray.get([ray.remote(count_rows).remote(table) for table in settled])
     total = sum(ranked for _, ranked in counts)
@@ -125,7 +130,7 @@ def _scored(
     bounds = choose_bounds(np.concatenate(ray.get([sample for _, sample in scored])), ranges)
     return [
         scatter(deal, ranges, bounds, ranking.config.order, *[scored[split][0] for split in block])
-        for block in blocks_of(rows)
+        for block in blocks_of([count * ranking.width for count in rows])
     ]
 
 

@@ -5,7 +5,7 @@ rule that did it. `keep_sources` is no cut: wherever it stands, the rows of its 
 rule sees them, and no fraction, quota or budget counts them. So a core-set of one corpus can be mixed
 with all of another.
 
-What is held is the choice itself, compressed (a bit or two a row at most), and what a rule counts: groups, lengths,
+What is held is the choice itself, compressed (a few bits a row at most), and what a rule counts: groups, lengths,
 digits. Only near_duplicates holds more. Columns are scanned again for each rule, and only those that it reads.
 """
 
@@ -28,14 +28,13 @@ Scan = Callable[[Sequence[str]], Iterator[pa.Table]]
 """Reads columns of the ranked rows, in rank order, a table a part; each call gives the same parts."""
 
 Codes = NDArray[np.int16]
-
-
 SELECTED, PINNED = -1, -2
+"""The codes of rows that no rule left out so far, and of those that no rule sees; others are indices of rules."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What became of the N rows of one part, compressed: for each SELECTED, PINNED or the rule that left it out."""
+    """What became of the N rows of one part, compressed."""
 
     packed: bytes
 
@@ -113,8 +112,8 @@ def _pinned(rules: Sequence[SelectRule], scan: Scan) -> Iterator[Mask]:
     """Mark the rows that `keep_sources` selects."""
     sources = [name for rule in rules if isinstance(rule, KeepSourcesRule) for name in rule.sources]
     names = pa.array(sources, pa.string())
-    for table in scan(["source"] if sources else ["rank"]):
-        yield np.asarray(pc.is_in(table[0], value_set=names)) if sources else np.zeros(len(table), dtype=bool)
+    for table in scan(["source"]):
+        yield np.asarray(pc.is_in(table["source"], value_set=names))
 
 
 def _rows_reaching(scan: Scan, choices: Sequence[Choice]) -> Rows:

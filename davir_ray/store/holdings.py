@@ -14,6 +14,7 @@ from davir_ray.storage import File
 from davir_ray.store.measurements import MeasurementStore
 
 LAST_USE = "last-use.txt"
+LONGEST_WRITE = 24 * 3600.0
 
 
 def note_use(folder: str, run: str) -> None:
@@ -59,6 +60,11 @@ def models_in(store: str) -> list[MeasurementStore]:
     return [MeasurementStore(uri) for uri in storage.list_folders(storage.join(store, "measurements"))]
 
 
+def prepared_in(store: str) -> list[str]:
+    """List the folders of prepared corpora of a store, one for the settings that they were prepared with."""
+    return storage.list_folders(storage.join(store, "prepared"))
+
+
 def model_holdings(store: str) -> list[Holding]:
     """List what a store holds of each model. Raises `StoreError` where there is no store."""
     return [_holding(model.folder) for model in models_in(store)]
@@ -66,7 +72,7 @@ def model_holdings(store: str) -> list[Holding]:
 
 def prepared_holdings(store: str) -> list[Holding]:
     """List the prepared corpora of a store, by the settings that they were prepared with."""
-    return [_holding(uri) for uri in storage.list_folders(storage.join(store, "prepared"))]
+    return [_holding(folder) for folder in prepared_in(store)]
 
 
 def unused_parts(holding: Holding, older_than: float) -> Holding:
@@ -76,6 +82,14 @@ def unused_parts(holding: Holding, older_than: float) -> Holding:
     lists = [file for file in set(holding.files) - set(old) if "/used/" in file.uri]
     wanted = {part for file in lists for part in storage.read_bytes(file.uri).decode().split()}
     return replace(holding, files=tuple(file for file in old if file.stem not in wanted), whole=False)
+
+
+def torn_files(store: str, older_than: float) -> Holding:
+    """List what killed writers left in a store: a file of theirs that is older than a day nobody writes any more."""
+    end = time() - max(older_than, LONGEST_WRITE)
+    return Holding(
+        store, tuple(file for file in storage.torn_below(store) if file.modified < end), whole=False
+    )
 
 
 def _holding(folder: str) -> Holding:

@@ -3,15 +3,15 @@
 from collections.abc import Sequence
 
 from davir_ray.errors import StoreError
-from davir_ray.store.holdings import Holding, model_holdings, prepared_holdings, unused_parts
+from davir_ray.store.holdings import Holding, model_holdings, prepared_holdings, torn_files, unused_parts
 
 
 def prunable(store: str, keep: Sequence[str], older_than: float | None) -> list[Holding]:
     """List the models that are not in `keep`, and the prepared corpora, that no run has used for so many seconds.
 
-    Of corpora in use, the parts that no run has used for so long. Without an age, the models that are not in `keep`,
-    and no corpus. Raises `StoreError` for a name to keep that
-    the store does not have: it may be a slip, which would cost what it meant to save.
+    Of corpora in use, the parts that no run has used for so long, and what killed writers left. Without an age, the
+    models that are not in `keep`, and nothing else. Raises `StoreError` for a name to keep that the store does not
+    have: it may be a slip, which would cost what it meant to save.
     """
     models = model_holdings(store)
     if unknown := set(keep) - {one.name for one in models}:
@@ -25,5 +25,5 @@ def prunable(store: str, keep: Sequence[str], older_than: float | None) -> list[
     in_use = [unused_parts(one, older_than) for one in corpora if one.unused() <= older_than]
     return [
         *(one for one in [*others, *corpora] if one.unused() > older_than),
-        *(one for one in in_use if one.files),
+        *(one for one in [*in_use, torn_files(store, older_than)] if one.files),
     ]

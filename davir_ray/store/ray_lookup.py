@@ -40,7 +40,7 @@ def look_up(
     prepared: Prepared, views: Sequence[View], store: MeasurementStore, fold: Fold | None = None
 ) -> list[Any]:
     """Return a reference to a FOUND table for each split, in order of position; of one fold, if one is named."""
-    sequences = prepared.count_sequences()
+    sequences = [count // (fold.folds if fold else 1) for count in prepared.count_sequences()]
     count, blocks = partitions_for(sum(sequences)), blocks_of(sequences)
     asked = [scatter(scatter_asked, count, prepared, block, views, fold, count) for block in blocks]
     stored = [scatter(scatter_stored, count, store, parts, count) for parts in bundles(store.parts())]

@@ -1,29 +1,29 @@
 """What `davir store verify`, `compact` and `prune` do, told line by line as it is done."""
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 
 from davir_ray import storage
 from davir_ray.errors import DamagedPart
 from davir_ray.observe.progress import data_size, duration
 from davir_ray.store.compaction import compact
-from davir_ray.store.holdings import Holding, models_in
+from davir_ray.store.holdings import Holding, models_in, prepared_in
 from davir_ray.store.prune import prunable
-from davir_ray.store.verify import Damage, verify
+from davir_ray.store.verify import Damage, verify, verify_prepared
 
 
 def verify_lines(store: str, *, delete: bool) -> Iterator[str]:
     """Check every part of a store. Raises `DamagedPart` at the end if there are damaged parts and they stay."""
     damaged: list[Damage] = []
-    for model in models_in(store):
-        for damage in verify(model):
-            damaged.append(damage)
-            yield f"damaged   {damage.reason}"
+    for damage in chain(*map(verify, models_in(store)), *map(verify_prepared, prepared_in(store))):
+        damaged.append(damage)
+        yield f"damaged   {damage.reason}"
     if damaged and not delete:
         raise DamagedPart(f"{store}: {len(damaged):,} damaged parts; --delete removes them")
     for damage in damaged:
         yield f"removing  {damage.file.uri}"
         storage.delete(damage.file.uri)
-    yield f"sound     {store}" + ("; the next run measures what is gone" if damaged else "")
+    yield f"sound     {store}" + ("; the next run makes what is gone" if damaged else "")
 
 
 def compact_lines(store: str) -> Iterator[str]:

@@ -10,16 +10,25 @@ import pyarrow.compute as pc
 
 from davir_ray import storage
 from davir_ray.errors import DamagedPart
-from davir_ray.schema import MEASUREMENTS
+from davir_ray.schema import EXAMPLES, MEASUREMENTS, TOKENS
 from davir_ray.storage import File
 from davir_ray.store.keys import keys_of, partition_of
-from davir_ray.store.measurements import MeasurementStore, bundles, part_name, read_failed, read_part
+from davir_ray.store.measurements import (
+    MeasurementStore,
+    bundles,
+    check_columns,
+    part_name,
+    read_failed,
+    read_part,
+)
 
 ROUNDING = 0.05
 """How far two losses of a sequence may be apart, in nats a token: two runs at once may measure it in different
 batches, which round differently in bfloat16. Another model is further away."""
 
 CONTRADICTS = f"another part has another loss for one of its sequences, by more than {ROUNDING} nats a token"
+
+PREPARED_AT_ONCE = 16
 
 ROWS_AT_ONCE = 8_000_000
 """Measurements that are compared with each other at once; a larger store is read several times."""
@@ -49,6 +58,30 @@ def verify(model: MeasurementStore) -> Iterator[Damage]:
             read_failed(file.uri)
         except DamagedPart as error:
             yield Damage(file, str(error))
+
+
+def verify_prepared(folder: str) -> Iterator[Damage]:
+    """Open every part of a prepared corpus, and yield those that are damaged: the next run then prepares them again."""
+    parts = storage.files_in(storage.join(folder, "examples"), ".parquet")
+    for start in range(0, len(parts), PREPARED_AT_ONCE):
+        found = storage.concurrently(
+            partial(_prepared_damage, folder), parts[start : start + PREPARED_AT_ONCE]
+        )
+        yield from (damage for damage in found if damage is not None)
+
+
+def _prepared_damage(folder: str, file: File) -> Damage | None:
+    """Check the EXAMPLES part of a split, and the TOKENS part that was written before it."""
+    tokens = storage.join(folder, "tokens", f"{file.stem}.parquet")
+    try:
+        for uri, schema in ((file.uri, EXAMPLES), (tokens, TOKENS)):
+            check_columns(uri, storage.read_table(uri), schema)
+    except FileNotFoundError as error:
+        gone = not storage.exists(file.uri)
+        return None if gone else Damage(file, f"{file.uri}: its tokens are gone: {error}")
+    except DamagedPart as error:
+        return Damage(file, str(error))
+    return None
 
 
 def checked_part(file: File) -> pa.Table:

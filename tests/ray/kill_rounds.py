@@ -27,7 +27,7 @@ from tests.noted_engines import NOTES
 ROOT = Path(__file__).resolve().parents[2]
 CODE = (
     "from davir_ray import ray_exchange; from davir_ray.logprobs.chunks import CHUNK_TOKENS\n"
-    "CHUNK_TOKENS['cpu'] = 300; ray_exchange.ROWS_PER_PARTITION = 15\n"
+    "CHUNK_TOKENS['cpu'] = 300; ray_exchange.ROWS_PER_TASK, ray_exchange.ROWS_PER_PIECE = 15, 1\n"
     "from davir_ray.cli import main; main()"
 )
 FILES, ROWS_PER_FILE = 8, 6

@@ -137,7 +137,8 @@ def test_neither_order_nor_sharding_nor_actors_change_a_byte(first, tmp_path, ti
 
 
 def test_many_ranges_give_the_bytes_that_one_does_when_joined(first, tmp_path, tiny_models, monkeypatch):
-    monkeypatch.setattr("davir_ray.ray_exchange.ROWS_PER_PARTITION", -(-len(ROWS) // 5))
+    monkeypatch.setattr("davir_ray.ray_exchange.ROWS_PER_TASK", -(-len(ROWS) // 5))
+    monkeypatch.setattr("davir_ray.ray_exchange.ROWS_PER_PIECE", 1)
     write_corpus(tmp_path / "corpus", ROWS, 12)
     again = pipeline.score(recipe(tmp_path, tiny_models, tmp_path / "corpus"), "test")
     assert scored(again) == scored(first)

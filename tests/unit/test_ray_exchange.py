@@ -4,15 +4,35 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from davir_ray.ray_exchange import block_of, blocks_of
+from davir_ray.ray_exchange import (
+    INPUTS_PER_BLOCK,
+    ROWS_PER_PIECE,
+    ROWS_PER_TASK,
+    block_of,
+    blocks_of,
+    partitions_for,
+    rows_per_task,
+)
 
 
-@given(st.lists(st.integers(0, 30), max_size=60), st.integers(1, 40))
+@given(st.lists(st.integers(0, 5), max_size=250), st.integers(1, 400))
 def test_blocks_hold_every_input_once_and_no_more_rows_than_asked_but_in_one_input(rows, most):
     blocks = blocks_of(rows, most)
     assert [index for block in blocks for index in block] == list(range(len(rows)))
     for block in blocks:
-        assert len(block) == 1 or (len(block) > 1 and sum(rows[index] for index in block) <= most)
+        assert 1 <= len(block) <= INPUTS_PER_BLOCK
+        assert len(block) == 1 or sum(rows[index] for index in block) <= most
+
+
+def test_a_corpus_of_many_tiny_files_is_cut_by_their_number():
+    assert [len(block) for block in blocks_of([1] * 250)] == [100, 100, 50]
+
+
+@given(st.integers(1, 10**11))
+def test_a_large_corpus_is_cut_into_pieces_that_stay_out_of_the_driver(rows):
+    assert partitions_for(rows) * rows_per_task(rows) >= rows
+    assert rows <= ROWS_PER_TASK or rows / partitions_for(rows) ** 2 > ROWS_PER_PIECE / 5
+    assert rows_per_task(rows) == ROWS_PER_TASK or rows > 125_000_000
 
 
 @given(st.lists(st.integers(1, 30), min_size=2, max_size=60), st.integers(1, 40))

@@ -23,7 +23,7 @@ from davir_ray.config import (
 from davir_ray.coreset.cuts import share_of
 from davir_ray.coreset.difficulty import order_statistics, sortable
 from davir_ray.coreset.quotas import length_bands
-from davir_ray.coreset.rules import choose
+from davir_ray.coreset.rules import Choice, choose
 from davir_ray.errors import RecipeError
 from tests.unit.coreset.plain_rules import plain_choose
 
@@ -284,3 +284,11 @@ def test_a_corpus_without_ranked_rows_gives_empty_choices():
     rules = [FractionRule(fraction=0.5), QuotaRule(count=1), LengthQuotaRule(fraction=0.5), DifficultyRule()]
     assert chosen(rules, ranked(0), [0, 0])[0].tolist() == []
     assert choose(rules, lambda columns: iter(())) == []
+
+
+def test_a_choice_takes_a_few_bits_a_row_whatever_the_rules_left_out():
+    codes = np.random.default_rng(0).integers(-2, 3, 100_000).astype(np.int16)
+    choice = Choice.of(codes)
+    assert choice.codes.tolist() == codes.tolist()
+    assert len(choice.packed) * 8 < 5 * len(codes)
+    assert choice.count() == np.count_nonzero(codes < 0)

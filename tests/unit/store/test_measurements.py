@@ -76,6 +76,11 @@ def test_of_measurements_that_differ_the_smallest_counts_in_any_order(losses):
     assert (found.tolist(), smallest.tolist()) == (keys("a", "b").tolist(), [1.0, 11.0])
 
 
+def test_small_parts_are_read_many_at_once():
+    files = [storage.File(str(index), 1, 0.0) for index in range(2 * PARTS_AT_ONCE + 1)]
+    assert [len(one) for one in bundles(files)] == [PARTS_AT_ONCE, PARTS_AT_ONCE, 1]
+
+
 @given(st.lists(st.integers(0, 2 * BYTES_AT_ONCE), max_size=200))
 def test_parts_are_dealt_out_in_order_into_lists_of_bounded_size(sizes):
     files = [storage.File(str(index), size, 0.0) for index, size in enumerate(sizes)]

@@ -1,13 +1,20 @@
 """`davir store` as it is called: what it prints, its exit codes, and what it leaves."""
 
 import json
+import os
+from pathlib import Path
+from time import time
 
+import numpy as np
 import pytest
 import yaml
 from click.testing import CliRunner
 
 from davir_ray import storage
 from davir_ray.cli import main
+from davir_ray.schema import EXAMPLES, TOKENS
+from davir_ray.store.measurements import MeasurementStore
+from davir_ray.tokens.prepared import Prepared
 from tests.measured import FINGERPRINTS, held, store_with
 
 
@@ -89,3 +96,62 @@ def test_prune_reads_ages_and_refuses_others(tmp_path, models, age, code):
 def test_prune_without_a_choice_is_a_mistake(tmp_path, models):
     assert davir("prune", tmp_path / "store", "--yes").exit_code == 2
     assert all(storage.exists(model.folder) for model in models)
+
+
+def prepared_with(store, *splits: str) -> Prepared:
+    prepared = Prepared(str(store / "prepared" / "settings"), splits)
+    for index in range(len(splits)):
+        prepared.write(index, EXAMPLES.empty_table(), TOKENS.empty_table())
+    return prepared
+
+
+def flip_a_bit(path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 3] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("table", ["examples", "tokens"])
+def test_a_prepared_split_with_a_damaged_part_is_prepared_again(tmp_path, models, table):
+    prepared = prepared_with(tmp_path / "store" / "examples" / "store", "sound", "torn")
+    store = tmp_path / "store" / "examples" / "store"
+    assert davir("verify", store).exit_code == 0
+    torn = store / "prepared/settings" / table / "torn.parquet"
+    torn.write_bytes(torn.read_bytes()[:-9])
+    told = davir("verify", store)
+    assert told.exit_code == 6
+    assert f"damaged   {torn}" in told.output
+    assert davir("verify", store, "--delete").exit_code == 0
+    assert prepared.done() == {0}
+
+
+def test_a_prepared_split_without_its_tokens_is_damaged(tmp_path):
+    prepared = prepared_with(tmp_path, "a")
+    (tmp_path / "prepared/settings/tokens/a.parquet").unlink()
+    assert "its tokens are gone" in davir("verify", tmp_path).output
+    davir("verify", tmp_path, "--delete")
+    assert prepared.done() == frozenset()
+
+
+def test_verify_sees_a_flipped_bit(tmp_path):
+    draw = np.random.default_rng(0)
+    ids = draw.integers(0, 256, (2000, 16), dtype=np.uint8).view("S16").reshape(-1)
+    store = MeasurementStore(str(tmp_path / "measurements/m"))
+    store.write(ids, draw.gamma(4.0, 10.0, 2000), np.full(2000, 8, dtype=np.int32))
+    assert davir("verify", tmp_path).exit_code == 0
+    flip_a_bit(Path(store.parts()[0].uri))
+    told = davir("verify", tmp_path)
+    assert told.exit_code == 6
+    assert "CRC" in told.output
+
+
+@pytest.mark.parametrize(("hours", "goes"), [(23, False), (25, True)])
+def test_prune_removes_what_killed_writers_left_a_day_ago(tmp_path, models, hours, goes):
+    torn = Path(models[0].folder) / f"{storage.TEMPORARY}123-a.parquet"
+    torn.write_bytes(b"half")
+    then = time() - hours * 3600
+    os.utime(torn, (then, then))
+    told = davir("prune", tmp_path / "store", "--older-than", "12h", "--yes")
+    assert told.exit_code == 0
+    assert torn.exists() != goes
+    assert [len(model.parts()) for model in models] == [2, 2]
