@@ -186,6 +186,12 @@ def read_rows(uri: str, rows: Sequence[int], columns: list[str]) -> pa.Table:
     return table.take(pa.array(np.searchsorted(held, rows)))
 
 
+def read_row_groups(uri: str, groups: range) -> pa.Table:
+    """Read some row groups of a Parquet file; the others are not fetched."""
+    with _opened(uri) as file:
+        return pq.ParquetFile(file, page_checksum_verification=True).read_row_groups(list(groups))
+
+
 @contextmanager
 def _opened(uri: str) -> Iterator[BinaryIO]:
     with reaching(uri):

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from davir_ray.schema import SCORABLE, Status
 from davir_ray.store.keys import Keys, keys_of
 
+Order = Literal["highest", "lowest"]
+
 SAMPLE_PER_RANGE = 4096
 SIGN = np.uint64(1 << 63)
 
 
-def rank_keys(
-    score: NDArray[np.float64], ids: Keys, order: Literal["highest", "lowest"]
-) -> NDArray[np.bytes_]:
+def rank_keys(score: NDArray[np.float64], ids: Keys, order: Order) -> NDArray[np.bytes_]:
     """Return `S24` [N]: sorting them puts the best score first, equal scores by id, rows without a score last."""
     bits = (score + 0.0).view(np.uint64)  # adding zero makes -0.0 equal to 0.0
     ascending = np.where(bits & SIGN, ~bits, bits | SIGN)
@@ -88,6 +88,11 @@ def _settle_run(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         "score": None,
     }
     return [first | {"locations": locations}, *(row | repeat for row in rows[1:])]
+
+
+def keys_in(table: pa.Table, order: Order) -> NDArray[np.bytes_]:
+    """Return the rank key of each row of a table."""
+    return rank_keys(score_in(table), ids_in(table), order)
 
 
 def ids_in(table: pa.Table) -> Keys:

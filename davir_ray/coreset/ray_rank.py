@@ -1,10 +1,16 @@
 """The Ray stage that scores and ranks the whole corpus without sorting it.
 
-splits -> scored rows -> ranges of rank keys -> <run>/ranked/00000.parquet, 00001, ... in rank order
+    splits -> <run>/ranked/scored/00000.parquet ...   the rows of some splits, in order of their rank keys
+           -> <run>/ranked/settled/00000.parquet ...  a range of rank keys of all of them
+           -> <run>/ranked/00000.parquet ...          the same rows with their ranks
+
+Rows go from one step to the next through files, not through Ray's object store: these rows are wide, each step takes
+all of what the one before it made, and what does not fit into the store comes back from disk at a crawl.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -17,22 +23,22 @@ from davir_ray import storage
 from davir_ray.config import NearDuplicatesRule, ScoreConfig
 from davir_ray.coreset.rank import (
     SAMPLE_PER_RANGE,
+    Order,
     choose_bounds,
     ids_in,
+    keys_in,
     number,
-    rank_keys,
     sample_keys,
-    score_in,
     settle,
 )
 from davir_ray.errors import StoreError
-from davir_ray.ray_exchange import Pieces, blocks_of, gather, partitions_for, scatter
+from davir_ray.ray_exchange import blocks_of, partitions_for
 from davir_ray.schema import ID, View
 from davir_ray.scores.assemble import Measurements, assemble
 from davir_ray.scores.score import Need, Score
-from davir_ray.store.keys import split_table
 from davir_ray.tokens.prepared import Prepared
 
+ROWS_PER_GROUP = 8192
 LOCATION = pa.struct([("split", pa.int32()), ("row", pa.int64())])
 ROWS = pa.schema(
     [
@@ -75,6 +81,26 @@ class Ranking:
 
 
 @dataclass(frozen=True)
+class ScoredRows:
+    """The rows of some splits (ROWS) in a file, in order of their rank keys.
+
+    starts: the key of the first row of each row group. sample: keys drawn from all of them.
+    """
+
+    uri: str
+    starts: NDArray[np.bytes_]
+    sample: NDArray[np.bytes_]
+
+    def within(self, bounds: NDArray[np.bytes_], index: int, order: Order) -> pa.Table:
+        """Read the rows of one range: those with bounds[index - 1] <= key < bounds[index]."""
+        # Keys that equal the lower bound may begin in the row group before the one that starts with it.
+        first = max(0, int(np.searchsorted(self.starts, bounds[index - 1])) - 1) if index else 0
+        stop = int(np.searchsorted(self.starts, bounds[index])) if index < len(bounds) else len(self.starts)
+        table = storage.read_row_groups(self.uri, range(first, stop))
+        return table.filter(pa.array(np.searchsorted(bounds, keys_in(table, order), side="right") == index))
+
+
+@dataclass(frozen=True)
 class Ranked:
     """All rows in rank order, on disk: `folder`/00000.parquet and on. ROWS with rank and percentile."""
 
@@ -103,46 +129,67 @@ def rank(ranking: Ranking, found: Mapping[str, list[Any]], folder: str) -> Ranke
 
     `found` has, for each role, a FOUND table (see store/ray_lookup.py) a split.
     """
-    rows = ranking.prepared.count_rows()
-    ranges = partitions_for(sum(rows) * ranking.width)
-    settled = gather(_scored(ranking, found, rows, ranges), settle_range, ranking.config.order)
-    counts = ray.get([ray.remote(count_rows).remote(table) for table in settled])
-    total = sum(ranked for _, ranked in counts)
-    before, writes = 0, []
-    result = Ranked(folder, ranges, sum(all_rows for all_rows, _ in counts), total)
-    for index, (table, (_, ranked)) in enumerate(zip(settled, counts, strict=True)):
-        writes.append(ray.remote(write_range).remote(table, before, total, result.uri(index)))
-        before += ranked
-    ray.get(writes)
-    return result
+    rows = [count * ranking.width for count in ranking.prepared.count_rows()]
+    ranges = partitions_for(sum(rows))
+    blocks = _scored(ranking, found, blocks_of(rows), SAMPLE_PER_RANGE * ranges, folder)
+    bounds = choose_bounds(np.concatenate([block.sample for block in blocks]), ranges)
+    task, shared = ray.remote(settle_range), ray.put(tuple(blocks))
+    counts = ray.get(
+        [
+            task.remote(shared, bounds, index, ranking.config.order, _uri(folder, "settled", index))
+            for index in range(ranges)
+        ]
+    )
+    ranked = Ranked(folder, ranges, *map(sum, zip(*counts, strict=True)))
+    write, before = ray.remote(write_range), [0, *accumulate(scored for _, scored in counts)]
+    ray.get([write.remote(ranked, index, before[index]) for index in range(ranges)])
+    for name in ("scored", "settled"):
+        storage.delete(storage.join(folder, name))
+    return ranked
+
+
+def _uri(folder: str, step: str, index: int) -> str:
+    return storage.join(folder, step, f"{index:05d}.parquet")
 
 
 def _scored(
-    ranking: Ranking, found: Mapping[str, list[Any]], rows: Sequence[int], ranges: int
-) -> list[Pieces]:
-    """Score every split, and deal its rows into ranges of rank keys."""
-    share = min(1.0, SAMPLE_PER_RANGE * ranges / max(sum(rows), 1))
-    task, shared = ray.remote(score_split).options(num_returns=2), ray.put(ranking)
-    scored = [
-        task.remote(shared, split, share, list(found), *[tables[split] for tables in found.values()])
-        for split in range(ranking.prepared.splits)
-    ]
-    bounds = choose_bounds(np.concatenate(ray.get([sample for _, sample in scored])), ranges)
-    return [
-        scatter(deal, ranges, bounds, ranking.config.order, *[scored[split][0] for split in block])
-        for block in blocks_of([count * ranking.width for count in rows])
-    ]
+    ranking: Ranking, found: Mapping[str, list[Any]], blocks: Sequence[range], sample: int, folder: str
+) -> list[ScoredRows]:
+    """Score every split, a block of them at a time. sample: about how many rank keys to draw of all rows."""
+    share = min(1.0, sample / max(sum(ranking.prepared.count_rows()), 1))
+    task, shared, roles = ray.remote(score_block), ray.put(ranking), list(found)
+    done: list[ScoredRows] = ray.get(
+        [
+            task.remote(shared, block, share, _uri(folder, "scored", index), roles, *tables)
+            for index, block in enumerate(blocks)
+            for tables in [[found[role][split] for role in roles for split in block]]
+        ]
+    )
+    return done
 
 
-def score_split(
-    ranking: Ranking, split: int, share: float, roles: Sequence[str], *found: pa.Table
-) -> tuple[pa.Table, Any]:
-    """Score the rows of one split; return them with a sample of their rank keys."""
+def score_block(
+    ranking: Ranking, splits: range, share: float, uri: str, roles: Sequence[str], *found: pa.Table
+) -> ScoredRows:
+    """Score the rows of some splits and write them. found: the FOUND tables of the first role, of the second, ..."""
+    tables = [
+        score_split(ranking, split, {role: found[len(splits) * at + index] for at, role in enumerate(roles)})
+        for index, split in enumerate(splits)
+    ]
+    table = pa.concat_tables(tables).combine_chunks()
+    keys = keys_in(table, ranking.config.order)
+    order = np.argsort(keys, kind="stable")
+    table, keys = table.take(pa.array(order)), keys[order]
+    storage.write_table(uri, table, ROWS_PER_GROUP)
+    return ScoredRows(uri, keys[::ROWS_PER_GROUP].copy(), sample_keys(keys, ids_in(table), share))
+
+
+def score_split(ranking: Ranking, split: int, found: Mapping[str, pa.Table]) -> pa.Table:
+    """Score the rows of one split (ROWS)."""
     examples = ranking.prepared.examples(split)
     sequences = ranking.prepared.sequences(split, ranking.views)
-    tables = dict(zip(roles, found, strict=True))
-    _check_measured(ranking, sequences, tables)
-    loss = {role: _losses(sequences, table) for role, table in tables.items()}
+    _check_measured(ranking, sequences, found)
+    loss = {role: _losses(sequences, table) for role, table in found.items()}
     measurements = Measurements(sequences, loss, ranking.failed)
     table = assemble(examples, measurements, ranking.needs, ranking.score, ranking.config)
     place = pa.StructArray.from_arrays(
@@ -152,9 +199,7 @@ def score_split(
     offsets = pa.array(np.arange(len(table) + 1), pa.int32())
     table = table.append_column("locations", pa.ListArray.from_arrays(offsets, place))
     table = table.append_column("signature", _signatures(ranking, split, len(table)))
-    table = table.select(ROWS.names).cast(ROWS)
-    keys = rank_keys(score_in(table), ids_in(table), ranking.config.order)
-    return table, sample_keys(keys, ids_in(table), share)
+    return table.select(ROWS.names).cast(ROWS)
 
 
 def _losses(sequences: pa.Table, found: pa.Table) -> NDArray[np.float64]:
@@ -191,24 +236,17 @@ def _signatures(ranking: Ranking, split: int, rows: int) -> pa.Array:
     return pa.array(column, pa.binary())
 
 
-def deal(bounds: Any, order: Any, *tables: pa.Table) -> list[pa.Table]:
-    """Send each row to the range of its rank key."""
-    table = pa.concat_tables(tables)
-    keys = rank_keys(score_in(table), ids_in(table), order)
-    return split_table(table, np.searchsorted(bounds, keys, side="right"), len(bounds) + 1)
-
-
-def settle_range(order: Any, *pieces: pa.Table) -> pa.Table:
-    """Sort one range and settle its repeats."""
-    table = pa.concat_tables(pieces).combine_chunks()
-    return settle(table, rank_keys(score_in(table), ids_in(table), order))
-
-
-def count_rows(table: pa.Table) -> tuple[int, int]:
-    """Count the rows of a range, and those of them that have a score."""
+def settle_range(
+    blocks: tuple[ScoredRows, ...], bounds: Any, index: int, order: Order, uri: str
+) -> tuple[int, int]:
+    """Write one range, sorted and with its repeats settled; count its rows, and those of them that have a score."""
+    table = pa.concat_tables([block.within(bounds, index, order) for block in blocks]).combine_chunks()
+    table = settle(table, keys_in(table, order))
+    storage.write_table(uri, table)
     return len(table), len(table) - table["score"].null_count
 
 
-def write_range(table: pa.Table, before: int, total: int, uri: str) -> None:
-    """Number the rows of a range and write it."""
-    storage.write_table(uri, number(table, before, total))
+def write_range(ranked: Ranked, index: int, before: int) -> None:
+    """Number the rows of a range and write it. before: how many rows with a rank are in the ranges before it."""
+    table = storage.read_table(_uri(ranked.folder, "settled", index))
+    storage.write_table(ranked.uri(index), number(table, before, ranked.ranked))
