@@ -23,6 +23,9 @@ ROWS_PER_TASK = 1_000_000
 ROWS_PER_PIECE = 8_000
 """Narrow rows of a piece of a larger corpus: at 17 bytes and more they are above 100 KB."""
 
+BLOCKS = 64
+"""Blocks that a corpus is cut into at least, if it has as many inputs, to keep a cluster busy."""
+
 INPUTS_PER_BLOCK = 100
 """What is below 100 KB also travels within the call of the task that takes it: 10 MB at most."""
 
@@ -43,9 +46,9 @@ def rows_per_task(rows: int) -> int:
 def blocks_of(rows: Sequence[int], most: int | None = None) -> list[range]:
     """Cut inputs of so many rows into blocks of neighbours that have at most so many together, or are one input.
 
-    most: `rows_per_task`, if it is not given.
+    most: what makes BLOCKS of them, but not more than `rows_per_task`, if it is not given.
     """
-    most = most or rows_per_task(sum(rows))
+    most = most or min(rows_per_task(sum(rows)), sum(rows) // BLOCKS)
     blocks, start, room = [], 0, most
     for index, count in enumerate(rows):
         if (count > room and index > start) or index - start == INPUTS_PER_BLOCK:

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from davir_ray.ray_exchange import (
+    BLOCKS,
     INPUTS_PER_BLOCK,
     ROWS_PER_PIECE,
     ROWS_PER_TASK,
@@ -24,8 +25,16 @@ def test_blocks_hold_every_input_once_and_no_more_rows_than_asked_but_in_one_inp
         assert len(block) == 1 or sum(rows[index] for index in block) <= most
 
 
-def test_a_corpus_of_many_tiny_files_is_cut_by_their_number():
-    assert [len(block) for block in blocks_of([1] * 250)] == [100, 100, 50]
+def test_many_tiny_files_are_cut_by_their_number():
+    assert [len(block) for block in blocks_of([1] * 250, most=1000)] == [100, 100, 50]
+
+
+@given(st.integers(1, 3000))
+def test_a_corpus_is_cut_into_enough_blocks_for_a_cluster_and_into_no_more_than_twice_as_many(splits):
+    blocks = blocks_of([50_000] * splits)
+    assert len(blocks) >= min(splits, BLOCKS)
+    assert all(len(block) * 50_000 <= max(rows_per_task(splits * 50_000), 50_000) for block in blocks)
+    assert len(blocks) <= 2 * max(BLOCKS, splits * 50_000 / rows_per_task(splits * 50_000))
 
 
 @given(st.integers(1, 10**11))
