@@ -7,7 +7,7 @@ a plain NumPy sort of all rows. Both happen in processes of their own, so that t
 Times are those of the stages of the main job. Memory is what a process holds for itself (RssAnon), looked at twice a
 second: of the driver, of the largest of Ray's workers, and of the raylet and the GCS together. Ray's monitors, which do
 not know the rows, are left out, and so is a cluster that RAY_ADDRESS names. The object store, which all share, is
-told apart: Ray bounds it, and spills the rest to disk.
+told apart (what /dev/shm holds): Ray bounds it, and spills the rest to disk.
 """
 
 import argparse

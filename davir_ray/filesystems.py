@@ -40,9 +40,13 @@ def _options(uri: str) -> dict[str, Any]:
     return {"config_kwargs": {"retries": dict(S3_RETRIES)} | said}
 
 
+UNREADABLE = (pa.ArrowException, UnicodeDecodeError)
+"""What Arrow raises for a file that makes no sense: names of columns need not be text any more."""
+
+
 def is_damage(error: Exception) -> bool:
     """Tell whether it is Arrow that cannot make sense of a file; errors of filesystems have a number or a class."""
-    return isinstance(error, pa.ArrowException) or (type(error) is OSError and error.errno is None)
+    return isinstance(error, UNREADABLE) or (type(error) is OSError and error.errno is None)
 
 
 @contextmanager

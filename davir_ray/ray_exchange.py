@@ -24,10 +24,10 @@ ROWS_PER_PIECE = 8_000
 """Narrow rows of a piece of a larger corpus: at 17 bytes and more they are above 100 KB."""
 
 BLOCKS = 64
-"""Blocks that a corpus is cut into at least, if it has as many inputs, to keep a cluster busy."""
+"""Blocks of even inputs that a smaller corpus is cut into, to keep a cluster busy."""
 
 INPUTS_PER_BLOCK = 100
-"""What is below 100 KB also travels within the call of the task that takes it: 10 MB at most."""
+"""What is below 100 KB also travels within the call of the task that takes it: 10 MB for one result of each input."""
 
 Pieces = list[Any]
 """One object reference a partition."""
@@ -56,6 +56,11 @@ def blocks_of(rows: Sequence[int], most: int | None = None) -> list[range]:
             start, room = index, most
         room -= count
     return [*blocks, range(start, len(rows))] if rows else []
+
+
+def rows_per_block(pieces: int) -> int:
+    """Choose how many rows a block takes, if so many pieces of it come together, each large enough."""
+    return ROWS_PER_PIECE * pieces
 
 
 def block_of(inputs: NDArray[np.integer[Any]], blocks: Sequence[range]) -> NDArray[np.int64]:

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from fsspec import AbstractFileSystem
 
 from davir_ray.errors import DamagedPart, StoreError
-from davir_ray.filesystems import filesystem, is_damage, reaching, writing
+from davir_ray.filesystems import UNREADABLE, filesystem, is_damage, reaching, writing
 
 TEMPORARY = ".davir-tmp-"
 """What the name of a half-written local file starts with."""
@@ -156,8 +156,10 @@ def read_table(uri: str, columns: list[str] | None = None) -> pa.Table:
     """Read a Parquet file, or some of its columns. Raises `DamagedPart`, also where a bit has flipped."""
     data = read_bytes(uri)
     try:
-        return pq.read_table(pa.BufferReader(data), columns=columns, page_checksum_verification=True)
-    except (pa.ArrowException, OSError) as error:
+        table = pq.read_table(pa.BufferReader(data), columns=columns, page_checksum_verification=True)
+        _ = table.column_names  # raises here, not where somebody looks at them, if they are no text
+        return table
+    except (*UNREADABLE, OSError) as error:
         raise DamagedPart(f"{uri}: not readable as Parquet: {error}") from error
 
 
@@ -176,7 +178,7 @@ def count_rows(uri: str) -> int:
 def read_rows(uri: str, rows: Sequence[int], columns: list[str]) -> pa.Table:
     """Read some rows of a Parquet file by position, in this order; row groups without any are not fetched."""
     with _opened(uri) as file:
-        parquet = pq.ParquetFile(file, page_checksum_verification=True)
+        parquet = _parquet(file)
         sizes = [parquet.metadata.row_group(i).num_rows for i in range(parquet.num_row_groups)]
         starts = np.concatenate(([0], np.cumsum(sizes)))
         group = np.searchsorted(starts, rows, side="right") - 1
@@ -189,17 +191,22 @@ def read_rows(uri: str, rows: Sequence[int], columns: list[str]) -> pa.Table:
 def read_row_groups(uri: str, groups: range) -> pa.Table:
     """Read some row groups of a Parquet file; the others are not fetched."""
     with _opened(uri) as file:
-        return pq.ParquetFile(file, page_checksum_verification=True).read_row_groups(list(groups))
+        return _parquet(file).read_row_groups(list(groups))
+
+
+def _parquet(file: BinaryIO) -> pq.ParquetFile:
+    """Open a file of which only what is wanted is to be fetched, in few requests, with its checksums."""
+    return pq.ParquetFile(file, pre_buffer=True, page_checksum_verification=True)
 
 
 @contextmanager
 def _opened(uri: str) -> Iterator[BinaryIO]:
     with reaching(uri):
         fs, path = filesystem(uri)
-        with fs.open(path, "rb") as file:
+        with fs.open(path, "rb", cache_type="none") as file:  # s3fs would read 50 MB ahead of each row group
             try:
                 yield file
-            except (pa.ArrowException, OSError) as error:
+            except (*UNREADABLE, OSError) as error:
                 if not is_damage(error):
                     raise
                 raise DamagedPart(f"{uri}: not readable as Parquet: {error}") from error
@@ -238,7 +245,12 @@ def files_below(uri: str) -> list[File]:
 
 
 def torn_below(uri: str) -> list[File]:
-    """List the files below a folder that never got their name, since their writer is at work or was killed."""
+    """List the files below a folder that never got their name, since their writer is at work or was killed.
+
+    Only local folders have such files: an object store takes a file whole.
+    """
+    if not is_local(filesystem(uri)[0]):
+        return []
     return _files(uri, ((name, entry) for name, entry in _below(uri) if _is_torn(name)))
 
 

@@ -27,7 +27,7 @@ from davir_ray.corpus.columns import conform, unify
 from davir_ray.corpus.reading import examples, read_source_rows
 from davir_ray.corpus.split import Split
 from davir_ray.json_lines import write_lines
-from davir_ray.ray_exchange import block_of, blocks_of, cut, gather, scatter
+from davir_ray.ray_exchange import block_of, blocks_of, cut, gather, rows_per_block, scatter
 from davir_ray.schema import SCORED
 from davir_ray.store.keys import split_table
 
@@ -97,7 +97,7 @@ def choose_places(
     ranked: Ranked, choices: Sequence[Choice], selected: Sequence[int], places: Sequence[int]
 ) -> list[Any]:
     """Deal the selected rows out to the splits that they came from: a reference to a CHOSEN table a split."""
-    blocks = blocks_of(places)
+    blocks = blocks_of(places, rows_per_block(len(choices)))
     before = [0, *accumulate(selected)]
     pieces = [
         scatter(deal_places, len(blocks), ranked, index, choice, before[index], blocks)

@@ -39,6 +39,8 @@ from davir_ray.scores.score import Need, Score
 from davir_ray.tokens.prepared import Prepared
 
 ROWS_PER_GROUP = 8192
+"""Rows that are read together, of which a range of 100 blocks or more wants about as many."""
+
 LOCATION = pa.struct([("split", pa.int32()), ("row", pa.int64())])
 ROWS = pa.schema(
     [
@@ -84,12 +86,18 @@ class Ranking:
 class ScoredRows:
     """The rows of some splits (ROWS) in a file, in order of their rank keys.
 
-    starts: the key of the first row of each row group. sample: keys drawn from all of them.
+    starts: the key of the first row of each row group.
     """
 
     uri: str
     starts: NDArray[np.bytes_]
-    sample: NDArray[np.bytes_]
+
+    @classmethod
+    def write(cls, uri: str, table: pa.Table, keys: NDArray[np.bytes_]) -> "ScoredRows":
+        """Sort rows by their rank keys and write them."""
+        order = np.argsort(keys, kind="stable")
+        storage.write_table(uri, table.take(pa.array(order)), ROWS_PER_GROUP)
+        return cls(uri, keys[order[::ROWS_PER_GROUP]])
 
     def within(self, bounds: NDArray[np.bytes_], index: int, order: Order) -> pa.Table:
         """Read the rows of one range: those with bounds[index - 1] <= key < bounds[index]."""
@@ -129,22 +137,18 @@ def rank(ranking: Ranking, found: Mapping[str, list[Any]], folder: str) -> Ranke
 
     `found` has, for each role, a FOUND table (see store/ray_lookup.py) a split.
     """
-    rows = [count * ranking.width for count in ranking.prepared.count_rows()]
-    ranges = partitions_for(sum(rows))
-    blocks = _scored(ranking, found, blocks_of(rows), SAMPLE_PER_RANGE * ranges, folder)
-    bounds = choose_bounds(np.concatenate([block.sample for block in blocks]), ranges)
-    task, shared = ray.remote(settle_range), ray.put(tuple(blocks))
-    counts = ray.get(
-        [
-            task.remote(shared, bounds, index, ranking.config.order, _uri(folder, "settled", index))
-            for index in range(ranges)
-        ]
-    )
+    rows = ranking.prepared.count_rows()
+    widths = [count * ranking.width for count in rows]
+    ranges = partitions_for(sum(widths))
+    share = min(1.0, SAMPLE_PER_RANGE * ranges / max(sum(rows), 1))
+    blocks, samples = zip(*_scored(ranking, found, blocks_of(widths), share, folder), strict=True)
+    bounds = choose_bounds(np.concatenate(samples), ranges)
+    counts = _settled(blocks, bounds, ranking.config.order, folder)
+    storage.delete(storage.join(folder, "scored"))
     ranked = Ranked(folder, ranges, *map(sum, zip(*counts, strict=True)))
     write, before = ray.remote(write_range), [0, *accumulate(scored for _, scored in counts)]
     ray.get([write.remote(ranked, index, before[index]) for index in range(ranges)])
-    for name in ("scored", "settled"):
-        storage.delete(storage.join(folder, name))
+    storage.delete(storage.join(folder, "settled"))
     return ranked
 
 
@@ -153,35 +157,44 @@ def _uri(folder: str, step: str, index: int) -> str:
 
 
 def _scored(
-    ranking: Ranking, found: Mapping[str, list[Any]], blocks: Sequence[range], sample: int, folder: str
-) -> list[ScoredRows]:
-    """Score every split, a block of them at a time. sample: about how many rank keys to draw of all rows."""
-    share = min(1.0, sample / max(sum(ranking.prepared.count_rows()), 1))
+    ranking: Ranking, found: Mapping[str, list[Any]], blocks: Sequence[range], share: float, folder: str
+) -> list[tuple[ScoredRows, NDArray[np.bytes_]]]:
+    """Score every split, a block of them at a time."""
     task, shared, roles = ray.remote(score_block), ray.put(ranking), list(found)
-    done: list[ScoredRows] = ray.get(
-        [
-            task.remote(shared, block, share, _uri(folder, "scored", index), roles, *tables)
-            for index, block in enumerate(blocks)
-            for tables in [[found[role][split] for role in roles for split in block]]
-        ]
+    refs = []
+    for index, block in enumerate(blocks):
+        tables = [found[role][split] for role in roles for split in block]
+        refs.append(task.remote(shared, block, share, _uri(folder, "scored", index), roles, *tables))
+    done: list[tuple[ScoredRows, NDArray[np.bytes_]]] = ray.get(refs)
+    return done
+
+
+def _settled(
+    blocks: tuple[ScoredRows, ...], bounds: NDArray[np.bytes_], order: Order, folder: str
+) -> list[tuple[int, int]]:
+    """Settle every range; see `settle_range`."""
+    task, shared = ray.remote(settle_range), ray.put(blocks)
+    uris = [_uri(folder, "settled", index) for index in range(len(bounds) + 1)]
+    done: list[tuple[int, int]] = ray.get(
+        [task.remote(shared, bounds, index, order, uri) for index, uri in enumerate(uris)]
     )
     return done
 
 
 def score_block(
     ranking: Ranking, splits: range, share: float, uri: str, roles: Sequence[str], *found: pa.Table
-) -> ScoredRows:
-    """Score the rows of some splits and write them. found: the FOUND tables of the first role, of the second, ..."""
+) -> tuple[ScoredRows, NDArray[np.bytes_]]:
+    """Score the rows of some splits and write them; return where they are, and a sample of their rank keys.
+
+    found: the FOUND tables of the splits under the first role, under the second, ...
+    """
     tables = [
         score_split(ranking, split, {role: found[len(splits) * at + index] for at, role in enumerate(roles)})
         for index, split in enumerate(splits)
     ]
     table = pa.concat_tables(tables).combine_chunks()
     keys = keys_in(table, ranking.config.order)
-    order = np.argsort(keys, kind="stable")
-    table, keys = table.take(pa.array(order)), keys[order]
-    storage.write_table(uri, table, ROWS_PER_GROUP)
-    return ScoredRows(uri, keys[::ROWS_PER_GROUP].copy(), sample_keys(keys, ids_in(table), share))
+    return ScoredRows.write(uri, table, keys), sample_keys(keys, ids_in(table), share)
 
 
 def score_split(ranking: Ranking, split: int, found: Mapping[str, pa.Table]) -> pa.Table:
@@ -240,7 +253,8 @@ def settle_range(
     blocks: tuple[ScoredRows, ...], bounds: Any, index: int, order: Order, uri: str
 ) -> tuple[int, int]:
     """Write one range, sorted and with its repeats settled; count its rows, and those of them that have a score."""
-    table = pa.concat_tables([block.within(bounds, index, order) for block in blocks]).combine_chunks()
+    pieces = storage.concurrently(lambda block: block.within(bounds, index, order), blocks)
+    table = pa.concat_tables(pieces).combine_chunks()
     table = settle(table, keys_in(table, order))
     storage.write_table(uri, table)
     return len(table), len(table) - table["score"].null_count

@@ -15,6 +15,7 @@ from davir_ray.store.measurements import MeasurementStore
 
 LAST_USE = "last-use.txt"
 LONGEST_WRITE = 24 * 3600.0
+"""Seconds after which nobody is writing a file any more."""
 
 
 def note_use(folder: str, run: str) -> None:

@@ -28,8 +28,6 @@ batches, which round differently in bfloat16. Another model is further away."""
 
 CONTRADICTS = f"another part has another loss for one of its sequences, by more than {ROUNDING} nats a token"
 
-PREPARED_AT_ONCE = 16
-
 ROWS_AT_ONCE = 8_000_000
 """Measurements that are compared with each other at once; a larger store is read several times."""
 
@@ -61,27 +59,31 @@ def verify(model: MeasurementStore) -> Iterator[Damage]:
 
 
 def verify_prepared(folder: str) -> Iterator[Damage]:
-    """Open every part of a prepared corpus, and yield those that are damaged: the next run then prepares them again."""
-    parts = storage.files_in(storage.join(folder, "examples"), ".parquet")
-    for start in range(0, len(parts), PREPARED_AT_ONCE):
-        found = storage.concurrently(
-            partial(_prepared_damage, folder), parts[start : start + PREPARED_AT_ONCE]
-        )
-        yield from (damage for damage in found if damage is not None)
+    """Open every part of a prepared corpus, and yield the EXAMPLES part of each split that is damaged.
+
+    That part says that a split is done: without it the next run prepares the split again.
+    """
+    examples = storage.files_in(storage.join(folder, "examples"), ".parquet")
+    tokens = storage.files_in(storage.join(folder, "tokens"), ".parquet")
+    done = {file.stem: file for file in examples}
+    for stem in sorted(done.keys() - {file.stem for file in tokens}):
+        yield Damage(done[stem], f"{done[stem].uri}: its tokens are gone")
+    for files, schema in ((examples, EXAMPLES), (tokens, TOKENS)):
+        check = partial(_reason, schema)
+        for bundle in bundles(files):
+            found = zip(bundle, storage.concurrently(check, bundle), strict=True)
+            yield from (Damage(done.get(file.stem, file), reason) for file, reason in found if reason)
 
 
-def _prepared_damage(folder: str, file: File) -> Damage | None:
-    """Check the EXAMPLES part of a split, and the TOKENS part that was written before it."""
-    tokens = storage.join(folder, "tokens", f"{file.stem}.parquet")
+def _reason(schema: pa.Schema, file: File) -> str:
+    """Tell what is wrong with a prepared part; nothing, if it went meanwhile."""
     try:
-        for uri, schema in ((file.uri, EXAMPLES), (tokens, TOKENS)):
-            check_columns(uri, storage.read_table(uri), schema)
-    except FileNotFoundError as error:
-        gone = not storage.exists(file.uri)
-        return None if gone else Damage(file, f"{file.uri}: its tokens are gone: {error}")
+        check_columns(file.uri, storage.read_table(file.uri), schema)
+    except FileNotFoundError:
+        return ""
     except DamagedPart as error:
-        return Damage(file, str(error))
-    return None
+        return str(error)
+    return ""
 
 
 def checked_part(file: File) -> pa.Table:

@@ -1,13 +1,13 @@
 """Ranges of rank keys, read back from files that hold the rows of some splits."""
 
 import tempfile
+from unittest import mock
 
 import numpy as np
 import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from davir_ray import storage
 from davir_ray.coreset.rank import keys_in
 from davir_ray.coreset.ray_rank import ROWS, ScoredRows
 from davir_ray.store.keys import column_of
@@ -31,16 +31,16 @@ def table_of(rows) -> pa.Table:
 def test_ranges_hold_every_row_once_in_order_wherever_row_groups_end(rows, edges, per_group):
     table = table_of(rows)
     keys = keys_in(table, "highest")
-    order = np.argsort(keys, kind="stable")
-    table, keys = table.take(pa.array(order)), keys[order]
     bounds = np.sort(keys_in(table_of(edges), "highest"))
-    with tempfile.TemporaryDirectory() as folder:
-        uri = f"{folder}/scored.parquet"
-        storage.write_table(uri, table, per_group)
-        block = ScoredRows(uri, keys[::per_group], keys)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        mock.patch("davir_ray.coreset.ray_rank.ROWS_PER_GROUP", per_group),
+    ):
+        block = ScoredRows.write(f"{folder}/scored.parquet", table, keys)
+        assert len(block.starts) == -(-len(rows) // per_group)
         parts = [block.within(bounds, index, "highest") for index in range(len(bounds) + 1)]
     for index, part in enumerate(parts):
         found = keys_in(part, "highest")
         assert index == 0 or (found >= bounds[index - 1]).all()
         assert index == len(bounds) or (found < bounds[index]).all()
-    assert pa.concat_tables(parts).equals(table)
+    assert pa.concat_tables(parts).equals(table.take(pa.array(np.argsort(keys, kind="stable"))))

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from davir_ray import storage
-from davir_ray.errors import Unreachable
+from davir_ray.errors import DamagedPart, Unreachable
 
 TABLE = pa.table({"n": pa.chunked_array([[1, 2], [3]]), "text": ["a", None, "c"]})
 
@@ -137,3 +137,25 @@ def test_the_folders_of_a_folder_are_listed(tmp_path, place):
         storage.write_atomic(storage.join(folder, name), b"1")
     assert storage.list_folders(folder) == [storage.join(folder, "a"), storage.join(folder, "b")]
     assert storage.list_folders(storage.join(folder, "nowhere")) == []
+
+
+@pytest.mark.parametrize(
+    "read",
+    [storage.read_table, lambda uri: storage.read_row_groups(uri, range(1)), storage.count_rows],
+    ids=["table", "row groups", "footer"],
+)
+def test_a_part_whose_columns_have_no_names_any_more_is_damaged(tmp_path, read):
+    part = tmp_path / "part.parquet"
+    storage.write_table(str(part), pa.table({"loss": [1.0]}))
+    part.write_bytes(part.read_bytes().replace(b"loss", b"\xffoss"))
+    with pytest.raises(DamagedPart, match=r"part.parquet: not readable as Parquet"):
+        read(str(part))
+
+
+@pytest.mark.parametrize("place", ["local", "memory"])
+def test_row_groups_are_read_by_number(tmp_path, place):
+    folder = str(tmp_path) if place == "local" else "memory://davir-test-groups"
+    uri = storage.join(folder, "part.parquet")
+    storage.write_table(uri, pa.table({"loss": [1.0, 2.0, 3.0, 4.0, 5.0]}), 2)
+    assert storage.read_row_groups(uri, range(1, 3))["loss"].to_pylist() == [3.0, 4.0, 5.0]
+    assert len(storage.read_row_groups(uri, range(0))) == 0
