@@ -74,7 +74,7 @@ def measure(rows: int, folder: str) -> dict[str, Any]:
         with timed(seconds, "look_up"):
             found = {role: look_up(prepared, (View.RESPONSE,), store(folder, role)) for role in ROLES}
         with timed(seconds, "rank"):
-            ranked = rank(ranking(prepared), found, f"{folder}/ranked")
+            ranked = rank(ranking(prepared), found, prepared.count_rows(), f"{folder}/ranked")
         with timed(seconds, "select_and_write"):
             choices = choose([FractionRule(type="fraction", fraction=0.06)], ranked.scan)
             to = export(folder, prepared.splits)

@@ -233,10 +233,10 @@ def measure_models(job: Job, may_measure: bool) -> dict[str, Plan]:
 
 def rank_corpus(job: Job) -> Ranked:
     """Score every row, and put all rows in the order of their scores."""
-    inputs = job.inputs
+    inputs, rows = job.inputs, job.prepared.count_rows()
     for name in ("ranked", "scored", "unscored", "coreset", "exports"):  # of an attempt that was stopped
         storage.delete(job.run.uri(name))
-    job.run.event("rank", rows=sum(job.prepared.count_rows()))
+    job.run.event("rank", rows=sum(rows))
     found: dict[str, list[Any]] = {role: look_up_role(job, role) for role in inputs.roles}
     near = [rule for rule in inputs.recipe.select if isinstance(rule, NearDuplicatesRule)]
     ranking = Ranking(
@@ -250,7 +250,7 @@ def rank_corpus(job: Job) -> Ranked:
             for role in inputs.roles
         },
     )
-    return rank(ranking, found, job.run.uri("ranked"))
+    return rank(ranking, found, rows, job.run.uri("ranked"))
 
 
 def look_up_role(job: Job, role: Role) -> list[Any]:

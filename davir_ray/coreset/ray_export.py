@@ -29,7 +29,7 @@ from davir_ray.corpus.split import Split
 from davir_ray.json_lines import write_lines
 from davir_ray.ray_exchange import block_of, blocks_of, cut, gather, rows_per_block, scatter
 from davir_ray.schema import SCORED
-from davir_ray.store.keys import split_table
+from davir_ray.store.keys import split_block, split_table
 
 _KEPT = ("example_id", "base_loss", "rejected_base_loss")
 """Columns that the chosen rows keep as they are."""
@@ -117,8 +117,7 @@ def deal_places(
 
 def by_split(block: range, *pieces: pa.Table) -> list[pa.Table]:
     """Cut the chosen rows of a block into one table a split."""
-    table = pa.concat_tables(pieces)
-    return split_table(table, table["split"].to_numpy() - block.start, len(block))
+    return split_block(pa.concat_tables(pieces), block)
 
 
 def _chosen(table: pa.Table, before: int) -> pa.Table:

@@ -132,12 +132,11 @@ class Ranked:
             yield table.filter(table["rank"].is_valid()).select(list(columns))
 
 
-def rank(ranking: Ranking, found: Mapping[str, list[Any]], folder: str) -> Ranked:
+def rank(ranking: Ranking, found: Mapping[str, list[Any]], rows: Sequence[int], folder: str) -> Ranked:
     """Score every split and write all rows in rank order under `folder`.
 
-    `found` has, for each role, a FOUND table (see store/ray_lookup.py) a split.
+    `found` has, for each role, a FOUND table (see store/ray_lookup.py) a split. rows: how many each split has.
     """
-    rows = ranking.prepared.count_rows()
     widths = [count * ranking.width for count in rows]
     ranges = partitions_for(sum(widths))
     share = min(1.0, SAMPLE_PER_RANGE * ranges / max(sum(rows), 1))

@@ -42,6 +42,11 @@ def split_table(table: pa.Table, partition: NDArray[np.int64], partitions: int) 
     return [table.slice(a, b - a) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
 
 
+def split_block(table: pa.Table, block: range) -> list[pa.Table]:
+    """Cut a table of a block of splits, by its column `split`, into one table a split."""
+    return split_table(table, table["split"].to_numpy() - block.start, len(block))
+
+
 def find(keys: NDArray[Any], within: NDArray[Any]) -> NDArray[np.int64]:
     """Tell where each key stands in `within`, which is sorted; -1 where it does not."""
     if len(within) == 0:

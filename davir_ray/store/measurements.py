@@ -144,7 +144,7 @@ class MeasurementStore:
 
 def read_part(uri: str) -> pa.Table:
     """Read one part of a store. Raises `DamagedPart` if it is not what it should be."""
-    return _parsed(uri, MEASUREMENTS)
+    return read_checked(uri, MEASUREMENTS)
 
 
 def _read_if_there(uri: str) -> pa.Table | None:
@@ -156,19 +156,15 @@ def _read_if_there(uri: str) -> pa.Table | None:
 
 def read_failed(uri: str) -> pa.Table:
     """Read which sequences of a chunk cannot be measured. Raises `DamagedPart`."""
-    return _parsed(uri, FAILED)
+    return read_checked(uri, FAILED)
 
 
-def _parsed(uri: str, schema: pa.Schema) -> pa.Table:
+def read_checked(uri: str, schema: pa.Schema) -> pa.Table:
+    """Read a part of a store that has these columns. Raises `DamagedPart` if it is not what it should be."""
     table = storage.read_table(uri)
-    check_columns(uri, table, schema)
-    return table
-
-
-def check_columns(uri: str, table: pa.Table, schema: pa.Schema) -> None:
-    """Raise `DamagedPart` if a part has other columns than it should."""
     if not table.schema.equals(schema):
         raise DamagedPart(f"{uri}: expected the columns {schema.names}, found {table.schema.names}")
+    return table
 
 
 def merged_names(metadata: Mapping[bytes, bytes] | None) -> list[str]:

@@ -21,7 +21,7 @@ from davir_ray.ray_exchange import (
 )
 from davir_ray.schema import ID, View
 from davir_ray.storage import File
-from davir_ray.store.keys import find, keys_of, partition_of, split_table
+from davir_ray.store.keys import find, keys_of, partition_of, split_block, split_table
 from davir_ray.store.measurements import MeasurementStore, bundles, sorted_losses
 from davir_ray.tokens.folds import Fold
 from davir_ray.tokens.prepared import Prepared
@@ -105,8 +105,7 @@ def _losses(keys: Any, stored: list[pa.Table]) -> pa.Array:
 
 def by_split(block: range, *pieces: pa.Table) -> list[pa.Table]:
     """Cut what the partitions found for a block into one table a split."""
-    table = align(*pieces)
-    return split_table(table, table["split"].to_numpy() - block.start, len(block))
+    return split_block(align(*pieces), block)
 
 
 def align(*pieces: pa.Table) -> pa.Table:

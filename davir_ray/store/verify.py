@@ -16,8 +16,8 @@ from davir_ray.store.keys import keys_of, partition_of
 from davir_ray.store.measurements import (
     MeasurementStore,
     bundles,
-    check_columns,
     part_name,
+    read_checked,
     read_failed,
     read_part,
 )
@@ -78,7 +78,7 @@ def verify_prepared(folder: str) -> Iterator[Damage]:
 def _reason(schema: pa.Schema, file: File) -> str:
     """Tell what is wrong with a prepared part; nothing, if it went meanwhile."""
     try:
-        check_columns(file.uri, storage.read_table(file.uri), schema)
+        read_checked(file.uri, schema)
     except FileNotFoundError:
         return ""
     except DamagedPart as error:
