@@ -84,7 +84,7 @@ def score(recipe: Recipe, name: str, *, may_measure: bool = True, resumed: str |
     except StoreError:
         job.run.forget_work()  # with it the plan, which believed in what is gone
         raise
-    record = {**facts(job), **counts(plans), **select_and_export(job, ranked)}
+    record = {**facts(job), **counts(plans, job.run.events), **select_and_export(job, ranked)}
     record["seconds"] = round(monotonic() - started, 1)
     job.run.finish(record)
     return record
@@ -97,7 +97,8 @@ def finished(run: Run) -> Record | None:
     say(f"finished already: {run.folder}")
     run.tidy()  # it may have been killed between its record and this
     every = {label: count + record["reused"][label] for label, count in record["measured"].items()}
-    return record | {"measured": dict.fromkeys(every, 0), "reused": every}
+    none = dict.fromkeys(every, 0)
+    return record | {"measured": none, "measured_again": none, "reused": every}
 
 
 def open_job(inputs: Inputs, name: str, resumed: str | None = None) -> Job:
@@ -226,8 +227,9 @@ def measure_models(job: Job, may_measure: bool) -> dict[str, Plan]:
                 f"{planned.missing:,} sequences are not measured under {label}; `davir score` measures them"
             )
         started = monotonic()
-        busy = measure(measurement, planned, todo)
-        job.run.event("measured", role=label, seconds=round(monotonic() - started, 1), busy=round(busy, 1))
+        effort = measure(measurement, planned, todo)
+        seconds = round(monotonic() - started, 1)
+        job.run.event("measured", role=label, seconds=seconds, busy=round(effort.busy, 1), again=effort.again)
     return plans
 
 
@@ -312,9 +314,14 @@ def facts(job: Job) -> Record:
     }
 
 
-def counts(plans: dict[str, Plan]) -> Record:
-    """How many sequences were measured, and how many the store held already, by model."""
+def counts(plans: dict[str, Plan], events: Sequence[Record]) -> Record:
+    """By model, how many sequences were measured, how many of them anew after a stop, and how many the store held."""
+    again = dict.fromkeys(plans, 0)
+    for event in events:
+        if event["event"] == "measured":
+            again[event["role"]] += event["again"]
     return {
         "measured": {label: one.missing for label, one in plans.items()},
+        "measured_again": again,
         "reused": {label: one.asked - one.missing for label, one in plans.items()},
     }

@@ -28,7 +28,7 @@ from davir_ray.logprobs.choice import Choice, build_engine
 from davir_ray.logprobs.chunks import plan_chunks
 from davir_ray.logprobs.engine import Engine, TokenSequence
 from davir_ray.logprobs.loading import load_watched
-from davir_ray.logprobs.trial import Journal, try_ranges
+from davir_ray.logprobs.trial import Journal, begun_in_vain, try_ranges
 from davir_ray.logprobs.watchdog import Watchdog, end_process
 from davir_ray.models import ResolvedModel, resolve, resolve_reference
 from davir_ray.observe.progress import Progress
@@ -171,31 +171,44 @@ def unsettled(measurement: Measurement, planned: Plan) -> list[dict[str, Any]]:
     return [row for row in planned.chunks.to_pylist() if row["name"] not in done]
 
 
-def measure(measurement: Measurement, planned: Plan, todo: list[dict[str, Any]]) -> float:
-    """Measure the chunks of a plan that are to be done; return the seconds that engines were busy.
+@dataclass
+class Effort:
+    """What a pass took. busy: seconds, over all engines; again: sequences that stops and deaths made it begin again."""
 
-    Raises `EngineError` if no engine can be had.
-    """
+    busy: float = 0.0
+    again: int = 0
+
+
+def measure(measurement: Measurement, planned: Plan, todo: list[dict[str, Any]]) -> Effort:
+    """Measure the chunks of a plan that are to be done. Raises `EngineError` if no engine can be had."""
     if not len(planned.chunks):
-        return 0.0
+        return Effort()
     storage.write_table(measurement.plan_uri, planned.chunks)
+    effort = Effort(again=in_hand(measurement, todo))
     # A journal tells of deaths while this driver lived: those of an earlier one may be its own.
     storage.delete(measurement.journal_uri())
     if not todo:
-        return 0.0
+        return effort
     progress = Progress(f"measure {measurement.label}", sum(row["tokens"] for row in todo), "tokens")
-    busy = 0.0
     try:
         with ray_session.batches(_dataset(measurement, todo)) as batches:
             for batch in batches:
                 progress.add(int(batch["tokens"].sum()), rows=int(batch["rows"].sum()))
-                busy += float(batch["seconds"].sum())
+                effort.busy += float(batch["seconds"].sum())
+                effort.again += int(batch["again"].sum())
                 for text in batch["error"].tolist():
                     ray_session.raise_told(text)
     except RayError as error:
         raise EngineError(f"measuring {measurement.label} stopped: {error}") from error
     storage.await_listing(lambda: not unsettled(measurement, planned), measurement.store.folder)
-    return busy
+    return effort
+
+
+def in_hand(measurement: Measurement, todo: list[dict[str, Any]]) -> int:
+    """Count the sequences that engines had in hand, and had not stored, when an earlier start was stopped."""
+    names = {measurement.journal_uri(row["name"]) for row in todo}
+    left = storage.list_files(measurement.journal_uri(), ".json")
+    return sum(storage.concurrently(begun_in_vain, [uri for uri in left if uri in names]))
 
 
 def _dataset(measurement: Measurement, todo: list[dict[str, Any]]) -> ray.data.Dataset:
@@ -280,19 +293,26 @@ class ChunkMeasurer:
         """Measure a batch of one chunk; an error of ours comes back as text."""
         (row,) = batch.to_pylist()
         tokens, error, started = sum(len(ids) for ids in row["ids"]), row["error"], monotonic()
+        again = 0
         try:
             if self.engine is None:
                 self.engine = load_watched(self._mark(), self._load, self.measurement.engine.stall_seconds)
                 started = monotonic()
             if not error:
-                self._measure(row, self.engine)
+                again = self._measure(row, self.engine)
         except EngineDied:
             # Raising would leave Ray with a dead engine in a live actor; ending the process gets a new one.
             end_process()
         except DavirError as problem:
             error = told(problem)
         seconds = monotonic() - started
-        told_of = {"tokens": tokens, "rows": len(row["ids"]), "seconds": seconds, "error": error}
+        told_of = {
+            "tokens": tokens,
+            "rows": len(row["ids"]),
+            "seconds": seconds,
+            "again": again,
+            "error": error,
+        }
         return {name: np.array([value]) for name, value in told_of.items()}
 
     def _mark(self) -> str:
@@ -306,13 +326,14 @@ class ChunkMeasurer:
             raise ModelError(f"{model.model_path}: is not the model that the driver saw; name a revision")
         return build_engine(measurement.choice, measurement.engine, model, measurement.max_length)
 
-    def _measure(self, row: dict[str, Any], engine: Engine) -> None:
+    def _measure(self, row: dict[str, Any], engine: Engine) -> int:
         sequences = sequences_of(row)
         journal = Journal.open(self.measurement.journal_uri(row["name"]), len(sequences))
         logprobs_of = self.watchdog.watch(engine.logprobs, journal.note_stall)
         for current, logprobs in try_ranges(journal, [one for _, one in sequences], logprobs_of):
             self._store(sequences[slice(*current)], logprobs)
         self._settle(row["name"], journal, [key for key, _ in sequences])
+        return journal.again
 
     def _store(
         self, sequences: Sequence[tuple[bytes, TokenSequence]], logprobs: Sequence[NDArray[np.float32]]

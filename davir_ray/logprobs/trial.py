@@ -37,6 +37,8 @@ class Journal:
     measured: bool = False
     deaths_in_all: int = 0
     stalled: str = ""
+    again: int = 0
+    """Sequences that were begun once more, because a process died with them."""
 
     @classmethod
     def open(cls, uri: str, size: int) -> "Journal":
@@ -53,6 +55,7 @@ class Journal:
             disturbed=state["disturbed"],
             measured=state["measured"],
             deaths_in_all=state["deaths_in_all"],
+            again=state["again"],
         )
         if state["current"]:
             start, stop = state["current"]
@@ -67,6 +70,7 @@ class Journal:
                 f"{how}, {self.deaths_in_all} times in one chunk, of which nothing could be measured"
             )
         start, stop = current
+        self.again += stop - start
         allowed = DEATHS_ALLOWED if current == (0, self.size) else int(stop - start == 1)
         if self.deaths <= allowed:
             self.pending.insert(0, current)
@@ -109,12 +113,20 @@ class Journal:
             "measured": self.measured,
             "deaths_in_all": self.deaths_in_all,
             "stalled": self.stalled,
+            "again": self.again,
         }
         storage.write_atomic(self.uri, json.dumps(state).encode())
 
     def close(self) -> None:
         """Forget the journal: the chunk is settled."""
         storage.delete(self.uri)
+
+
+def begun_in_vain(uri: str) -> int:
+    """Count the sequences that were begun and not settled, from the journal that an earlier driver's engine left."""
+    state = json.loads(storage.read_bytes(uri))
+    start, stop = state["current"]
+    return int(state["again"]) + stop - start
 
 
 def try_ranges(

@@ -39,7 +39,9 @@ def resumed_lines(record: Record, *, trains: bool) -> Iterator[str]:
 
 def _measured(record: Record) -> Iterator[str]:
     for role, count in record["measured"].items():
-        yield f"measured  {role}: {count:,} sequences; {record['reused'][role]:,} were in the store"
+        text = f"measured  {role}: {count:,} sequences; {record['reused'][role]:,} were in the store"
+        again = record["measured_again"][role]
+        yield f"{text}; {again:,} begun again after a stop" if again else text
 
 
 def _number(value: float | None) -> str:

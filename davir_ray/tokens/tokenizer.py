@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from davir_ray.config import TokensConfig
@@ -209,6 +209,9 @@ def tokenizer_identity(tokenizer: Tokenizer) -> str:
 
 
 def _load(path: str, revision: str | None) -> PreTrainedTokenizerBase:
+    # Imported here: it brings torch, and workers, who get a loaded tokenizer, do without these seconds.
+    from transformers import AutoTokenizer
+
     try:
         return AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=False)
     except (OSError, ValueError, KeyError, ImportError, TypeError, AttributeError) as error:

@@ -272,8 +272,16 @@ class Outcome:
 
     def again(self) -> int:
         """Count the calls of engines that repeat an earlier one: the work done again, in chunks."""
+        return len(self.repeated())
+
+    def repeated(self) -> list[tuple[str, ...]]:
+        """List the calls of engines that repeat an earlier one: the model, and the sequences."""
         counted = Counter((call["model"], *call["ids"]) for call in self.calls())
-        return sum(counted.values()) - len(counted)
+        return list((counted - Counter(counted.keys())).elements())
+
+    def told_again(self) -> int:
+        """Count the sequences begun again, as the record tells."""
+        return sum(self.told["record"]["measured_again"].values())
 
     def torn(self) -> int:
         """Count the files that a kill left half-written."""

@@ -82,6 +82,7 @@ def test_a_row_that_stalls_every_engine_is_lost_alone_and_says_so(tmp_path, tiny
 def test_an_engine_that_falls_by_chance_changes_nothing(tmp_path, tiny_models, calm, engine, watched):
     record, rows = run(tmp_path, tiny_models, f"tests.engines:{engine}", engine, watched=watched)
     assert record["status"] == {"ok": 12}
+    assert record["measured_again"] == {"base": 12, "reference": 12}, "the chunk that each engine fell with"
     assert rows == calm
 
 
