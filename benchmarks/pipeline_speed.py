@@ -83,7 +83,7 @@ def chunk_of(measurement: Any, row: dict[str, Any]) -> list[Any]:
     from davir_ray.logprobs.ray_measure import read_chunk, sequences_of
 
     batch = {"split": np.array([row["split"]]), "chunk": np.array([row["chunk"]])}
-    return [sequence for _, sequence in sequences_of(read_chunk(measurement, batch).to_pylist()[0])]
+    return [sequence for _, sequence in sequences_of(read_chunk(measurement, batch))]
 
 
 def time_alone(model: str, chunks: list[list[Any]], threads: int) -> float:

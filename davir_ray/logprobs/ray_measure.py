@@ -50,7 +50,12 @@ CHUNK = pa.schema(
         ("error", pa.string()),
     ]
 )
-"""A chunk on its way to an engine, as one row."""
+"""A chunk on its way to an engine, as one row, so that it travels and is measured as a whole."""
+
+CHUNK_ROWS = pa.schema(
+    [(name, CHUNK.field(name).type.value_type) for name in ("sequence_id", "ids", "scored")]
+)
+"""The sequences of a chunk, as one row each."""
 
 READER_CPUS = 0.25
 """What reading token ids takes beside an engine."""
@@ -253,27 +258,33 @@ def engine_gpus(measurement: Measurement) -> int:
 
 
 def read_chunk(measurement: Measurement, batch: dict[str, Any]) -> pa.Table:
-    """Read the token ids of a chunk: one row, which travels and is measured as a whole; an error of ours as text."""
+    """Read the token ids of a chunk: a CHUNK; an error of ours as text."""
     (split,), (index,) = batch["split"].tolist(), batch["chunk"].tolist()
     try:
-        chunk = _read_chunk(measurement, split, index)
+        return _read_chunk(measurement, split, index)
     except DavirError as problem:
-        chunk = {"name": "", "sequence_id": [], "ids": [], "scored": [], "error": told(problem)}
-    return pa.Table.from_pylist([chunk], CHUNK)
+        return chunk_of("", CHUNK_ROWS.empty_table(), told(problem))
 
 
-def _read_chunk(measurement: Measurement, split: int, index: int) -> dict[str, Any]:
+def _read_chunk(measurement: Measurement, split: int, index: int) -> pa.Table:
     (chunk,) = storage.read_table(measurement.chunks_uri(split)).slice(index, 1).to_pylist()
-    rows = measurement.prepared.token_rows(split, chunk["positions"])
-    return {"name": chunk["name"], **rows.to_pydict(), "error": ""}
+    return chunk_of(chunk["name"], measurement.prepared.token_rows(split, chunk["positions"]))
 
 
-def sequences_of(row: dict[str, Any]) -> list[tuple[bytes, TokenSequence]]:
-    """Return the sequences of a chunk, each with its id."""
-    return [
-        (key, TokenSequence(np.array(ids, dtype=np.int32), np.array(scored, dtype=bool)))
-        for key, ids, scored in zip(row["sequence_id"], row["ids"], row["scored"], strict=True)
-    ]
+def chunk_of(name: str, rows: pa.Table, error: str = "") -> pa.Table:
+    """Make one row of the sequences of a chunk: its tokens are too many to become Python objects on the way."""
+    columns = [column.combine_chunks() for column in rows.cast(CHUNK_ROWS).columns]
+    lists = [pa.ListArray.from_arrays(pa.array([0, len(rows)], pa.int32()), column) for column in columns]
+    return pa.Table.from_arrays([pa.array([name]), *lists, pa.array([error])], schema=CHUNK)
+
+
+def sequences_of(chunk: pa.Table) -> list[tuple[bytes, TokenSequence]]:
+    """Return the sequences of a CHUNK, each with its id."""
+    keys, ids, scored = (chunk[name].combine_chunks().flatten() for name in CHUNK_ROWS.names)
+    stops = np.cumsum(pc.list_value_length(ids).to_numpy())
+    pieces = (np.split(np.array(column.flatten()), stops)[:-1] for column in (ids, scored))
+    sequences = (TokenSequence(*one) for one in zip(*pieces, strict=True))
+    return list(zip(keys.to_pylist(), sequences, strict=True))
 
 
 class ChunkMeasurer:
@@ -291,15 +302,15 @@ class ChunkMeasurer:
 
     def __call__(self, batch: pa.Table) -> dict[str, Any]:
         """Measure a batch of one chunk; an error of ours comes back as text."""
-        (row,) = batch.to_pylist()
-        tokens, error, started = sum(len(ids) for ids in row["ids"]), row["error"], monotonic()
-        again = 0
+        (name,), (error,) = batch["name"].to_pylist(), batch["error"].to_pylist()
+        sequences = sequences_of(batch)
+        again, started = 0, monotonic()
         try:
             if self.engine is None:
                 self.engine = load_watched(self._mark(), self._load, self.measurement.engine.stall_seconds)
                 started = monotonic()
             if not error:
-                again = self._measure(row, self.engine)
+                again = self._measure(name, sequences, self.engine)
         except EngineDied:
             # Raising would leave Ray with a dead engine in a live actor; ending the process gets a new one.
             end_process()
@@ -307,8 +318,8 @@ class ChunkMeasurer:
             error = told(problem)
         seconds = monotonic() - started
         told_of = {
-            "tokens": tokens,
-            "rows": len(row["ids"]),
+            "tokens": sum(len(one.ids) for _, one in sequences),
+            "rows": len(sequences),
             "seconds": seconds,
             "again": again,
             "error": error,
@@ -326,13 +337,13 @@ class ChunkMeasurer:
             raise ModelError(f"{model.model_path}: is not the model that the driver saw; name a revision")
         return build_engine(measurement.choice, measurement.engine, model, measurement.max_length)
 
-    def _measure(self, row: dict[str, Any], engine: Engine) -> int:
-        sequences = sequences_of(row)
-        journal = Journal.open(self.measurement.journal_uri(row["name"]), len(sequences))
+    def _measure(self, name: str, sequences: Sequence[tuple[bytes, TokenSequence]], engine: Engine) -> int:
+        """Measure a chunk and add it to the store; return how many of its sequences were begun before."""
+        journal = Journal.open(self.measurement.journal_uri(name), len(sequences))
         logprobs_of = self.watchdog.watch(engine.logprobs, journal.note_stall)
         for current, logprobs in try_ranges(journal, [one for _, one in sequences], logprobs_of):
             self._store(sequences[slice(*current)], logprobs)
-        self._settle(row["name"], journal, [key for key, _ in sequences])
+        self._settle(name, journal, [key for key, _ in sequences])
         return journal.again
 
     def _store(
