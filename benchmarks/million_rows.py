@@ -59,7 +59,8 @@ def nights(rows: int, folder: Path) -> dict[str, Any]:
     figures["1% new rows"] = night(folder, "corpus", "one", (new, new))
     figures["another reference"] = night(folder, "corpus", "other", (0, rows + new))
     figures["other files, another order"] = night(folder, "again", "other", (0, 0))
-    return {"rows": rows, "tokens_a_row": TOKENS, "nights": figures, "ratios": ratios(figures)}
+    sizes = {"rows": rows, "tokens_a_row": TOKENS, "tokens_a_chunk": CHUNK_TOKENS["cpu"]}
+    return {**sizes, "nights": figures, "ratios": ratios(figures)}
 
 
 def ratios(figures: dict[str, Any]) -> dict[str, Any]:

@@ -57,10 +57,10 @@ def compare(model: str, corpus: str, rows: int) -> dict[str, Any]:
         planned = plan(measurement)
         threads = os.cpu_count() or 1
         started = time.monotonic()
-        engine_seconds = measure(measurement, planned, unsettled(measurement, planned))
+        engine_seconds = measure(measurement, planned, unsettled(measurement, planned)).busy
         stage_seconds = time.monotonic() - started
         chunks = [
-            ray.get(ray.remote(chunk_of).remote(measurement, row)) for row in planned.chunks.to_pylist()
+            ray.get(ray.remote(read_sequences).remote(measurement, row)) for row in planned.chunks.to_pylist()
         ]
         ray.shutdown()
         alone_seconds = time_alone(model, chunks, threads)
@@ -76,11 +76,12 @@ def compare(model: str, corpus: str, rows: int) -> dict[str, Any]:
     }
 
 
-def chunk_of(measurement: Any, row: dict[str, Any]) -> list[Any]:
+def read_sequences(measurement: Any, row: dict[str, Any]) -> list[Any]:
     """Read the sequences of a chunk."""
     import numpy as np
 
-    from davir_ray.logprobs.ray_measure import read_chunk, sequences_of
+    from davir_ray.logprobs.chunk_rows import sequences_of
+    from davir_ray.logprobs.ray_measure import read_chunk
 
     batch = {"split": np.array([row["split"]]), "chunk": np.array([row["chunk"]])}
     return [sequence for _, sequence in sequences_of(read_chunk(measurement, batch))]

@@ -25,7 +25,7 @@ from davir_ray.errors import NotMeasured, RecipeError, StoreError, Unreachable, 
 from davir_ray.inputs import Inputs, check_inputs
 from davir_ray.logprobs.choice import Choice, choose_engine, numerics
 from davir_ray.logprobs.chunks import CHUNK_TOKENS
-from davir_ray.logprobs.ray_measure import Measurement, Plan, measure, plan, unsettled
+from davir_ray.logprobs.ray_measure import Measurement, Plan, in_hand, measure, plan, unsettled
 from davir_ray.models import ResolvedModel
 from davir_ray.observe.progress import say
 from davir_ray.ray_exchange import gather
@@ -217,6 +217,7 @@ def measure_models(job: Job, may_measure: bool) -> dict[str, Plan]:
             sequences=planned.missing,
             tokens=planned.tokens,
             tokens_left=sum(row["tokens"] for row in todo),
+            again=in_hand(measurement, todo),
             store=measurement.store.folder,
         )
         say(
@@ -315,10 +316,14 @@ def facts(job: Job) -> Record:
 
 
 def counts(plans: dict[str, Plan], events: Sequence[Record]) -> Record:
-    """By model, how many sequences were measured, how many of them anew after a stop, and how many the store held."""
+    """By model, how many sequences were measured, and how many the store held.
+
+    measured_again: how many were begun once more, over all starts of the run. What dies with a driver and with its
+    engines too is counted once.
+    """
     again = dict.fromkeys(plans, 0)
     for event in events:
-        if event["event"] == "measured":
+        if event["event"] in ("measure", "measured"):
             again[event["role"]] += event["again"]
     return {
         "measured": {label: one.missing for label, one in plans.items()},

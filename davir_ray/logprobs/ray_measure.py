@@ -25,37 +25,22 @@ from davir_ray import ray_session, storage
 from davir_ray.config import EngineConfig, ModelsConfig
 from davir_ray.errors import DavirError, EngineDied, EngineError, ModelError
 from davir_ray.logprobs.choice import Choice, build_engine
+from davir_ray.logprobs.chunk_rows import CHUNK_ROWS, chunk_of, sequences_of
 from davir_ray.logprobs.chunks import plan_chunks
 from davir_ray.logprobs.engine import Engine, TokenSequence
 from davir_ray.logprobs.loading import load_watched
-from davir_ray.logprobs.trial import Journal, begun_in_vain, try_ranges
+from davir_ray.logprobs.trial import Journal, try_ranges
 from davir_ray.logprobs.watchdog import Watchdog, end_process
 from davir_ray.models import ResolvedModel, resolve, resolve_reference
 from davir_ray.observe.progress import Progress
 from davir_ray.ray_session import told
-from davir_ray.schema import ID, View
+from davir_ray.schema import View
 from davir_ray.scores.score import Role
 from davir_ray.store.keys import Keys, keys_of
 from davir_ray.store.measurements import MeasurementStore
 from davir_ray.store.ray_lookup import look_up
 from davir_ray.tokens.folds import Fold
 from davir_ray.tokens.prepared import Prepared
-
-CHUNK = pa.schema(
-    [
-        ("name", pa.string()),
-        ("sequence_id", pa.list_(ID)),
-        ("ids", pa.list_(pa.list_(pa.int32()))),
-        ("scored", pa.list_(pa.list_(pa.bool_()))),
-        ("error", pa.string()),
-    ]
-)
-"""A chunk on its way to an engine, as one row, so that it travels and is measured as a whole."""
-
-CHUNK_ROWS = pa.schema(
-    [(name, CHUNK.field(name).type.value_type) for name in ("sequence_id", "ids", "scored")]
-)
-"""The sequences of a chunk, as one row each."""
 
 READER_CPUS = 0.25
 """What reading token ids takes beside an engine."""
@@ -178,7 +163,7 @@ def unsettled(measurement: Measurement, planned: Plan) -> list[dict[str, Any]]:
 
 @dataclass
 class Effort:
-    """What a pass took. busy: seconds, over all engines; again: sequences that stops and deaths made it begin again."""
+    """What a pass took. busy: seconds, over all engines; again: sequences that were begun once more."""
 
     busy: float = 0.0
     again: int = 0
@@ -189,9 +174,9 @@ def measure(measurement: Measurement, planned: Plan, todo: list[dict[str, Any]])
     if not len(planned.chunks):
         return Effort()
     storage.write_table(measurement.plan_uri, planned.chunks)
-    effort = Effort(again=in_hand(measurement, todo))
     # A journal tells of deaths while this driver lived: those of an earlier one may be its own.
     storage.delete(measurement.journal_uri())
+    effort = Effort()
     if not todo:
         return effort
     progress = Progress(f"measure {measurement.label}", sum(row["tokens"] for row in todo), "tokens")
@@ -210,10 +195,11 @@ def measure(measurement: Measurement, planned: Plan, todo: list[dict[str, Any]])
 
 
 def in_hand(measurement: Measurement, todo: list[dict[str, Any]]) -> int:
-    """Count the sequences that engines had in hand, and had not stored, when an earlier start was stopped."""
-    names = {measurement.journal_uri(row["name"]) for row in todo}
-    left = storage.list_files(measurement.journal_uri(), ".json")
-    return sum(storage.concurrently(begun_in_vain, [uri for uri in left if uri in names]))
+    """Count the sequences of chunks that engines had begun when an earlier start was stopped."""
+    if not todo:
+        return 0
+    begun = set(storage.list_files(measurement.journal_uri(), ".json"))
+    return sum(row["sequences"] for row in todo if measurement.journal_uri(row["name"]) in begun)
 
 
 def _dataset(measurement: Measurement, todo: list[dict[str, Any]]) -> ray.data.Dataset:
@@ -271,22 +257,6 @@ def _read_chunk(measurement: Measurement, split: int, index: int) -> pa.Table:
     return chunk_of(chunk["name"], measurement.prepared.token_rows(split, chunk["positions"]))
 
 
-def chunk_of(name: str, rows: pa.Table, error: str = "") -> pa.Table:
-    """Make one row of the sequences of a chunk: its tokens are too many to become Python objects on the way."""
-    columns = [column.combine_chunks() for column in rows.cast(CHUNK_ROWS).columns]
-    lists = [pa.ListArray.from_arrays(pa.array([0, len(rows)], pa.int32()), column) for column in columns]
-    return pa.Table.from_arrays([pa.array([name]), *lists, pa.array([error])], schema=CHUNK)
-
-
-def sequences_of(chunk: pa.Table) -> list[tuple[bytes, TokenSequence]]:
-    """Return the sequences of a CHUNK, each with its id."""
-    keys, ids, scored = (chunk[name].combine_chunks().flatten() for name in CHUNK_ROWS.names)
-    stops = np.cumsum(pc.list_value_length(ids).to_numpy())
-    pieces = (np.split(np.array(column.flatten()), stops)[:-1] for column in (ids, scored))
-    sequences = (TokenSequence(*one) for one in zip(*pieces, strict=True))
-    return list(zip(keys.to_pylist(), sequences, strict=True))
-
-
 class ChunkMeasurer:
     """Holds an engine; each call measures one chunk and adds it to the store.
 
@@ -338,8 +308,14 @@ class ChunkMeasurer:
         return build_engine(measurement.choice, measurement.engine, model, measurement.max_length)
 
     def _measure(self, name: str, sequences: Sequence[tuple[bytes, TokenSequence]], engine: Engine) -> int:
-        """Measure a chunk and add it to the store; return how many of its sequences were begun before."""
-        journal = Journal.open(self.measurement.journal_uri(name), len(sequences))
+        """Measure a chunk and add it to the store; return how many sequences of it were begun once more."""
+        uri = self.measurement.journal_uri(name)
+        if self.measurement.store.holds(
+            name
+        ):  # from a process that died before Ray heard of it, or another run
+            storage.delete(uri)
+            return 0
+        journal = Journal.open(uri, len(sequences))
         logprobs_of = self.watchdog.watch(engine.logprobs, journal.note_stall)
         for current, logprobs in try_ranges(journal, [one for _, one in sequences], logprobs_of):
             self._store(sequences[slice(*current)], logprobs)

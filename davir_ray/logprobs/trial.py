@@ -38,7 +38,7 @@ class Journal:
     deaths_in_all: int = 0
     stalled: str = ""
     again: int = 0
-    """Sequences that were begun once more, because a process died with them."""
+    """Sequences that were begun once more, because they were among those with which a process died or failed."""
 
     @classmethod
     def open(cls, uri: str, size: int) -> "Journal":
@@ -70,10 +70,10 @@ class Journal:
                 f"{how}, {self.deaths_in_all} times in one chunk, of which nothing could be measured"
             )
         start, stop = current
-        self.again += stop - start
         allowed = DEATHS_ALLOWED if current == (0, self.size) else int(stop - start == 1)
         if self.deaths <= allowed:
             self.pending.insert(0, current)
+            self.again += stop - start
         else:
             self.blame(current, f"{how}, each time it measured this sequence")
 
@@ -85,6 +85,7 @@ class Journal:
             self.failed[start] = reason
         else:
             middle = (start + stop) // 2
+            self.again += stop - start
             self.pending += [
                 (start, middle),
                 (middle, stop),
@@ -120,13 +121,6 @@ class Journal:
     def close(self) -> None:
         """Forget the journal: the chunk is settled."""
         storage.delete(self.uri)
-
-
-def begun_in_vain(uri: str) -> int:
-    """Count the sequences that were begun and not settled, from the journal that an earlier driver's engine left."""
-    state = json.loads(storage.read_bytes(uri))
-    start, stop = state["current"]
-    return int(state["again"]) + stop - start
 
 
 def try_ranges(

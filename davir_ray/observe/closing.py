@@ -41,7 +41,7 @@ def _measured(record: Record) -> Iterator[str]:
     for role, count in record["measured"].items():
         text = f"measured  {role}: {count:,} sequences; {record['reused'][role]:,} were in the store"
         again = record["measured_again"][role]
-        yield f"{text}; {again:,} begun again after a stop" if again else text
+        yield f"{text}; {again:,} begun again" if again else text
 
 
 def _number(value: float | None) -> str:

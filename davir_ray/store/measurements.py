@@ -73,6 +73,10 @@ class MeasurementStore:
             files = again
         return files
 
+    def holds(self, name: str) -> bool:
+        """Tell whether the part of this name is complete, unless it was merged already."""
+        return storage.exists(storage.join(self.folder, f"{name}.parquet"))
+
     def part_names(self) -> frozenset[str]:
         """Name the parts that are complete, and those that were merged into them."""
         single = [file.stem for file in storage.files_in(self.folder, ".parquet")]

@@ -49,11 +49,16 @@ def calm(tmp_path_factory, tiny_models, ray_cluster):
 
 
 @pytest.mark.parametrize(
-    ("engine", "reason"), [("LethalEngine", "the engine died"), ("FailingEngine", "cannot stand this batch")]
+    ("engine", "reason", "retried"),
+    [("LethalEngine", "the engine died", 12 + 12 + 1), ("FailingEngine", "cannot stand this batch", 0)],
 )
-def test_only_the_guilty_row_is_lost(tmp_path, tiny_models, calm, engine, reason):
+def test_only_the_guilty_row_is_lost(tmp_path, tiny_models, calm, engine, reason, retried):
     record, rows = run(tmp_path, tiny_models, f"tests.engines:{engine}", engine)
     assert record["status"] == {"ok": 11, "engine_error": 1}
+    halved = 12 + 6 + 3
+    assert record["measured_again"] in [
+        {"base": retried + halved + last, "reference": 0} for last in (0, 2)
+    ], "as thirds of three are one and two"
     (failed,) = (row for row in rows if row["status"] == "engine_error")
     assert failed["reason"].startswith("base: ")
     assert reason in failed["reason"]

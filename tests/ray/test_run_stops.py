@@ -21,7 +21,7 @@ STAGES = {
     "training": "runs/*-sft-*/checkpoints/checkpoint_*",
 }
 """What lies on disk once a stage is under way."""
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.ray, pytest.mark.nightly, pytest.mark.timeout(1500)]
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 import numpy as np
 import pyarrow as pa
 
-from davir_ray.logprobs.ray_measure import CHUNK, CHUNK_ROWS, chunk_of, sequences_of
+from davir_ray.logprobs.chunk_rows import CHUNK, CHUNK_ROWS, chunk_of, sequences_of
 
 ROWS = pa.Table.from_pylist(
     [

@@ -4,7 +4,7 @@ import pytest
 
 from davir_ray import storage
 from davir_ray.errors import EngineDied, EngineError
-from davir_ray.logprobs.trial import FRUITLESS_DEATHS, Journal, begun_in_vain, try_ranges
+from davir_ray.logprobs.trial import FRUITLESS_DEATHS, Journal, try_ranges
 
 
 class Killed(BaseException):
@@ -68,14 +68,21 @@ def test_a_death_by_chance_does_not_cut_the_chunk(tmp_path):
     assert stored == [(0, 8)]
 
 
-def test_what_is_begun_again_is_counted_by_the_process_that_settles_it_or_by_the_next_driver(tmp_path):
+def test_what_is_begun_again_is_counted(tmp_path):
     uri = str(tmp_path / "j.json")
-    assert Journal.open(uri, 8).again == 0
-    for _ in range(2):
+    again = []
+    for _ in range(4):
         journal = Journal.open(uri, 8)
+        again.append(journal.again)
         journal.next()  # and then the process ends
-    assert begun_in_vain(uri) == 16
-    assert Journal.open(uri, 8).again == 16
+    assert again == [0, 8, 16, 24], "twice whole, then in halves"
+    assert Journal.open(uri, 8).again == 28, "a half in quarters"
+
+
+def test_a_sequence_that_is_given_up_is_not_begun_again(tmp_path):
+    journal = Journal.open(str(tmp_path / "j.json"), 1)
+    journal.blame((0, 1), "no good")
+    assert journal.again == 0
 
 
 def test_a_sequence_that_stalls_every_engine_says_so(tmp_path):

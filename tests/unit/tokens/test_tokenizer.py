@@ -1,3 +1,7 @@
+import pickle
+import subprocess
+import sys
+
 import pytest
 
 from davir_ray.config import TokensConfig
@@ -94,3 +98,13 @@ def test_ids_are_those_of_transformers(load):
         tokenizer = load(name)
         text = "Hello <|im_end|> d\u00e9j\u00e0 \U0001f600\n\nYes"
         assert tokenizer.encode(text)[0].tolist() == tokenizer.hf(text, add_special_tokens=False)["input_ids"]
+
+
+def test_a_worker_that_gets_a_tokenizer_loads_no_torch(load):
+    code = (
+        "import pickle, sys; import davir_ray.tokens.ray_prepare\n"
+        "tokenizer = pickle.load(sys.stdin.buffer); tokenizer.chat([{'role': 'user', 'content': 'a'}])\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    sent = pickle.dumps(load("smollm2"))
+    assert subprocess.run([sys.executable, "-c", code], input=sent, check=False).returncode == 0
