@@ -94,10 +94,11 @@ class Arena:
         return [one for one in self.workers() if is_task(one, idle=stage == "record")]
 
     def aim_at_node(self, job: Job, stage: str) -> list[Process]:
-        """Find the node that does most, with all that is on it."""
-        busy = {raylet: len(list(filter(is_busy, workers_of(raylet)))) for raylet in self.raylets()}
+        """Find the node with most of the stage's engines, or else the one that does most, with all that is on it."""
+        busy = {raylet: activity(workers_of(raylet), stage) for raylet in self.raylets()}
         raylet = max(busy, key=lambda pid: busy[pid])
-        idle = stage in ("reading", "measuring", "part") and not busy[raylet]
+        engines, working = busy[raylet]
+        idle = not engines if stage in ("measuring", "part") else stage == "reading" and not working
         return [] if idle else [Process(raylet, "raylet"), *workers_of(raylet)]
 
     def aim_at_newcomer(self, job: Job, stage: str) -> list[Process]:
@@ -124,6 +125,11 @@ class Arena:
     def hit_newcomer(self, job: Job, targets: list[Process]) -> str:
         """Add a node."""
         return self.add_node()
+
+
+def activity(workers: list[Process], stage: str) -> tuple[int, int]:
+    """Count the processes that hold an engine, and those that work for the job."""
+    return sum(is_engine(one, stage) for one in workers), sum(map(is_busy, workers))
 
 
 def is_busy(worker: Process) -> bool:
