@@ -128,8 +128,9 @@ class Arena:
 
 
 def activity(workers: list[Process], stage: str) -> tuple[int, int]:
-    """Count the processes that hold an engine, and those that work for the job."""
-    return sum(is_engine(one, stage) for one in workers), sum(map(is_busy, workers))
+    """Count the processes that hold an engine, which are constructed, and those that work for the job."""
+    engines = [one for one in workers if is_engine(one, stage) and "__init__" not in one.title]
+    return len(engines), sum(map(is_busy, workers))
 
 
 def is_busy(worker: Process) -> bool:
