@@ -18,6 +18,8 @@ class Status(StrEnum):
     """Cut at `tokens.max_length`, with part of its response left: scored, and flagged."""
     BAD_FORMAT = "bad_format"
     """The row does not have the shape that the corpus format asks for."""
+    UNDESIRABLE = "undesirable"
+    """An unpaired row whose label says that its response is not wanted (KTO)."""
     EMPTY = "empty"
     """The text that would be scored is empty."""
     NO_RESPONSE_TOKENS = "no_response_tokens"

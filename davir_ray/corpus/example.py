@@ -9,7 +9,10 @@ from hashlib import blake2b
 from typing import Any
 
 Message = dict[str, Any]
-"""`{"role": str, "content": str, ...}`: what a chat template receives. JSON-able; other keys pass through."""
+"""`{"role": str, "content": str, ...}`: what a chat template receives. JSON-able; other keys pass through.
+
+`weight` is for us: 0 leaves an assistant turn out of the loss mask; it is there only where it is 0.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +21,7 @@ class Example:
 
     messages: the conversation, ending with the (chosen) response.
     rejected: for preference pairs, the conversation that ends with the rejected response.
-    tools: tool schemas for the chat template.
+    tools: tool schemas for the chat template. chat_template_kwargs: what else this row gives to it.
     text: the `text` format; the whole text is the response.
     input_ids, scored: the pre-tokenised format.
     """
@@ -26,6 +29,7 @@ class Example:
     messages: tuple[Message, ...] | None = None
     rejected: tuple[Message, ...] | None = None
     tools: tuple[dict[str, Any], ...] | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
     text: str | None = None
     input_ids: tuple[int, ...] | None = None
     scored: tuple[bool, ...] | None = None

@@ -4,8 +4,16 @@ import re
 from typing import Any
 
 from davir_ray.corpus.example import Example, Message
-from davir_ray.corpus.sft_formats import alpaca_prompt, sharegpt_turns
-from davir_ray.corpus.turns import Row, bad_format, ending_with_response, tools_of, turn_of, turns_of
+from davir_ray.corpus.sft_formats import alpaca_prompt, required_prompt, sharegpt_turns
+from davir_ray.corpus.turns import (
+    Row,
+    bad_format,
+    ending_with_response,
+    opened,
+    surroundings,
+    turn_of,
+    turns_of,
+)
 from davir_ray.errors import RowError
 from davir_ray.schema import Status
 
@@ -13,13 +21,12 @@ HH_TURN = re.compile(r"\n\n(Human|Assistant):")
 """What begins each turn of an HH transcript."""
 
 SIDES = ("chosen", "rejected")
+OTHER_ENDINGS = ("rejected_response", "rejected_messages", "rejected")
 
 
 def preference(row: Row) -> Example:
     """Parse a prompt with a chosen and a rejected completion, each text or a list of messages."""
-    if row.get("prompt") is None:
-        raise bad_format("prompt", "text or a list of messages", None)
-    return _pair(row, turns_of(row, "prompt", "user"), *(turns_of(row, side, "assistant") for side in SIDES))
+    return _pair(row, required_prompt(row), *(turns_of(row, side, "assistant") for side in SIDES))
 
 
 def preference_alpaca(row: Row) -> Example:
@@ -40,6 +47,28 @@ def _single_turn(row: Row, side: str) -> list[Message]:
 def preference_implicit(row: Row) -> Example:
     """Parse two whole conversations that begin with the same prompt."""
     return _conversations(row, *(turns_of(row, side) for side in SIDES))
+
+
+def preference_messages(row: Row) -> Example:
+    """Parse OpenAI messages with another ending: swift's `rejected_response` or `rejected_messages`, or `rejected`.
+
+    Text takes the place of the last assistant turn. Messages are a whole conversation where they bring a prompt, or
+    take the place of what follows the last user turn.
+    """
+    turns = turns_of(row, "messages")
+    column = next((name for name in OTHER_ENDINGS if row.get(name) is not None), None)
+    if column is None:
+        raise bad_format(" / ".join(OTHER_ENDINGS), "text or a list of messages in one of them", None)
+    return _conversations(row, turns, _other_ending(row, column, turns), ("messages", column))
+
+
+def _other_ending(row: Row, column: str, turns: list[Message]) -> list[Message]:
+    value, ending = row[column], turns_of(row, column, "assistant")
+    if _has_prompt(ending):
+        return ending
+    role = "assistant" if isinstance(value, str) else "user"
+    last = max((index for index, turn in enumerate(turns) if turn["role"] == role), default=-1)
+    return [*turns[: last if role == "assistant" else last + 1], *ending]
 
 
 def preference_hh(row: Row) -> Example:
@@ -64,15 +93,20 @@ def _pair(row: Row, prompt: list[Message], chosen: list[Message], rejected: list
         ending_with_response(chosen, "chosen"),
         ending_with_response(rejected, "rejected"),
     )
-    return Example(messages=(*prompt, *chosen_end), rejected=(*prompt, *rejected_end), tools=tools_of(row))
+    return Example(messages=(*prompt, *chosen_end), rejected=(*prompt, *rejected_end), **surroundings(row))
 
 
-def _conversations(row: Row, chosen: list[Message], rejected: list[Message]) -> Example:
-    whole = ending_with_response(chosen, "chosen")
-    other = ending_with_response(rejected, "rejected")
+def _conversations(
+    row: Row, chosen: list[Message], rejected: list[Message], columns: tuple[str, str] = SIDES
+) -> Example:
+    whole, other = (
+        (*opened(row, ending_with_response(turns, column)),)
+        for turns, column in zip((chosen, rejected), columns, strict=True)
+    )
     if _first_prompt(whole) != _first_prompt(other):
-        raise RowError(Status.BAD_FORMAT, "columns `chosen` and `rejected` do not begin with the same prompt")
-    return Example(messages=whole, rejected=other, tools=tools_of(row))
+        named = " and ".join(f"`{column}`" for column in columns)
+        raise RowError(Status.BAD_FORMAT, f"columns {named} do not begin with the same prompt")
+    return Example(messages=whole, rejected=other, **surroundings(row))
 
 
 def _first_prompt(turns: tuple[Message, ...]) -> list[Message]:

@@ -7,11 +7,10 @@ from davir_ray.corpus.turns import (
     Row,
     bad_format,
     ending_with_response,
-    history_turns,
+    opened,
     optional_text,
-    system_turns,
+    surroundings,
     text_of,
-    tools_of,
     turns_of,
 )
 from davir_ray.errors import RowError
@@ -23,41 +22,42 @@ IGNORED = -100
 
 def messages(row: Row) -> Example:
     """Parse OpenAI messages."""
-    turns = turns_of(row, "messages")
-    return Example(messages=ending_with_response(turns, "messages"), tools=tools_of(row))
+    turns = ending_with_response(turns_of(row, "messages"), "messages")
+    return Example(messages=(*opened(row, turns),), **surroundings(row))
 
 
 def prompt_completion(row: Row) -> Example:
     """Parse a prompt and its completion, each text or a list of messages."""
-    prompt = _required_prompt(row, "prompt")
+    prompt = required_prompt(row)
     completion = ending_with_response(turns_of(row, "completion", "assistant"), "completion")
-    return Example(messages=(*prompt, *completion), tools=tools_of(row))
+    return Example(messages=(*prompt, *completion), **surroundings(row))
 
 
-def _required_prompt(row: Row, column: str) -> list[Message]:
-    if row.get(column) is None:
-        raise bad_format(column, "text or a list of messages", None)
-    return turns_of(row, column, "user")
+def required_prompt(row: Row) -> list[Message]:
+    """Return column `prompt`, text or a list of messages, after system message and history."""
+    if row.get("prompt") is None:
+        raise bad_format("prompt", "text or a list of messages", None)
+    return opened(row, turns_of(row, "prompt", "user"))
 
 
 def alpaca(row: Row) -> Example:
     """Parse an instruction, an optional input and an output."""
     response = ending_with_response(turns_of(row, "output", "assistant"), "output")
-    return Example(messages=(*alpaca_prompt(row), *response))
+    return Example(messages=(*alpaca_prompt(row), *response), **surroundings(row))
 
 
 def alpaca_prompt(row: Row) -> list[Message]:
     """Return system, history, and the instruction with its input on the next line, as in LLaMA-Factory."""
     extra = optional_text(row, "input")
     prompt = text_of(row, "instruction") + ("\n" + extra if extra.strip() else "")
-    return [*system_turns(row), *history_turns(row), {"role": "user", "content": prompt}]
+    return opened(row, [{"role": "user", "content": prompt}])
 
 
 def sharegpt(row: Row) -> Example:
     """Parse ShareGPT conversations, or swift's list of {human, assistant} exchanges."""
     column = "conversations" if row.get("conversations") is not None else "conversation"
     turns = sharegpt_turns(row, column)
-    return Example(messages=ending_with_response(turns, column), tools=tools_of(row))
+    return Example(messages=ending_with_response(turns, column), **surroundings(row))
 
 
 def sharegpt_turns(row: Row, column: str) -> list[Message]:
@@ -65,13 +65,13 @@ def sharegpt_turns(row: Row, column: str) -> list[Message]:
     value = row.get(column)
     if isinstance(value, list):
         value = [turn for item in value for turn in _swift_turns(item)]
-    turns = turns_of({column: value}, column)
-    return [*system_turns(row, turns), *turns]
+    return opened(row, turns_of({column: value}, column))
 
 
 def _swift_turns(item: Any) -> list[Any]:
     if isinstance(item, dict) and "human" in item and "assistant" in item:
-        return [{"from": "human", "value": item["human"]}, {"from": "gpt", "value": item["assistant"]}]
+        rest = {key: value for key, value in item.items() if key not in ("human", "assistant")}
+        return [{"from": "human", "value": item["human"]}, {"from": "gpt", "value": item["assistant"], **rest}]
     return [item]
 
 
@@ -88,7 +88,7 @@ def question_answer(row: Row) -> Example:
 def _asked(row: Row, asked: str, answered: str) -> Example:
     response = ending_with_response(turns_of(row, answered, "assistant"), answered)
     question = {"role": "user", "content": text_of(row, asked)}
-    return Example(messages=(*system_turns(row), *history_turns(row), question, *response))
+    return Example(messages=(*opened(row, [question]), *response), **surroundings(row))
 
 
 def text(row: Row) -> Example:
@@ -104,9 +104,11 @@ def text(row: Row) -> Example:
 def tokenized(row: Row) -> Example:
     """Parse token ids with labels or masks; where several are given, a token counts if all of them say so.
 
-    Positions that `attention_mask` names as padding are left out.
+    Positions that `attention_mask` names as padding are left out. Several texts in one row are refused: each would be
+    measured with the ones before it for its prompt.
     """
     ids = _integers(row, "input_ids")
+    _check_one_text(row)
     scored = [True] * len(ids)
     for column in ("completion_mask", "assistant_masks"):
         if row.get(column) is not None:
@@ -117,6 +119,14 @@ def tokenized(row: Row) -> Example:
     if row.get("attention_mask") is not None:
         real = [m == 1 for m in _mask(row, "attention_mask", ids)]
     return _tokenized(row, [(i, s) for i, s, r in zip(ids, scored, real, strict=True) if r])
+
+
+def _check_one_text(row: Row) -> None:
+    positions, lengths = row.get("position_ids"), row.get("seq_lengths")
+    restarts = isinstance(positions, list) and positions.count(0) > 1
+    if restarts or (isinstance(lengths, list) and len(lengths) > 1):
+        column = "position_ids" if restarts else "seq_lengths"
+        raise bad_format(column, "one text a row, not several that are packed together", row[column])
 
 
 def _tokenized(row: Row, positions: list[tuple[int, bool]]) -> Example:

@@ -35,6 +35,12 @@ ROLES = {
 CALLS = ("function_call", "tool_call")
 """Roles whose text is the JSON of a call, which chat templates take as `tool_calls`."""
 
+WEIGHTS = ("weight", "loss", "train", "training", "loss_weight", "loss_scale")
+"""What OpenAI and Mistral, swift, axolotl and others call the key that leaves a turn out of the loss mask."""
+
+MEDIA = ("image", "images", "video", "videos", "audio", "audios", "rejected_images")
+"""Columns and keys that hold what no text can stand for."""
+
 
 def bad_format(column: str, expected: str, found: Any) -> RowError:
     """Return the error for a value of the wrong shape."""
@@ -61,6 +67,13 @@ def drop_nulls(value: Any) -> Any:
     if isinstance(value, list):
         return [drop_nulls(item) for item in value]
     return value
+
+
+def says_nothing(value: Any) -> bool:
+    """Tell whether a value is null, blank, or a list or an object of nothing else."""
+    if isinstance(value, list | dict):
+        return all(says_nothing(item) for item in (value.values() if isinstance(value, dict) else value))
+    return value is None or (isinstance(value, str | bytes) and not value.strip())
 
 
 def check_text(row: Row) -> None:
@@ -109,46 +122,142 @@ def turn_of(raw: Any, where: str) -> Message:
         raise bad_format(where, "a message {role, content} or {from, value}", raw)
     rest = drop_nulls(raw)
     name = rest.pop("role", None) or rest.pop("from", None)
-    content = rest.pop("content", None)
-    content = rest.pop("value", "" if "tool_calls" in rest else None) if content is None else content
     if not isinstance(name, str) or name.lower() not in ROLES:
         raise bad_format(
             where, "a role such as system, user, assistant or tool", raw if name is None else name
         )
-    if name.lower() in CALLS and isinstance(content, str):
-        return {"role": "assistant", "content": "", "tool_calls": _calls(content, where), **rest}
-    return {"role": ROLES[name.lower()], "content": _content(content, where), **rest}
+    role = ROLES[name.lower()]
+    mark = _weight(rest, role, where)
+    _check_keys(rest, where)
+    calls = _own_calls(rest, where)
+    content = rest.pop("content", None)
+    content = rest.pop("value", "" if calls else None) if content is None else content
+    if name.lower() in CALLS and isinstance(content, str) and not calls:
+        content, calls = "", _calls(content, where)
+    return {"role": role, "content": _content(content, where)} | calls | rest | mark
+
+
+def _weight(rest: dict[str, Any], role: str, where: str) -> dict[str, Any]:
+    """Take the weights out of a turn; return `{weight: 0}` for an assistant turn that is not to be learnt."""
+    given = {key: rest.pop(key) for key in WEIGHTS if key in rest}
+    for key, value in given.items():
+        if not isinstance(value, int | float) or value not in (0, 1):
+            raise bad_format(f"{where}.{key}", "a weight of 0, 1, true or false", value)
+        if value and role != "assistant" and key in ("train", "training"):
+            reason = f"column `{where}.{key}`: true on a turn of the {role}; only assistant turns are trained on"
+            raise RowError(Status.BAD_FORMAT, reason)
+    if len({bool(value) for value in given.values()}) > 1:
+        raise bad_format(where, f"one weight, not {' and '.join(given)} that contradict each other", given)
+    return {"weight": 0} if role == "assistant" and not all(given.values()) else {}
+
+
+def _check_keys(rest: dict[str, Any], where: str) -> None:
+    """Raise for keys that change what a turn says or how it counts, and that nothing here can obey."""
+    for key in (*MEDIA, "train_detail"):
+        if not says_nothing(rest.get(key)):
+            is_medium = key in MEDIA
+            why = "images, video and audio are not supported" if is_medium else "parts of a turn cannot be weighted"
+            raise RowError(Status.BAD_FORMAT, f"column `{where}.{key}`: found {describe(rest[key])}; {why}")
 
 
 def _content(value: Any, where: str) -> str:
     """Accept text, or a list of text parts as in OpenAI's API."""
-    if isinstance(value, list) and all(isinstance(p, dict) and isinstance(p.get("text"), str) for p in value):
-        return "".join(part["text"] for part in value)
+    if isinstance(value, list):
+        return "".join(_part(part, f"{where}.content[{index}]") for index, part in enumerate(value))
     if not isinstance(value, str):
         raise bad_format(where, "text as the content", value)
     return value
 
 
-def _calls(text: str, where: str) -> list[dict[str, Any]]:
+def _part(part: Any, where: str) -> str:
+    text = part.get("text") if isinstance(part, dict) else None
+    kind = _kind(part) if isinstance(part, dict) else "text"
+    if kind in ("image", "video", "audio"):
+        named = {"image": "an image part", "audio": "an audio part"}.get(kind, f"a {kind} part")
+        plural = "images" if kind == "image" else kind
+        verb = "are" if kind == "image" else "is"
+        raise RowError(Status.BAD_FORMAT, f"{named} at {where}; {plural} {verb} not supported")
+    if kind != "text" or not isinstance(text, str):
+        raise bad_format(where, "a text part {type: text, text}", part)
+    return text
+
+
+def _kind(part: dict[str, Any]) -> str:
+    """Return what a content part holds: text, image, video, audio, or the type that it names."""
+    name = str(part.get("type") or next((key for key in MEDIA if not says_nothing(part.get(key))), "text"))
+    media = (one for one in ("image", "video", "audio", "text") if one in name)
+    return next(media, name)
+
+
+def _own_calls(rest: dict[str, Any], where: str) -> dict[str, Any]:
+    """Take the calls out of a turn: `tool_calls`, or OpenAI's older `function_call`."""
+    found = {key: value for key in ("tool_calls", "function_call") if not says_nothing(value := rest.pop(key, None))}
+    if not found:
+        return {}
+    if len(found) > 1:
+        raise bad_format(where, "tool_calls or function_call, not both", found)
+    ((key, value),) = found.items()
+    at = f"{where}.{key}"
+    if isinstance(value, str):
+        value = _json(value, at, "a call, or the JSON of one")
+    calls = value if key == "tool_calls" else [{"type": "function", "function": value}]
+    if not isinstance(calls, list) or not all(map(_names_function, calls)):
+        raise bad_format(at, "a list of calls {type: function, function: {name, arguments}}", value)
+    return {"tool_calls": calls}
+
+
+def _names_function(call: Any) -> bool:
+    function = call.get("function", call) if isinstance(call, dict) else None
+    return isinstance(function, dict) and isinstance(function.get("name"), str)
+
+
+def _calls(text: str, where: str) -> dict[str, Any]:
+    """Read the JSON of a call, or of several, that a turn has for its text."""
     value = _json(text, where, "the JSON of a call {name, arguments}")
     calls = value if isinstance(value, list) else [value]
     if not calls or not all(isinstance(call, dict) and isinstance(call.get("name"), str) for call in calls):
         raise bad_format(where, "the JSON of a call {name, arguments}", value)
-    return [{"type": "function", "function": call} for call in calls]
+    return {"tool_calls": [{"type": "function", "function": call} for call in calls]}
+
+
+def surroundings(row: Row) -> dict[str, Any]:
+    """Return what belongs to a conversation beside its turns: the fields `tools` and `chat_template_kwargs`."""
+    return {"tools": tools_of(row), "chat_template_kwargs": _template_kwargs(row)}
 
 
 def tools_of(row: Row) -> tuple[dict[str, Any], ...] | None:
-    """Return the tool schemas of column `tools`: a list of objects, or the JSON text of one."""
-    value = row.get("tools")
-    if isinstance(value, str):
-        value = _json(value, "tools", "the JSON of a list of tools") if value.strip() else None
-    else:
-        value = drop_nulls(value)
-    if value is None:
-        return None
-    if not isinstance(value, list) or not all(isinstance(tool, dict) for tool in value):
-        raise bad_format("tools", "a list of tool schemas", value)
-    return tuple(value) or None
+    """Return the tool schemas of column `tools`: a list of objects, or the JSON text of one.
+
+    `functions`, OpenAI's older name, holds what stands under `function` there.
+    """
+    tools = _objects(row, "tools", "a list of tool schemas")
+    functions = _objects(row, "functions", "a list of function schemas")
+    if tools and functions:
+        raise bad_format("functions", "tools or functions, not both", list(functions))
+    return tools or tuple({"type": "function", "function": one} for one in functions) or None
+
+
+def _objects(row: Row, column: str, expected: str) -> tuple[dict[str, Any], ...]:
+    value = _decoded(row, column, f"the JSON of {expected}")
+    if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
+        raise bad_format(column, expected, value)
+    return tuple(value)
+
+
+def _template_kwargs(row: Row) -> dict[str, Any] | None:
+    """Return column `chat_template_kwargs`, which TRL hands to the chat template of this row."""
+    value = _decoded(row, "chat_template_kwargs", "the JSON of an object") or None
+    if value is not None and not isinstance(value, dict):
+        raise bad_format("chat_template_kwargs", "an object", value)
+    return value
+
+
+def _decoded(row: Row, column: str, expected: str) -> Any:
+    """Return the value of a column that may be written as JSON text; an empty list where it says nothing."""
+    value = row.get(column)
+    if isinstance(value, str) and value.strip():
+        return _json(value, column, expected)
+    return [] if value is None or isinstance(value, str) else drop_nulls(value)
 
 
 def _json(text: str, where: str, expected: str) -> Any:
@@ -158,11 +267,15 @@ def _json(text: str, where: str, expected: str) -> Any:
         raise bad_format(where, expected, text) from error
 
 
-def system_turns(row: Row, turns: Sequence[Message] = ()) -> list[Message]:
-    """Return the message of column `system`, unless the conversation brings its own or there is none."""
+def opened(row: Row, turns: Sequence[Message]) -> list[Message]:
+    """Put columns `system` and `history` before the turns of a row.
+
+    A system turn that the conversation brings itself stays in front, and `system` is left out (see `overruled`).
+    """
+    own = list(turns[:1]) if turns and turns[0]["role"] == "system" else []
     text = optional_text(row, "system")
-    has_own = bool(turns) and turns[0]["role"] == "system"
-    return [] if has_own or not text else [{"role": "system", "content": text}]
+    system = own or ([{"role": "system", "content": text}] if text else [])
+    return [*system, *history_turns(row), *turns[len(own) :]]
 
 
 def history_turns(row: Row) -> list[Message]:
@@ -190,6 +303,9 @@ def ending_with_response(turns: Sequence[Message], column: str) -> tuple[Message
     if last is None:
         roles = ", ".join(turn["role"] for turn in turns) or "no turn at all"
         raise RowError(Status.NO_RESPONSE_TOKENS, f"column `{column}`: no assistant turn, only {roles}")
-    if not turns[last]["content"].strip() and not turns[last].get("tool_calls"):
+    counted = [turn for turn in turns if turn["role"] == "assistant" and turn.get("weight") != 0]
+    if not counted:
+        raise RowError(Status.NO_RESPONSE_TOKENS, f"column `{column}`: every assistant turn has weight 0")
+    if not counted[-1]["content"].strip() and not counted[-1].get("tool_calls"):
         raise RowError(Status.EMPTY, f"column `{column}`: the response is empty")
     return tuple(turns[: last + 1])
