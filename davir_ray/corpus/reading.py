@@ -1,7 +1,7 @@
 """Splits -> rows -> examples, streaming; a row that cannot be used carries its reason and goes on."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,8 @@ from davir_ray.config import CorpusConfig
 from davir_ray.corpus import json_files, parquet_files
 from davir_ray.corpus.example import Example, content_hash
 from davir_ray.corpus.formats import FORMATS, Format
+from davir_ray.corpus.not_read import Count, parquet_not_read
+from davir_ray.corpus.refused import is_wanted
 from davir_ray.corpus.split import BadRow, Record, Split
 from davir_ray.corpus.turns import drop_nulls
 from davir_ray.errors import RowError
@@ -19,7 +21,10 @@ from davir_ray.schema import Status
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """What became of one row. `example` is None unless `status` is `ok`; `row` counts from 0 in its file."""
+    """What became of one row. `example` is None unless `status` is `ok`; `row` counts from 0 in its file.
+
+    not_read: its columns with values that nothing reads, as far as reading the row tells (see `not_read_columns`).
+    """
 
     row: int
     example_id: bytes
@@ -28,6 +33,7 @@ class Parsed:
     group: str
     status: str
     reason: str | None
+    not_read: tuple[str, ...] = ()
 
 
 def read_rows(
@@ -47,31 +53,57 @@ def read_source_rows(split: Split, rows: Sequence[int]) -> pa.Table:
 def examples(split: Split, config: CorpusConfig, format: str) -> Iterator[Parsed]:
     """Parse every row of a split, in order, each exactly once."""
     spec = FORMATS[format]
-    for row, record in read_rows(split, _needed(spec, config)):
-        yield _parsed(row, record, split, config, spec)
+    read = _read(spec, config)
+    # A line of JSON is parsed whole in any case; of Parquet the columns that are not used are left alone.
+    for row, record in read_rows(split, sorted(read) if split.kind == "parquet" else None):
+        yield _parsed(row, record, split, config, spec, read)
 
 
-def _needed(format: Format, config: CorpusConfig) -> list[str]:
-    names = [config.columns.get(name, name) for name in format.columns]
+def not_read_columns(split: Split, config: CorpusConfig, format: str) -> dict[str, Count]:
+    """Count, from the footer, the columns of a Parquet split that nothing reads; of JSON each row tells its own."""
+    return parquet_not_read(split, _read(FORMATS[format], config))
+
+
+def _read(format: Format, config: CorpusConfig) -> frozenset[str]:
+    """Return the columns that are looked at, for the format or for the recipe."""
+    names = list(format.sources(config.columns).values())
     for path in (config.source_by, config.group_by):
         if path:
             names += [path, path.split(".")[0]]
-    return names
+    return frozenset(names)
 
 
-def _parsed(row: int, record: Record, split: Split, config: CorpusConfig, format: Format) -> Parsed:
+def _parsed(
+    row: int, record: Record, split: Split, config: CorpusConfig, format: Format, read: frozenset[str]
+) -> Parsed:
     if isinstance(record, BadRow):
         group = split.source if config.group_by == "source" else ""
         return Parsed(row, content_hash(record.raw), None, split.source, group, record.status, record.reason)
     source = _label(record, config.source_by) or split.source
     group = source if config.group_by == "source" else _label(record, config.group_by)
     values = format.select(record, config.columns)
+    not_read = tuple(name for name, value in record.items() if value is not None and name not in read)
     try:
         example = format.parse(values)
     except RowError as error:
         # Raw values stand for the content; nulls go, because which of them there are depends on the shard.
-        return Parsed(row, content_hash(drop_nulls(values)), None, source, group, error.status, error.reason)
-    return Parsed(row, example.example_id, example, source, group, Status.OK, None)
+        key = content_hash(drop_nulls(values))
+        return Parsed(row, key, None, source, group, error.status, error.reason, not_read)
+    named = (config.columns.get(name, name) for name in _overruled(values, example))
+    overruled = tuple(name for name in named if name not in (config.source_by, config.group_by))
+    return Parsed(row, example.example_id, example, source, group, Status.OK, None, (*not_read, *overruled))
+
+
+def _overruled(values: Mapping[str, Any], example: Example) -> Iterator[str]:
+    """Name the columns that the format reads and that say nothing in this row.
+
+    A system turn of the conversation itself stands before column `system`, as in other trainers; a `label` that is
+    neither true nor false is not KTO's.
+    """
+    if values.get("system") and example.messages and example.messages[0]["content"] != values["system"]:
+        yield "system"
+    if "label" in values and is_wanted(values["label"]) is None:
+        yield "label"
 
 
 def _label(record: dict[str, Any], path: str | None) -> str:

@@ -18,14 +18,18 @@ LABELS = ("label", "kto_tag")
 """What KTO calls the column that says whether an unpaired response is wanted."""
 
 ADVICE = {
-    **dict.fromkeys(MEDIA, "images, video and audio are not supported; leave such rows out, or drop the column"),
+    **dict.fromkeys(
+        MEDIA, "images, video and audio are not supported; leave such rows out, or drop the column"
+    ),
     **dict.fromkeys(WEIGHTS, "rows have no weights here; leave such rows out, or drop the column"),
     **dict.fromkeys(
         REJECTED,
         "the row is a preference pair, which this format does not read; write it as `messages` with "
         "`rejected_messages`, or as `prompt`, `chosen`, `rejected`",
     ),
-    **dict.fromkeys(CONTEXT, "this format has no place for it; write it into the conversation, or drop the column"),
+    **dict.fromkeys(
+        CONTEXT, "this format has no place for it; write it into the conversation, or drop the column"
+    ),
     "kto_tag": "this format has no place for it; drop the column, or leave out the rows that are not wanted",
 }
 """What to do about a column that makes a row unusable, by its name."""
@@ -36,9 +40,7 @@ def check_refused(row: Row, refused: Iterable[str]) -> None:
     for column in refused:
         value = drop_nulls(row.get(column))
         if not says_nothing(value) and not (column in WEIGHTS and _is_one(value)):
-            raise RowError(
-                Status.BAD_FORMAT, f"column `{column}`: found {describe(value)}: {ADVICE[column]}"
-            )
+            raise RowError(Status.BAD_FORMAT, f"column `{column}`: found {describe(value)}: {ADVICE[column]}")
 
 
 def _is_one(value: Any) -> bool:
@@ -54,7 +56,9 @@ def check_label(row: Row) -> None:
     for column in LABELS:
         value = row.get(column)
         if is_wanted(value) is False:
-            raise RowError(Status.UNDESIRABLE, f"column `{column}` is {_json_word(value)}: the response is not wanted")
+            raise RowError(
+                Status.UNDESIRABLE, f"column `{column}` is {_json_word(value)}: the response is not wanted"
+            )
         if column == "kto_tag" and value is not None and is_wanted(value) is None:
             raise RowError(
                 Status.BAD_FORMAT, f"column `{column}`: expected true or false, found {describe(value)}"

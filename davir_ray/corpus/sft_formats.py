@@ -71,7 +71,10 @@ def sharegpt_turns(row: Row, column: str) -> list[Message]:
 def _swift_turns(item: Any) -> list[Any]:
     if isinstance(item, dict) and "human" in item and "assistant" in item:
         rest = {key: value for key, value in item.items() if key not in ("human", "assistant")}
-        return [{"from": "human", "value": item["human"]}, {"from": "gpt", "value": item["assistant"], **rest}]
+        return [
+            {"from": "human", "value": item["human"]},
+            {"from": "gpt", "value": item["assistant"], **rest},
+        ]
     return [item]
 
 

@@ -144,7 +144,9 @@ def _weight(rest: dict[str, Any], role: str, where: str) -> dict[str, Any]:
         if not isinstance(value, int | float) or value not in (0, 1):
             raise bad_format(f"{where}.{key}", "a weight of 0, 1, true or false", value)
         if value and role != "assistant" and key in ("train", "training"):
-            reason = f"column `{where}.{key}`: true on a turn of the {role}; only assistant turns are trained on"
+            reason = (
+                f"column `{where}.{key}`: true on a turn of the {role}; only assistant turns are trained on"
+            )
             raise RowError(Status.BAD_FORMAT, reason)
     if len({bool(value) for value in given.values()}) > 1:
         raise bad_format(where, f"one weight, not {' and '.join(given)} that contradict each other", given)
@@ -156,7 +158,11 @@ def _check_keys(rest: dict[str, Any], where: str) -> None:
     for key in (*MEDIA, "train_detail"):
         if not says_nothing(rest.get(key)):
             is_medium = key in MEDIA
-            why = "images, video and audio are not supported" if is_medium else "parts of a turn cannot be weighted"
+            why = (
+                "images, video and audio are not supported"
+                if is_medium
+                else "parts of a turn cannot be weighted"
+            )
             raise RowError(Status.BAD_FORMAT, f"column `{where}.{key}`: found {describe(rest[key])}; {why}")
 
 
@@ -191,7 +197,11 @@ def _kind(part: dict[str, Any]) -> str:
 
 def _own_calls(rest: dict[str, Any], where: str) -> dict[str, Any]:
     """Take the calls out of a turn: `tool_calls`, or OpenAI's older `function_call`."""
-    found = {key: value for key in ("tool_calls", "function_call") if not says_nothing(value := rest.pop(key, None))}
+    found = {
+        key: value
+        for key in ("tool_calls", "function_call")
+        if not says_nothing(value := rest.pop(key, None))
+    }
     if not found:
         return {}
     if len(found) > 1:

@@ -19,20 +19,26 @@ from davir_ray.corpus.example import Message
 from davir_ray.errors import RowError
 from davir_ray.schema import Status
 from davir_ray.tokens.templates import Rendered, Turn, said
-from davir_ray.tokens.tokenizer import MARK, Span, Tokenizer, Tools
+from davir_ray.tokens.tokenizer import MARK, Span, Tokenizer, Tools, Variables
 
 
 def render_chat(
-    tokenizer: Tokenizer, messages: Sequence[Message], tools: Tools, wanted: Sequence[int], headers: bool
+    tokenizer: Tokenizer,
+    messages: Sequence[Message],
+    tools: Tools,
+    wanted: Sequence[int],
+    headers: bool,
+    variables: Variables = None,
 ) -> Rendered:
     """Render a conversation and find the answers at the indices `wanted`.
 
-    headers: find too where each answer's header begins; costs one rendering an answer. Raises `RowError`.
+    headers: find too where each answer's header begins; costs one rendering an answer. variables: what the row gives
+    to the template. Raises `RowError`.
     """
-    text, marks = tokenizer.chat(messages, tools)
+    text, marks = tokenizer.chat(messages, tools, variables=variables)
     answers = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
     marked = dict(zip(answers, marks, strict=True)) if len(marks) == len(answers) else {}
-    finder = _Finder(tokenizer, messages, tools, text)
+    finder = _Finder(tokenizer, messages, tools, variables, text)
     turns: list[Turn] = []
     for index in wanted:
         start, end = finder.close(*marked[index]) if index in marked else finder.find(index)
@@ -46,8 +52,11 @@ def render_chat(
 class _Finder:
     """Finds answers in one rendered conversation."""
 
-    def __init__(self, tokenizer: Tokenizer, messages: Sequence[Message], tools: Tools, text: str) -> None:
-        self.tokenizer, self.messages, self.tools, self.text = tokenizer, messages, tools, text
+    def __init__(
+        self, tokenizer: Tokenizer, messages: Sequence[Message], tools: Tools, variables: Variables, text: str
+    ) -> None:
+        self.tokenizer, self.messages, self.tools = tokenizer, messages, tools
+        self.variables, self.text = variables, text
 
     def find(self, index: int) -> Span:
         """Return the characters of an answer and its end-of-turn token."""
@@ -85,7 +94,7 @@ class _Finder:
 
     def _chat(self, messages: Sequence[Message], prompt: bool = False) -> str | None:
         try:
-            return self.tokenizer.chat(messages, self.tools, prompt)[0]
+            return self.tokenizer.chat(messages, self.tools, prompt, self.variables)[0]
         except RowError:
             return None
 
@@ -114,7 +123,7 @@ class _Finder:
             found.add(body)
         answer = words.rpartition("</think>")[2]
         if message.get("tool_calls"):
-            if not body:
+            if not body or not self.tokenizer.reads("tool_calls"):
                 raise _lost(index, "it leaves the tool calls out")
         elif not any(text.endswith(answer) for text in found):
             read, wrote = _short(said(message)), _short(self.text[start:end])

@@ -7,19 +7,23 @@ Together the digests name everything that decides the content, so runs share the
 brings only the parts of its new files. TOKENS is written first: a split whose EXAMPLES part exists is done.
 """
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from davir_ray import storage
+from davir_ray.corpus.not_read import NotRead
 from davir_ray.schema import EXAMPLES, TOKENS, View
 from davir_ray.store.keys import keys_of
 from davir_ray.tokens.folds import Fold
 
 ROWS_PER_GROUP = 1024
+NOT_READ = b"davir_not_read"
+"""Metadata of an EXAMPLES part: what of its rows was not read, as JSON."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +43,17 @@ class Prepared:
         there = {file.stem for file in storage.files_in(storage.join(self.folder, "examples"), ".parquet")}
         return frozenset(split for split, part in enumerate(self.parts) if part in there)
 
-    def write(self, split: int, examples: pa.Table, tokens: pa.Table) -> None:
-        """Write both parts of a split."""
+    def write(
+        self, split: int, examples: pa.Table, tokens: pa.Table, not_read: NotRead | None = None
+    ) -> None:
+        """Write both parts of a split; the first keeps what of the rows was not read."""
         # A chunk of like-long sequences then lies in a few row groups (see logprobs/chunks.py).
         order = [("length", "descending"), ("sequence_id", "ascending")]
         tokens = tokens.cast(TOKENS).sort_by(order)
         storage.write_table(self._uri("tokens", split), tokens, ROWS_PER_GROUP)
-        storage.write_table(self._uri("examples", split), examples.cast(EXAMPLES))
+        noted = {NOT_READ: json.dumps(asdict(not_read or NotRead()), sort_keys=True).encode()}
+        examples = examples.cast(EXAMPLES).replace_schema_metadata(noted)
+        storage.write_table(self._uri("examples", split), examples)
 
     def write_bad(self, split: int, reason: str) -> None:
         """Note that a split cannot be read to its end; it has no rows."""
@@ -65,6 +73,12 @@ class Prepared:
     def count_sequences(self) -> list[int]:
         """Count the sequences of each split, of all views."""
         return self._counted("tokens")
+
+    def not_read(self) -> list[NotRead]:
+        """Return what of the rows of each split was not read."""
+        uris = [self._uri("examples", split) for split in range(self.splits)]
+        notes = storage.concurrently(storage.read_metadata, uris)
+        return [NotRead(**json.loads(note[NOT_READ])) for note in notes]
 
     def examples(self, split: int) -> pa.Table:
         """Read the EXAMPLES part of a split."""

@@ -13,12 +13,14 @@ import ray.data
 
 from davir_ray import ray_session, storage
 from davir_ray.config import CorpusConfig, TokensConfig
-from davir_ray.corpus.reading import Parsed, examples
+from davir_ray.corpus.not_read import NotRead
+from davir_ray.corpus.reading import Parsed, examples, not_read_columns
 from davir_ray.corpus.split import Split
 from davir_ray.errors import DavirError, RowError, UnreadableFile
 from davir_ray.observe.progress import Progress
 from davir_ray.ray_session import told
 from davir_ray.schema import EXAMPLES, SCORABLE, TOKENS, Status, View
+from davir_ray.tokens.not_read import not_read_keys
 from davir_ray.tokens.prepared import Prepared
 from davir_ray.tokens.tokenizer import Tokenizer
 from davir_ray.tokens.views import ViewTokens, sequence_id, sequences
@@ -80,8 +82,9 @@ class SplitPreparer:
         """Prepare a split; tell its rows and bytes, an error of ours as text, or that it is bad and was left out."""
         plan = self.preparation
         try:
-            examples, tokens = self._collect(plan.splits[index]).tables()
-            plan.prepared.write(index, examples, tokens)
+            collected = self._collect(plan.splits[index])
+            examples, tokens = collected.tables()
+            plan.prepared.write(index, examples, tokens, collected.not_read)
         except UnreadableFile as error:
             if plan.corpus.on_bad_file == "error":
                 return {"error": told(error)}
@@ -99,9 +102,11 @@ class SplitPreparer:
 
     def _collect(self, split: Split) -> "Collected":
         plan = self.preparation
-        collected = Collected()
-        for parsed in examples(split, plan.corpus, plan.formats[split.source]):
+        collected, format = Collected(), plan.formats[split.source]
+        for parsed in examples(split, plan.corpus, format):
             collected.add(parsed, *self._tokenise(parsed))
+            collected.not_read.add_row({*parsed.not_read, *not_read_keys(plan.tokenizer, parsed.example)})
+        collected.not_read.add_columns(not_read_columns(split, plan.corpus, format))
         return collected
 
     def _tokenise(self, parsed: Parsed) -> tuple[Sequence[ViewTokens], str, str | None]:
@@ -125,6 +130,7 @@ class Collected:
 
     rows: list[tuple[Any, ...]] = field(default_factory=list)
     sequences: list[tuple[Any, ...]] = field(default_factory=list)
+    not_read: NotRead = field(default_factory=NotRead)
 
     def add(self, parsed: Parsed, made: Sequence[ViewTokens], status: str, reason: str | None) -> None:
         """Take in one row and its sequences."""

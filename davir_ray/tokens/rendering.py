@@ -7,7 +7,7 @@ The rules, the same for measuring and for training:
   with the token that ends the turn (`<|im_end|>`, `<|eot_id|>`, `</s>`). A newline after that token does not
   count. A template that ends answers with no token of its own leaves them without one.
 - `all_assistant` counts every answer, `last_assistant` the last one, `completion` those after the last user
-  message, `all` every token.
+  message, `all` every token. Of these, an answer whose message has weight 0 does not count; it stays in the text.
 - The first token of a sequence never counts: nothing precedes it.
 - Nothing follows the last token that counts: later tokens cannot change its probability, so they are cut.
 - A text row is BOS where the tokenizer adds one, the text, and EOS where there is one; every token counts. A
@@ -27,7 +27,8 @@ from davir_ray.schema import Status
 from davir_ray.tokens.chat import render_chat
 from davir_ray.tokens.masks import covered, tokens_of
 from davir_ray.tokens.templates import BARE, Rendered, said
-from davir_ray.tokens.tokenizer import Tokenizer, Tools
+from davir_ray.tokens.tokenizer import Tokenizer
+from davir_ray.tokens.tool_calls import with_arguments
 
 Ids = NDArray[np.int32]
 Marks = NDArray[np.bool_]
@@ -65,7 +66,7 @@ def tokenise(
     """
     messages = example.rejected if rejected else example.messages
     if messages is not None:
-        return _conversation(tokenizer, config, messages, example.tools, answer)
+        return _conversation(tokenizer, config, _Chat(messages, example), answer)
     if rejected:
         raise RowError(Status.BAD_FORMAT, "the row has no rejected response")
     if example.text is not None:
@@ -73,22 +74,43 @@ def tokenise(
     return _own_ids(tokenizer, example)
 
 
-def _conversation(
-    tokenizer: Tokenizer, config: TokensConfig, messages: Sequence[Message], tools: Tools, answer: bool
-) -> Tokenised:
+class _Chat:
+    """One conversation of an example, its messages as they are and as a template gets them."""
+
+    def __init__(self, messages: Sequence[Message], example: Example) -> None:
+        self.messages, self.tools, self.variables = messages, example.tools, example.chat_template_kwargs
+
+    def given(self, tokenizer: Tokenizer) -> list[Message]:
+        """Return the messages for the template: without our marks, with arguments in the form that it wants."""
+        bare = [{key: value for key, value in one.items() if key != "weight"} for one in self.messages]
+        if tokenizer.template != "chat" or not any(one.get("tool_calls") for one in bare):
+            return bare
+        return with_arguments(bare, tokenizer.arguments(self.tools))
+
+
+def _conversation(tokenizer: Tokenizer, config: TokensConfig, chat: _Chat, answer: bool) -> Tokenised:
     everything = config.score_on == "all"
-    counted = [] if everything else _counted(messages, config.score_on)
-    wanted = _counted(messages, "last_assistant") if answer and everything else counted
-    rendered = _render(tokenizer, messages, tools, wanted, answer)
+    counted = [] if everything else _counted(chat.messages, config.score_on)
+    left_out = [at for at, message in enumerate(chat.messages) if _left_out(message)] if everything else []
+    last = _counted(chat.messages, "all_assistant")[-1:] if answer and everything else []
+    wanted = sorted({*counted, *left_out, *last})
+    rendered = _render(tokenizer, chat, wanted, answer)
     ids, offsets = tokenizer.encode(rendered.text)
     chars = covered(offsets)
     if tokenizer.template != "chat":
         ids, chars = _begun(tokenizer, ids, chars)
     scored = np.full(len(ids), everything)
-    answers = [_answer(rendered.text, chars, turn.header, turn.start, turn.end) for turn in rendered.turns]
-    for found in () if everything else answers:
-        scored[found.first : found.stop] = True
-    return _finished(ids, scored, answers[-1] if answer else None)
+    answers = {
+        index: _answer(rendered.text, chars, turn.header, turn.start, turn.end)
+        for index, turn in zip(wanted, rendered.turns, strict=True)
+    }
+    for index in (*counted, *left_out):
+        scored[answers[index].first : answers[index].stop] = not everything
+    return _finished(ids, scored, answers[(counted or last)[-1]] if answer else None)
+
+
+def _left_out(message: Message) -> bool:
+    return message["role"] == "assistant" and message.get("weight") == 0
 
 
 def _counted(messages: Sequence[Message], score_on: str) -> list[int]:
@@ -103,6 +125,12 @@ def _counted(messages: Sequence[Message], score_on: str) -> list[int]:
         counted = [index for index in counted if not users or index > users[-1]]
     if not counted:
         raise RowError(Status.NO_RESPONSE_TOKENS, "no assistant message follows the last user message")
+    counted = [index for index in counted if not _left_out(messages[index])]
+    if not counted:
+        raise RowError(
+            Status.NO_RESPONSE_TOKENS,
+            f"every assistant message that tokens.score_on {score_on} counts has weight 0",
+        )
     if not any(_has_words(messages[index]) for index in counted):
         raise RowError(Status.EMPTY, "the response is empty")
     return counted
@@ -112,11 +140,13 @@ def _has_words(message: Message) -> bool:
     return bool(said(message).strip() or message.get("tool_calls"))
 
 
-def _render(
-    tokenizer: Tokenizer, messages: Sequence[Message], tools: Tools, wanted: Sequence[int], headers: bool
-) -> Rendered:
+def _render(tokenizer: Tokenizer, chat: _Chat, wanted: Sequence[int], headers: bool) -> Rendered:
+    messages = chat.given(tokenizer)
     if tokenizer.template == "chat":
-        return render_chat(tokenizer, messages, tools, wanted, headers)
+        return render_chat(tokenizer, messages, chat.tools, wanted, headers, chat.variables)
+    if calls := [index for index, message in enumerate(messages) if message.get("tool_calls")]:
+        reason = f"template {tokenizer.template} has no place for the tool calls of message {calls[0]}"
+        raise RowError(Status.TEMPLATE_ERROR, reason)
     text, turns = BARE[tokenizer.template](messages, str(tokenizer.hf.eos_token))
     return Rendered(text, tuple(turns[index] for index in wanted))
 

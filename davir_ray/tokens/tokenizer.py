@@ -24,6 +24,7 @@ from davir_ray.config import TokensConfig
 from davir_ray.corpus.example import Message
 from davir_ray.errors import ModelError, RecipeError, RowError
 from davir_ray.schema import Status
+from davir_ray.tokens.tool_calls import Arguments, arguments_of
 
 TODAY = datetime(2024, 7, 26)
 """What a template that asks for the date is told (Llama 3.1's own default), so that ids last overnight."""
@@ -44,6 +45,7 @@ MARK = "davirMARKdavir"
 
 Span = tuple[int, int]
 Tools = Sequence[dict[str, Any]] | None
+Variables = Mapping[str, Any] | None
 
 
 @dataclass(frozen=True)
@@ -107,12 +109,19 @@ class Tokenizer:
         messages: Sequence[Message],
         tools: Tools = None,
         prompt: bool = False,
+        variables: Variables = None,
     ) -> tuple[str, list[Span]]:
         """Render with the chat template; also the character spans that it marks as generated, if any.
 
-        prompt: end with the header of an assistant turn. Raises `RowError` where the template refuses.
+        prompt: end with the header of an assistant turn. variables: what the row gives to the template, before
+        `template_kwargs`. Raises `RowError` where the template refuses.
         """
         template = self.chat_template(tools)
+        if reserved := RESERVED & set(variables or {}):
+            named = ", ".join(sorted(reserved))
+            raise RowError(
+                Status.BAD_FORMAT, f"column `chat_template_kwargs`: {named} is set by davir_ray itself"
+            )
         try:
             texts, spans = _render(
                 [list(messages)],
@@ -120,13 +129,49 @@ class Tokenizer:
                 chat_template=template,
                 return_assistant_tokens_mask=bool(GENERATION.search(template)),
                 add_generation_prompt=prompt,
-                **self._template_variables,
+                **{**self._template_variables, **(variables or {})},
             )
         except Exception as error:
             # A template is a program of the model's author: whatever it raises is about this row.
             reason = f"the chat template refused the row: {type(error).__name__}: {error}"
             raise RowError(Status.TEMPLATE_ERROR, reason) from error
         return texts[0], spans[0] if spans else []
+
+    def arguments(self, tools: Tools = None) -> Arguments:
+        """Tell how the chat template takes the arguments of tool calls (see `tool_calls`)."""
+        template = self.chat_template(tools)
+        if template not in self._arguments:
+            self._arguments[template] = arguments_of(lambda messages: self.chat(messages, tools))
+        return self._arguments[template]
+
+    @cached_property
+    def _arguments(self) -> dict[str, Arguments]:
+        return {}
+
+    def reads(self, key: str) -> bool:
+        """Tell whether the template looks at a key of a message, or at a variable of this name."""
+        if self.template != "chat":
+            return False
+        if key not in self._reads:
+            self._reads[key] = self._names(key) or self._writes(key)
+        return self._reads[key]
+
+    @cached_property
+    def _reads(self) -> dict[str, bool]:
+        return {}
+
+    def _names(self, key: str) -> bool:
+        templates = self.hf.chat_template
+        texts = templates.values() if isinstance(templates, dict) else [templates]
+        return any(re.search(rf"(?<!\w){re.escape(key)}(?!\w)", str(text)) for text in texts)
+
+    def _writes(self, key: str) -> bool:
+        """Tell whether a value under this key comes out, as where messages are written whole as JSON."""
+        probe = {"role": "user", "content": "a", key: MARK}, {"role": "assistant", "content": "b", key: MARK}
+        try:
+            return MARK in self.chat(probe)[0]
+        except RowError:
+            return False
 
     @cached_property
     def closing(self) -> str:
@@ -202,7 +247,7 @@ def tokenizer_identity(tokenizer: Tokenizer) -> str:
         "chat_template": tokenizer.hf.chat_template if tokenizer.template == "chat" else None,
         "chat_template_kwargs": tokenizer.template_kwargs,
         "today": TODAY.isoformat(),
-        "rules": 1,  # raised when alpaca, plain or the views change what they render
+        "rules": 2,  # raised when rows, alpaca, plain or the views change what they become
     }
     text = json.dumps(parts, sort_keys=True, default=str)
     return blake2b(text.encode("ascii"), digest_size=16).hexdigest()
