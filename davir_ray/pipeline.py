@@ -7,7 +7,7 @@ Every stage keeps what it finished under the store or the run, so a job that was
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from time import monotonic
 from typing import Any
 
@@ -21,6 +21,7 @@ from davir_ray.coreset.ray_export import Export, write_coreset, write_scored
 from davir_ray.coreset.ray_rank import Ranked, Ranking, rank
 from davir_ray.coreset.rules import choose
 from davir_ray.coreset.summary import summarise
+from davir_ray.corpus.not_read import NotRead
 from davir_ray.errors import NotMeasured, RecipeError, StoreError, Unreachable, UnreadableFile
 from davir_ray.inputs import Inputs, check_inputs
 from davir_ray.logprobs.choice import Choice, choose_engine, numerics
@@ -36,8 +37,10 @@ from davir_ray.store.holdings import note_parts, note_use
 from davir_ray.store.measurements import MeasurementStore, fingerprint
 from davir_ray.store.ray_lookup import align, look_up
 from davir_ray.tokens.folds import Fold
+from davir_ray.tokens.not_read import by_source
 from davir_ray.tokens.places import write_places
 from davir_ray.tokens.prepared import Prepared
+from davir_ray.tokens.preview import visible
 from davir_ray.tokens.ray_prepare import Preparation, prepare
 
 Record = dict[str, Any]
@@ -52,6 +55,11 @@ class Job:
     choice: Choice
     prepared: Prepared
     measurements: tuple[Measurement, ...]
+
+    @cached_property
+    def not_read(self) -> dict[str, NotRead]:
+        """What nothing reads of the rows of each source, once they are prepared."""
+        return by_source(self.inputs.listing.splits, self.prepared.not_read())
 
     def measurements_of(self, role: Role) -> tuple[Measurement, ...]:
         """The passes of one model, or of the references of all folds."""
@@ -180,9 +188,11 @@ def _measurement(job: Job, work: str, role: Role, model: ResolvedModel, fold: Fo
 
 
 def prepare_corpus(job: Job) -> None:
-    """Note it, and prepare the corpus."""
+    """Note it, prepare the corpus, and say what of it is not read."""
     job.run.event("prepare", splits=len(job.inputs.listing.splits))
     tokenise(job)
+    for source, found in job.not_read.items():
+        say(f"not read of {source}: {visible(found.shown())}")
 
 
 def tokenise(job: Job) -> None:
@@ -306,6 +316,7 @@ def facts(job: Job) -> Record:
         "score": inputs.score.name,
         "score_code": score_digest(inputs.recipe.score.name),
         "formats": inputs.listing.formats,
+        "not_read": {source: found.columns for source, found in job.not_read.items()},
         "models": {
             role: [model.identity for model in inputs.models_of(role)] for role in ("base", "reference")
         },

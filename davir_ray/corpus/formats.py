@@ -11,8 +11,8 @@ from typing import Any
 from davir_ray.corpus import preference_formats as pairs
 from davir_ray.corpus import sft_formats as sft
 from davir_ray.corpus.example import Example
-from davir_ray.corpus.refused import CONTEXT, LABELS, MEDIA, REJECTED, WEIGHTS, check_label, check_refused
-from davir_ray.corpus.turns import Row, check_text
+from davir_ray.corpus.refused import CONTEXT, LABELS, REJECTED, WEIGHTS, check_label, check_refused
+from davir_ray.corpus.turns import MEDIA, Row, check_text
 from davir_ray.errors import CorpusError, UnknownFormat
 
 

@@ -46,7 +46,8 @@ def _single_turn(row: Row, side: str) -> list[Message]:
 
 def preference_implicit(row: Row) -> Example:
     """Parse two whole conversations that begin with the same prompt."""
-    return _conversations(row, *(turns_of(row, side) for side in SIDES))
+    chosen, rejected = (turns_of(row, side) for side in SIDES)
+    return _conversations(row, chosen, rejected)
 
 
 def preference_messages(row: Row) -> Example:
@@ -73,7 +74,8 @@ def _other_ending(row: Row, column: str, turns: list[Message]) -> list[Message]:
 
 def preference_hh(row: Row) -> Example:
     """Parse two transcripts in the markup of Anthropic's HH data."""
-    return _conversations(row, *(_transcript(row, side) for side in SIDES))
+    chosen, rejected = (_transcript(row, side) for side in SIDES)
+    return _conversations(row, chosen, rejected)
 
 
 def _transcript(row: Row, side: str) -> list[Message]:

@@ -120,7 +120,7 @@ def turn_of(raw: Any, where: str) -> Message:
     """Turn `{role, content, ...}` or `{from, value, ...}` into a message; other keys pass through."""
     if not isinstance(raw, dict):
         raise bad_format(where, "a message {role, content} or {from, value}", raw)
-    rest = drop_nulls(raw)
+    rest: dict[str, Any] = drop_nulls(raw)
     name = rest.pop("role", None) or rest.pop("from", None)
     if not isinstance(name, str) or name.lower() not in ROLES:
         raise bad_format(
@@ -134,7 +134,7 @@ def turn_of(raw: Any, where: str) -> Message:
     content = rest.pop("value", "" if calls else None) if content is None else content
     if name.lower() in CALLS and isinstance(content, str) and not calls:
         content, calls = "", _calls(content, where)
-    return {"role": role, "content": _content(content, where)} | calls | rest | mark
+    return {"role": role, "content": _content(content, where), **calls, **rest, **mark}
 
 
 def _weight(rest: dict[str, Any], role: str, where: str) -> dict[str, Any]:

@@ -8,14 +8,17 @@ from davir_ray import storage
 from davir_ray.config import Recipe
 from davir_ray.corpus.reading import Parsed
 from davir_ray.corpus.split import Split
-from davir_ray.errors import RowError, StoreError
+from davir_ray.errors import RowError, StoreError, UnreadableFile
 from davir_ray.inputs import Inputs, check_inputs
 from davir_ray.schema import View
+from davir_ray.tokens.not_read import first_not_read
 from davir_ray.tokens.preview import bracketed, coloured, visible
 from davir_ray.tokens.views import ViewTokens, sequences
 from davir_ray.train.checks import check_corpora, with_deepspeed
 
 ROWS_SHOWN = 3
+ROWS_LOOKED_AT = 256
+"""Rows of each source in which columns and keys are looked for that nothing reads."""
 
 
 def validate(recipe: Recipe, *, colour: bool) -> Iterator[str]:
@@ -44,6 +47,7 @@ def validate(recipe: Recipe, *, colour: bool) -> Iterator[str]:
     for uri in (recipe.store, recipe.output):
         _check_writable(uri)
         yield f"writable  {uri}"
+    yield from _not_read(inputs)
     good = (item for item in inputs.parsed() if item[1].example is not None)
     yield from _shown(inputs, good, ROWS_SHOWN, colour)
 
@@ -51,7 +55,21 @@ def validate(recipe: Recipe, *, colour: bool) -> Iterator[str]:
 def inspect(recipe: Recipe, rows: int, *, colour: bool) -> Iterator[str]:
     """Show the first rows of the corpus as tokens, what counts marked; a row without tokens with its reason."""
     inputs = _inputs(recipe)
+    yield from _not_read(inputs)
     yield from _shown(inputs, inputs.parsed(), rows, colour)
+
+
+def _not_read(inputs: Inputs) -> Iterator[str]:
+    """Name the columns and keys of the first rows of each source that nothing reads."""
+    corpus, first = inputs.recipe.corpus, {split.source: split for split in reversed(inputs.listing.splits)}
+    for source, split in sorted(first.items()):
+        format = inputs.listing.formats[source]
+        try:
+            found = first_not_read(split, ROWS_LOOKED_AT, corpus, format, inputs.tokenizer)
+        except UnreadableFile:
+            continue  # a run stops there, or skips the file
+        if found.columns:
+            yield f"not read  {source}: {visible(found.shown())}; {found.rows:,} rows were looked at"
 
 
 def _inputs(recipe: Recipe) -> Inputs:

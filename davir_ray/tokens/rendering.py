@@ -28,7 +28,7 @@ from davir_ray.tokens.chat import render_chat
 from davir_ray.tokens.masks import covered, tokens_of
 from davir_ray.tokens.templates import BARE, Rendered, said
 from davir_ray.tokens.tokenizer import Tokenizer
-from davir_ray.tokens.tool_calls import with_arguments
+from davir_ray.tokens.tool_calls import formed
 
 Ids = NDArray[np.int32]
 Marks = NDArray[np.bool_]
@@ -81,11 +81,11 @@ class _Chat:
         self.messages, self.tools, self.variables = messages, example.tools, example.chat_template_kwargs
 
     def given(self, tokenizer: Tokenizer) -> list[Message]:
-        """Return the messages for the template: without our marks, with arguments in the form that it wants."""
+        """Return the messages for the template: without our marks, with calls in the form that it wants."""
         bare = [{key: value for key, value in one.items() if key != "weight"} for one in self.messages]
         if tokenizer.template != "chat" or not any(one.get("tool_calls") for one in bare):
             return bare
-        return with_arguments(bare, tokenizer.arguments(self.tools))
+        return formed(bare, tokenizer.call_form(self.tools))
 
 
 def _conversation(tokenizer: Tokenizer, config: TokensConfig, chat: _Chat, answer: bool) -> Tokenised:

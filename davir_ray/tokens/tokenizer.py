@@ -24,7 +24,7 @@ from davir_ray.config import TokensConfig
 from davir_ray.corpus.example import Message
 from davir_ray.errors import ModelError, RecipeError, RowError
 from davir_ray.schema import Status
-from davir_ray.tokens.tool_calls import Arguments, arguments_of
+from davir_ray.tokens.tool_calls import CallForm, call_form
 
 TODAY = datetime(2024, 7, 26)
 """What a template that asks for the date is told (Llama 3.1's own default), so that ids last overnight."""
@@ -137,15 +137,15 @@ class Tokenizer:
             raise RowError(Status.TEMPLATE_ERROR, reason) from error
         return texts[0], spans[0] if spans else []
 
-    def arguments(self, tools: Tools = None) -> Arguments:
-        """Tell how the chat template takes the arguments of tool calls (see `tool_calls`)."""
+    def call_form(self, tools: Tools = None) -> CallForm:
+        """Tell how the chat template takes tool calls."""
         template = self.chat_template(tools)
-        if template not in self._arguments:
-            self._arguments[template] = arguments_of(lambda messages: self.chat(messages, tools))
-        return self._arguments[template]
+        if template not in self._call_forms:
+            self._call_forms[template] = call_form(lambda messages: self.chat(messages, tools))
+        return self._call_forms[template]
 
     @cached_property
-    def _arguments(self) -> dict[str, Arguments]:
+    def _call_forms(self) -> dict[str, CallForm]:
         return {}
 
     def reads(self, key: str) -> bool:
