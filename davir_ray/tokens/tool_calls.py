@@ -53,7 +53,7 @@ def _rendered(chat: Chat, arguments: Any, content: str | None) -> str | None:
         {"role": "user", "content": "a"},
         {"role": "assistant", "content": content, "tool_calls": [call]},
     ]
-    reply = {"role": "tool", "name": "davir", "tool_call_id": "davircall", "content": "b"}
+    reply: Message = {"role": "tool", "name": "davir", "tool_call_id": "davircall", "content": "b"}
     for messages in (asked, [*asked, reply, {"role": "assistant", "content": "c"}]):
         try:
             text, _ = chat(messages)
