@@ -70,7 +70,7 @@ class Format:
         check_text(row)
         if not set(LABELS).isdisjoint(self.columns):
             check_label(row)
-        return self.build(row)
+        return self.build({column: value for column, value in row.items() if column in self.columns})
 
 
 CHAT = ("system", "tools", "functions", "chat_template_kwargs")

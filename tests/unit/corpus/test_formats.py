@@ -19,6 +19,7 @@ EXPECTED = {
     "question_answer": ((*ASKED, FOUR), None),
     "preference": ((*ASKED, FOUR), (*ASKED, FIVE)),
     "preference_implicit": ((*ASKED, FOUR), (*ASKED, FIVE)),
+    "preference_messages": ((*ASKED, FOUR), (*ASKED, FIVE)),
     "preference_hh": ((*ASKED, FOUR), (*ASKED, FIVE)),
     "preference_sharegpt": ((*ASKED, FOUR), (*ASKED, FIVE)),
     "preference_alpaca": tuple(({"role": "user", "content": "Add.\n2+2"}, end) for end in (FOUR, FIVE)),
