@@ -6,6 +6,7 @@ and text is `alpaca`, and a conversation with a chosen and a rejected end is a p
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from davir_ray.corpus import preference_formats as pairs
@@ -34,12 +35,12 @@ class Format:
     looks: Callable[[Row], bool] | None = None
     is_conversation: bool = True
 
-    @property
+    @cached_property
     def columns(self) -> tuple[str, ...]:
         """All columns that the format obeys, by the format's own names."""
         return (*self.needs, *self.one_of, *self.may_use)
 
-    @property
+    @cached_property
     def refuses(self) -> tuple[str, ...]:
         """Columns that change what a row means, and that the format cannot obey."""
         meaningful = (*MEDIA, *WEIGHTS, *REJECTED, "kto_tag", *(CONTEXT if self.is_conversation else ()))
@@ -61,16 +62,21 @@ class Format:
 
     def select(self, row: Row, renames: Mapping[str, str]) -> dict[str, Any]:
         """Return what the format looks at in a row, under the format's names and without nulls."""
-        values = {column: row.get(own) for column, own in self.sources(renames).items()}
-        return {column: value for column, value in values.items() if value is not None}
+        return picked(row, self.sources(renames))
 
     def parse(self, row: Row) -> Example:
         """Turn a row, under the format's column names, into an example. Raises `RowError`."""
         check_refused(row, self.refuses)
         check_text(row)
-        if not set(LABELS).isdisjoint(self.columns):
+        if "label" in self.columns:
             check_label(row)
         return self.build({column: value for column, value in row.items() if column in self.columns})
+
+
+def picked(row: Row, sources: Mapping[str, str]) -> dict[str, Any]:
+    """Return what stands in a row under the names in the files, by the names of a format and without nulls."""
+    values = {column: row.get(own) for column, own in sources.items()}
+    return {column: value for column, value in values.items() if value is not None}
 
 
 CHAT = ("system", "tools", "functions", "chat_template_kwargs")

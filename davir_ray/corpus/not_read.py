@@ -58,7 +58,7 @@ class NotRead:
         count = self.columns[name]
         if count is None:
             return "some rows"
-        return f"all {count:,} rows" if count == self.rows else f"{count:,} row{'s' * (count != 1)}"
+        return f"all {count:,} rows" if count == self.rows > 1 else f"{count:,} row{'s' * (count != 1)}"
 
 
 def parquet_not_read(split: Split, read: Collection[str]) -> dict[str, Count]:
@@ -84,7 +84,7 @@ def _leaves(file: pq.ParquetFile) -> dict[str, list[int]]:
     names = file.schema_arrow.names
     for index in range(file.metadata.num_columns):
         leaf = file.metadata.schema.column(index)
-        if leaf.logical_type.type != "NULL":
+        if str(leaf.logical_type) != "Null":
             at = leaf.path
             name = at if at in names else next(name for name in names if at.startswith(f"{name}."))
             leaves.setdefault(name, []).append(index)

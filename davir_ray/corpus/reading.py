@@ -10,7 +10,7 @@ import pyarrow as pa
 from davir_ray.config import CorpusConfig
 from davir_ray.corpus import json_files, parquet_files
 from davir_ray.corpus.example import Example, content_hash
-from davir_ray.corpus.formats import FORMATS, Format
+from davir_ray.corpus.formats import FORMATS, Format, picked
 from davir_ray.corpus.not_read import Count, parquet_not_read
 from davir_ray.corpus.refused import is_wanted
 from davir_ray.corpus.split import BadRow, Record, Split
@@ -50,13 +50,24 @@ def read_source_rows(split: Split, rows: Sequence[int]) -> pa.Table:
     return parquet_files.table(split, rows) if split.kind == "parquet" else json_files.table(split, rows)
 
 
+@dataclass(frozen=True)
+class _Reading:
+    """How the rows of a split are read. sources: what the format looks at, by its names -> the names in the files."""
+
+    split: Split
+    config: CorpusConfig
+    format: Format
+    sources: dict[str, str]
+    read: frozenset[str]
+
+
 def examples(split: Split, config: CorpusConfig, format: str) -> Iterator[Parsed]:
     """Parse every row of a split, in order, each exactly once."""
     spec = FORMATS[format]
-    read = _read(spec, config)
+    reading = _Reading(split, config, spec, spec.sources(config.columns), _read(spec, config))
     # A line of JSON is parsed whole in any case; of Parquet the columns that are not used are left alone.
-    for row, record in read_rows(split, sorted(read) if split.kind == "parquet" else None):
-        yield _parsed(row, record, split, config, spec, read)
+    for row, record in read_rows(split, sorted(reading.read) if split.kind == "parquet" else None):
+        yield _parsed(row, record, reading)
 
 
 def not_read_columns(split: Split, config: CorpusConfig, format: str) -> dict[str, Count]:
@@ -73,18 +84,17 @@ def _read(format: Format, config: CorpusConfig) -> frozenset[str]:
     return frozenset(names)
 
 
-def _parsed(
-    row: int, record: Record, split: Split, config: CorpusConfig, format: Format, read: frozenset[str]
-) -> Parsed:
+def _parsed(row: int, record: Record, reading: _Reading) -> Parsed:
+    split, config = reading.split, reading.config
     if isinstance(record, BadRow):
         group = split.source if config.group_by == "source" else ""
         return Parsed(row, content_hash(record.raw), None, split.source, group, record.status, record.reason)
     source = _label(record, config.source_by) or split.source
     group = source if config.group_by == "source" else _label(record, config.group_by)
-    values = format.select(record, config.columns)
-    not_read = tuple(name for name, value in record.items() if value is not None and name not in read)
+    values = picked(record, reading.sources)
+    not_read = tuple(name for name, value in record.items() if value is not None and name not in reading.read)
     try:
-        example = format.parse(values)
+        example = reading.format.parse(values)
     except RowError as error:
         # Raw values stand for the content; nulls go, because which of them there are depends on the shard.
         key = content_hash(drop_nulls(values))

@@ -37,8 +37,8 @@ ADVICE = {
 
 def check_refused(row: Row, refused: Iterable[str]) -> None:
     """Raise `RowError` where one of these columns says something."""
-    for column in refused:
-        value = drop_nulls(row.get(column))
+    for column in (one for one in refused if one in row):
+        value = drop_nulls(row[column])
         if not says_nothing(value) and not (column in WEIGHTS and _is_one(value)):
             raise RowError(Status.BAD_FORMAT, f"column `{column}`: found {describe(value)}: {ADVICE[column]}")
 

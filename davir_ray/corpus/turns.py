@@ -41,6 +41,13 @@ WEIGHTS = ("weight", "loss", "train", "training", "loss_weight", "loss_scale")
 MEDIA = ("image", "images", "video", "videos", "audio", "audios", "rejected_images")
 """Columns and keys that hold what no text can stand for."""
 
+UNWEIGHTED = ("train_detail",)
+"""What axolotl calls the key that leaves a part of a turn out of the loss mask."""
+
+CALL_KEYS = ("tool_calls", "function_call")
+OUR_KEYS = frozenset((*WEIGHTS, *MEDIA, *UNWEIGHTED, *CALL_KEYS))
+"""Keys of a turn, beside role and content, that are obeyed or refused; a template gets the others as they are."""
+
 
 def bad_format(column: str, expected: str, found: Any) -> RowError:
     """Return the error for a value of the wrong shape."""
@@ -127,9 +134,12 @@ def turn_of(raw: Any, where: str) -> Message:
             where, "a role such as system, user, assistant or tool", raw if name is None else name
         )
     role = ROLES[name.lower()]
-    mark = _weight(rest, role, where)
-    _check_keys(rest, where)
-    calls = _own_calls(rest, where)
+    mark: dict[str, Any] = {}
+    calls: dict[str, Any] = {}
+    if not OUR_KEYS.isdisjoint(rest):
+        mark = _weight(rest, role, where)
+        _check_keys(rest, where)
+        calls = _own_calls(rest, where)
     content = rest.pop("content", None)
     content = rest.pop("value", "" if calls else None) if content is None else content
     if name.lower() in CALLS and isinstance(content, str) and not calls:
@@ -155,7 +165,7 @@ def _weight(rest: dict[str, Any], role: str, where: str) -> dict[str, Any]:
 
 def _check_keys(rest: dict[str, Any], where: str) -> None:
     """Raise for keys that change what a turn says or how it counts, and that nothing here can obey."""
-    for key in (*MEDIA, "train_detail"):
+    for key in (*MEDIA, *UNWEIGHTED):
         if not says_nothing(rest.get(key)):
             is_medium = key in MEDIA
             why = (

@@ -135,4 +135,4 @@ def test_sums_keep_what_is_not_known():
 
 
 def test_a_line_names_so_many_columns_and_no_more():
-    assert NotRead(1, {f"c{n:02}": 1 for n in range(25)}).shown().endswith("c19 (all 1 rows), and 5 more")
+    assert NotRead(1, {f"c{n:02}": 1 for n in range(25)}).shown().endswith("c19 (1 row), and 5 more")
