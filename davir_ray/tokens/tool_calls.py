@@ -49,7 +49,7 @@ def call_form(chat: Chat) -> CallForm:
 def _rendered(chat: Chat, arguments: Any, content: str | None) -> str | None:
     """Render a call in the first conversation that the template takes; None where the arguments do not come out."""
     call = {"id": "davircall", "type": "function", "function": {"name": "davir", "arguments": arguments}}
-    asked = [
+    asked: list[Message] = [
         {"role": "user", "content": "a"},
         {"role": "assistant", "content": content, "tool_calls": [call]},
     ]

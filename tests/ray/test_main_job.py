@@ -71,6 +71,10 @@ def first(tmp_path_factory, tiny_models, ray_cluster):
     return pipeline.score(recipe(folder, tiny_models, folder / "corpus"), "test")
 
 
+def test_the_record_names_what_is_not_read(first):
+    assert first["not_read"] == {"corpus": {"id": 123}}
+
+
 def test_every_row_is_in_the_scored_table_once(first):
     rows = scored(first)
     assert len(rows) == len(ROWS) == first["rows"] == sum(first["status"].values())
@@ -231,6 +235,7 @@ def test_a_reference_that_is_the_base_is_warned_of(tmp_path, tiny_models):
         (tmp_path / "recipe.yaml").write_text(asked.model_dump_json(exclude_none=True))
         told = CliRunner().invoke(main, ["validate", str(tmp_path / "recipe.yaml")])
         assert told.exit_code == 0, told.output
+        assert "not read  corpus: id (all 5 rows); 5 rows were looked at\n" in told.output
         assert told.output.count("warning   the reference is the model that the base is") == warned
 
 
