@@ -217,11 +217,12 @@ def scores() -> None:
 
 @main.command()
 def formats() -> None:
-    """List the corpus formats, each with a row."""
+    """List the corpus formats, each with a row, the columns that it obeys, and those that make a row unusable."""
     from davir_ray.corpus.formats import FORMATS
 
     for one in FORMATS.values():
         click.echo(f"{one.name}\n  {one.example}")
+        click.echo(f"  obeys    {', '.join(one.columns)}\n  refuses  {', '.join(one.refuses)}")
 
 
 def _seconds(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:

@@ -3,6 +3,7 @@
 paths.py, listing.py   which files make up the corpus, and how they are split
 reading.py             splits -> rows -> examples; parquet_files.py and json_files.py open them; opening.py
 formats.py             the formats, and which one a corpus has; sft_formats.py, preference_formats.py, turns.py
+refused.py, not_read.py   what makes a row unusable here; what nothing reads, counted
 example.py             one row of any format in the one shape that the rest knows
 columns.py             one schema for shards that disagree
 """

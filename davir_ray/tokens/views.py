@@ -6,7 +6,7 @@ response_alone  IFD's response without its prompt: the header that the template 
                 answer, and the tokens of that answer. They are cut out of the `response` sequence, so both
                 views score the same ids for it. BOS stays in front where `response` has it. Where nothing
                 precedes the answer (`plain`, pre-tokenised), BOS or, failing that, EOS does, since a
-                first token cannot be scored. With several answers only the last is scored: for IFD over
+                first token cannot be scored. With several answers only the last that counts is scored: for IFD over
                 conversations set `score_on: last_assistant`. A text row has no prompt: both views are equal.
 """
 
