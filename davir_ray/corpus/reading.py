@@ -9,8 +9,10 @@ import pyarrow as pa
 
 from davir_ray.config import CorpusConfig
 from davir_ray.corpus import json_files, parquet_files
+from davir_ray.corpus.detection import settings_of
 from davir_ray.corpus.example import Example, content_hash
 from davir_ray.corpus.formats import FORMATS, Format
+from davir_ray.corpus.raw_turns import usual_turns
 from davir_ray.corpus.split import BadRow, Record, Split
 from davir_ray.corpus.turns import drop_nulls
 from davir_ray.errors import RowError
@@ -47,8 +49,9 @@ def read_source_rows(split: Split, rows: Sequence[int]) -> pa.Table:
 def examples(split: Split, config: CorpusConfig, format: str) -> Iterator[Parsed]:
     """Parse every row of a split, in order, each exactly once."""
     spec = FORMATS[format]
-    for row, record in read_rows(split, _needed(spec, config)):
-        yield _parsed(row, record, split, config, spec)
+    settings = settings_of(config, split.source, spec)
+    for row, record in read_rows(split, _needed(spec, settings)):
+        yield _parsed(row, record, split, settings, spec)
 
 
 def _needed(format: Format, config: CorpusConfig) -> list[str]:
@@ -65,7 +68,7 @@ def _parsed(row: int, record: Record, split: Split, config: CorpusConfig, format
         return Parsed(row, content_hash(record.raw), None, split.source, group, record.status, record.reason)
     source = _label(record, config.source_by) or split.source
     group = source if config.group_by == "source" else _label(record, config.group_by)
-    values = format.select(record, config.columns)
+    values = usual_turns(format.select(record, config.columns), config.tags)
     try:
         example = format.parse(values)
     except RowError as error:

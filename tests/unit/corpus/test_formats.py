@@ -2,7 +2,8 @@ import json
 
 import pytest
 
-from davir_ray.corpus.formats import FORMATS, check_columns, check_renames, detect
+from davir_ray.corpus.detection import check_columns, check_renames, detect
+from davir_ray.corpus.formats import FORMATS
 from davir_ray.errors import CorpusError, RowError, UnknownFormat
 from davir_ray.schema import Status
 
