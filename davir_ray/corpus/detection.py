@@ -97,23 +97,31 @@ def _shown(rows: Sequence[Row]) -> str:
     return "" if sides is None else f" (`chosen` is {describe(sides['chosen'])})"
 
 
-def check_renames(renames: Mapping[str, str], format_name: str) -> None:
-    """Raise `CorpusError` for an unknown format, or renames that no format, or not the one that is named, reads."""
-    if format_name != "auto" and format_name not in FORMATS:
-        known = f"{similar(format_name, FORMATS)}; expected auto, {', '.join(FORMATS)}"
-        raise CorpusError(f"corpus.format: `{format_name}` is not known{known}")
-    formats = list(FORMATS.values()) if format_name == "auto" else [FORMATS[format_name]]
-    near = min(formats, key=lambda format: len(_unread(format, renames)))
-    if not (unread := _unread(near, renames)):
-        return
-    name = unread[0]
-    if format_name == "auto" and len(renames) > len(unread):
-        said = f"{names_of(renames)} are not read together by any format: `{near.name}` does not read `{name}`"
+def check_renames(settings: CorpusConfig, source: str) -> None:
+    """Raise `CorpusError` for an unknown format, or renames that no format, or not the one that is named, reads.
+
+    settings: those of the source, see `CorpusConfig.of`.
+    """
+    if settings.format != "auto" and settings.format not in FORMATS:
+        known = f"{similar(settings.format, FORMATS)}; expected auto, {', '.join(FORMATS)}"
+        raise CorpusError(f"corpus.format: `{settings.format}` of source `{source}` is not known{known}")
+    formats = list(FORMATS.values()) if settings.format == "auto" else [FORMATS[settings.format]]
+    near = min(formats, key=lambda format: len(_unread(format, settings.columns)))
+    if unread := _unread(near, settings.columns):
+        raise CorpusError(f"corpus.columns of source `{source}`: {_unread_name(unread[0], settings, near)}")
+
+
+def _unread_name(name: str, settings: CorpusConfig, near: Format) -> str:
+    """Say that a name of `corpus.columns` is not read: by the format that is named, by any, or beside the others."""
+    every = dict.fromkeys(column for format in FORMATS.values() for column in format.columns)
+    if settings.format != "auto":
+        said, expected = f"`{name}` is not read by format `{near.name}`", near.columns
+    elif name not in every:
+        said, expected = f"`{name}` is read by no format", tuple(every)
     else:
-        said = f"`{name}` is read by {'no format' if format_name == 'auto' else f'format `{near.name}` not at all'}"
-    known = dict.fromkeys(column for format in formats for column in format.columns)
-    expected = near.columns if len(renames) > len(unread) else tuple(known)
-    raise CorpusError(f"corpus.columns: {said}{similar(name, known)}; expected {names_of(expected)}")
+        said = f"no format reads {names_of(settings.columns)} together; `{near.name}` does not read `{name}`"
+        expected = near.columns
+    return f"{said}{similar(name, expected)}; expected {names_of(expected)}"
 
 
 def check_targets(config: CorpusConfig, columns_of: Mapping[str, Sequence[str]], source: str) -> None:

@@ -84,7 +84,7 @@ def list_corpus(config: CorpusConfig, limit: int | None = None) -> Listing:
     `UnreadableFile` unless such files are to be skipped.
     """
     for source in config.paths:
-        check_renames(config.of(source).columns, config.of(source).format)
+        check_renames(config.of(source), source)
     looked = list(_look_at_all(expand(config.paths), limit))
     bad = tuple(item for item in looked if isinstance(item, BadFile))
     if bad and config.on_bad_file == "error":

@@ -73,11 +73,12 @@ def _tags(turns: Sequence[Row]) -> dict[str, str]:
     if role is None or text is None:
         return {}
     names = dict.fromkeys(turn[role] for turn in turns if isinstance(turn.get(role), str))
-    unknown = [name for name in names if name.lower() not in ROLES]
     tags = {"role_tag": role} if role not in ("role", "from") else {}
     tags |= {"content_tag": text} if text not in ("content", "value") else {}
-    sides = ("user_tag", "assistant_tag") if len(unknown) == len(names) == 2 else ()
-    return tags | dict(zip(sides, unknown, strict=False))
+    unknown = [name for name in names if name.lower() not in ROLES]
+    known = {ROLES[name.lower()] for name in names if name.lower() in ROLES}
+    sides = [f"{side}_tag" for side in ("user", "assistant") if side not in known]
+    return tags | (dict(zip(sides, unknown, strict=True)) if len(sides) == len(unknown) else {})
 
 
 def _parsing(

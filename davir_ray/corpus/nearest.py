@@ -24,11 +24,16 @@ MEANINGS = (
 
 @dataclass(frozen=True)
 class Near:
-    """A format beside some columns. columns: its name -> the file's, as far as one was found; missing: its other needs."""
+    """A format beside some columns.
+
+    columns: its name -> the file's, as far as one was found. missing: what it needs besides.
+    guessed: how many of the columns are called something else.
+    """
 
     format: Format
     columns: dict[str, str]
     missing: tuple[str, ...]
+    guessed: int
 
     @property
     def renames(self) -> dict[str, str]:
@@ -37,13 +42,16 @@ class Near:
 
 
 def nearest(columns: Sequence[str], formats: Iterable[Format] = FORMATS.values()) -> Near | None:
-    """Return the format that reads most of these columns once they are renamed; None where none reads any."""
+    """Return the format that reads most of these columns once they are renamed; None where none reads any.
+
+    Of formats that read as many, the one whose names they have anyway.
+    """
     found = [near for format in formats if (near := beside(format, columns)).columns]
     return max(found, key=_closeness, default=None)
 
 
-def _closeness(near: Near) -> tuple[int, int, int]:
-    return -len(near.missing), len(near.columns), -len(near.renames)
+def _closeness(near: Near) -> tuple[int, int, int, int]:
+    return -len(near.missing), len(near.columns), -near.guessed, -len(near.renames)
 
 
 def beside(format: Format, columns: Sequence[str]) -> Near:
@@ -57,7 +65,8 @@ def beside(format: Format, columns: Sequence[str]) -> Near:
     missing = [name for name in format.needs if name not in found]
     if format.one_of and not found.keys() & set(format.one_of):
         missing.append(" or ".join(format.one_of))
-    return Near(format, found, tuple(missing))
+    guessed = sum(not _spelt_alike(name, column) for name, column in found.items())
+    return Near(format, found, tuple(missing), guessed)
 
 
 def _first(name: str, columns: Sequence[str], alike: Callable[[str, str], bool]) -> str | None:
