@@ -9,7 +9,10 @@ from davir_ray.corpus.raw_turns import usual_turns
 from davir_ray.corpus.turns import Row, describe
 from davir_ray.errors import CorpusError, UnknownFormat
 
-LLAMA_FACTORY = ({"prompt": "instruction", "query": "input", "response": "output"}, {"messages": "conversations"})
+LLAMA_FACTORY = (
+    {"prompt": "instruction", "query": "input", "response": "output"},
+    {"messages": "conversations"},
+)
 """LLaMA-Factory's names of columns -> ours, for its alpaca and its sharegpt formatting; its other names are ours."""
 
 
@@ -43,7 +46,10 @@ def settings_of(config: CorpusConfig, source: str, format: Format) -> CorpusConf
 
 
 def detect(
-    columns: Sequence[str], first_rows: Sequence[Row], renames: Mapping[str, str], tags: TagsConfig | None = None
+    columns: Sequence[str],
+    first_rows: Sequence[Row],
+    renames: Mapping[str, str],
+    tags: TagsConfig | None = None,
 ) -> Format:
     """Choose the format that reads every rename and most of the columns; the first of `FORMATS` where several do.
 
@@ -61,7 +67,9 @@ def detect(
     if len(looking) == 1:
         return looking[0]
     names = names_of([format.name for format in looking or rivals])
-    found = "each of these in some rows" if looking else f"none of these in the first rows{_shown(first_rows)}"
+    found = (
+        "each of these in some rows" if looking else f"none of these in the first rows{_shown(first_rows)}"
+    )
     raise UnknownFormat(
         f"the columns {names_of(columns)} fit {names}, and {found}; name the format in corpus.format"
     )

@@ -202,7 +202,11 @@ def _with_named(looked: list[_Looked], names: Iterable[str]) -> list[_Looked]:
 def _whole(looked: _Looked) -> _Looked:
     """Look at all rows of a JSON lines file; one that is damaged further down is found later."""
     try:
-        return looked if looked.kind != "jsonl" else replace(looked, columns=json_files.columns(looked.file.path))
+        return (
+            looked
+            if looked.kind != "jsonl"
+            else replace(looked, columns=json_files.columns(looked.file.path))
+        )
     except UnreadableFile:
         return looked
 

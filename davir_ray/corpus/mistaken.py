@@ -14,7 +14,12 @@ BEGINNINGS = (
 )
 """First bytes -> what the file is, and what to do with it."""
 
-BOMS = ((b"\xff\xfe\x00\x00", "UTF-32"), (b"\x00\x00\xfe\xff", "UTF-32"), (b"\xff\xfe", "UTF-16"), (b"\xfe\xff", "UTF-16"))
+BOMS = (
+    (b"\xff\xfe\x00\x00", "UTF-32"),
+    (b"\x00\x00\xfe\xff", "UTF-32"),
+    (b"\xff\xfe", "UTF-16"),
+    (b"\xfe\xff", "UTF-16"),
+)
 
 METADATA = {
     "dataset_info.json": "describes data sets (LLaMA-Factory's list of them, or the metadata of `datasets`)",
@@ -60,7 +65,7 @@ def not_utf8(data: bytes, error: UnicodeDecodeError) -> str:
     """Say where a text stops being UTF-8, and what it may be."""
     near = data[max(0, error.start - 10) : error.start + 5]
     return (
-        f"is not UTF-8: byte 0x{data[error.start]:02x} at byte {error.start}, in {ascii(near.decode('latin-1'))} "
+        f"is not UTF-8: byte 0x{data[error.start]:02x} at byte {error.start}, in {near.decode('latin-1')!a} "
         f"if it is Latin-1; {_converted('LATIN1')}"
     )
 
@@ -76,12 +81,17 @@ def spread_object(data: bytes) -> str | None:
         return None
     if text[end:].strip():
         return "holds JSON objects that are spread over several lines, expected one a line; `jq -c .` makes it that"
-    return f"is one JSON object with the keys {', '.join(value)}, expected an array of rows, or a row a line{_rows_within(value)}"
+    return (
+        f"is one JSON object with the keys {', '.join(value)}, expected an array of rows, or a row a line"
+        f"{_rows_within(value)}"
+    )
 
 
 def _rows_within(value: dict[str, Any]) -> str:
     """Tell which key of an object holds rows."""
     for key, rows in value.items():
         if isinstance(rows, list) and rows and isinstance(rows[0], dict):
-            return f"; `{key}` holds {len(rows)}: `jq -c '.[{json.dumps(key)}][]'` takes them out, a row a line"
+            return (
+                f"; `{key}` holds {len(rows)}: `jq -c '.[{json.dumps(key)}][]'` takes them out, a row a line"
+            )
     return ""

@@ -12,7 +12,18 @@ from davir_ray.corpus.formats import FORMATS, Format
 
 MEANINGS = (
     ("instruction", "question", "query", "prompt", "problem", "task", "user", "human", "input"),
-    ("output", "answer", "response", "completion", "solution", "target", "targets", "reply", "assistant", "gold"),
+    (
+        "output",
+        "answer",
+        "response",
+        "completion",
+        "solution",
+        "target",
+        "targets",
+        "reply",
+        "assistant",
+        "gold",
+    ),
     ("input", "context", "ctx", "passage"),
     ("messages", "conversations", "conversation", "turns", "dialog", "dialogue", "chat"),
     ("system", "system_prompt", "system_message", "sys"),
@@ -108,7 +119,9 @@ def remedy(columns: Sequence[str], config: CorpusConfig, source: str) -> str:
     """Say in a sentence which format the columns of a source come nearest to, and how to make it fit."""
     near = nearest(columns)
     if near is None:
-        known = ", ".join(f"{f.name} ({', '.join(f.needs) or ' or '.join(f.one_of)})" for f in FORMATS.values())
+        known = ", ".join(
+            f"{f.name} ({', '.join(f.needs) or ' or '.join(f.one_of)})" for f in FORMATS.values()
+        )
         return f"known are {known}"
     if near.missing:
         return (

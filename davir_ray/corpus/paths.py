@@ -57,7 +57,9 @@ def _matches(source: str, pattern: str) -> list[CorpusFile]:
     ]
     if not files:
         names = ", ".join(name.rsplit("/", 1)[-1] for name in islice(infos, 3))
-        found = f"matches {len(infos)} files ({names}), none of them with" if infos else "matches no file with"
+        found = (
+            f"matches {len(infos)} files ({names}), none of them with" if infos else "matches no file with"
+        )
         raise CorpusError(
             f"corpus.paths: {pattern}: {found} a suffix of {', '.join(KINDS)} (JSON also .gz, .zst)"
         )

@@ -86,7 +86,13 @@ def test_renames_decide_the_format():
     assert detect(["instruction", "output"], [], renames).name == "question_answer"
 
 
-LLAMA_FACTORY = {"prompt": "question_text", "query": "ctx", "response": "gold", "system": "sys", "history": "hist"}
+LLAMA_FACTORY = {
+    "prompt": "question_text",
+    "query": "ctx",
+    "response": "gold",
+    "system": "sys",
+    "history": "hist",
+}
 
 
 @pytest.mark.parametrize(
@@ -130,7 +136,10 @@ def test_a_column_block_of_llama_factory_is_understood(renames, format, understo
 
 
 def test_a_column_of_the_instruction_beside_a_rename_of_ours_does_not_change_what_the_rename_means():
-    assert detect(["ctx", "gold", "instruction"], [], {"query": "ctx", "response": "gold"}).name == "query_response"
+    assert (
+        detect(["ctx", "gold", "instruction"], [], {"query": "ctx", "response": "gold"}).name
+        == "query_response"
+    )
 
 
 def test_names_that_would_be_read_twice_are_not_understood():
@@ -166,7 +175,9 @@ def test_a_rename_that_the_named_format_does_not_read_is_refused():
 
 def test_renames_that_no_one_format_reads_are_refused():
     said = refusal({"question": "q", "answer": "a", "output": "o"})
-    assert "no format reads question, answer, output together; `question_answer` does not read `output`" in said
+    assert (
+        "no format reads question, answer, output together; `question_answer` does not read `output`" in said
+    )
 
 
 def test_a_rename_of_a_column_that_is_nowhere_names_it_and_the_way_out():
@@ -174,7 +185,9 @@ def test_a_rename_of_a_column_that_is_nowhere_names_it_and_the_way_out():
         check_targets(
             config(columns={"instruction": "nope"}), {"corpus": ["instruction", "output"]}, "corpus"
         )
-    assert "instruction: nope: source `corpus` has no column `nope`; it has instruction, output" in str(caught.value)
+    assert "instruction: nope: source `corpus` has no column `nope`; it has instruction, output" in str(
+        caught.value
+    )
     assert "`alpaca` fits without a rename" in str(caught.value)
 
 

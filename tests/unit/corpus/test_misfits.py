@@ -25,7 +25,9 @@ def write(folder, rows):
 
 def parsed(corpus):
     listing = list_corpus(corpus)
-    return listing, [(s, one) for s in listing.splits for one in examples(s, corpus, listing.formats[s.source])]
+    return listing, [
+        (s, one) for s in listing.splits for one in examples(s, corpus, listing.formats[s.source])
+    ]
 
 
 def said(folder, rows, **settings):

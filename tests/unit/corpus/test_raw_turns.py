@@ -76,5 +76,8 @@ def test_a_response_that_is_a_json_list_stays_text():
 
 def test_a_key_that_no_turn_has_is_refused():
     check_tags(TagsConfig(role_tag="role"), [{"messages": json.dumps(TALK)}])
-    with pytest.raises(CorpusError, match="role_tag: no turn of the first rows has the key `speaker`; they have role, content"):
+    with pytest.raises(
+        CorpusError,
+        match="role_tag: no turn of the first rows has the key `speaker`; they have role, content",
+    ):
         check_tags(TagsConfig(role_tag="speaker"), [{"messages": TALK}])
