@@ -87,12 +87,12 @@ def _parsing(
     """Find the other formats that some row parses as, with the renames that they need; the nearest alone."""
     for format in FORMATS.values():
         if format is not but and any(_parses(format, record, settings) for record in records):
-            yield format.name, beside(format, list(records[0])).renames
+            yield format.name, beside(format, list(records[0]), {}).renames
             return
 
 
 def _parses(format: Format, record: Row, settings: CorpusConfig) -> bool:
-    near = beside(format, list(record))
+    near = beside(format, list(record), {})
     if near.missing:
         return False
     try:

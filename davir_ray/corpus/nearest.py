@@ -52,12 +52,12 @@ class Near:
         return {name: column for name, column in self.columns.items() if name != column}
 
 
-def nearest(columns: Sequence[str], formats: Iterable[Format] = FORMATS.values()) -> Near | None:
+def nearest(columns: Sequence[str], given: Mapping[str, str]) -> Near | None:
     """Return the format that reads most of these columns once they are renamed; None where none reads any.
 
-    Of formats that read as many, the one whose names they have anyway.
+    Of formats that read as many, the one whose names they have anyway. given: renames that stand already.
     """
-    found = [near for format in formats if (near := beside(format, columns)).columns]
+    found = [near for format in FORMATS.values() if (near := beside(format, columns, given)).columns]
     return max(found, key=_closeness, default=None)
 
 
@@ -65,9 +65,9 @@ def _closeness(near: Near) -> tuple[int, int, int, int]:
     return -len(near.missing), len(near.columns), -near.guessed, -len(near.renames)
 
 
-def beside(format: Format, columns: Sequence[str]) -> Near:
-    """Find a column for each name of a format: the same, one spelt alike, or one that means the same."""
-    found: dict[str, str] = {}
+def beside(format: Format, columns: Sequence[str], given: Mapping[str, str]) -> Near:
+    """Find a column for each name of a format: the one given, the same, one spelt alike, or one that means the same."""
+    found = {name: given[name] for name in format.columns if given.get(name) in columns}
     for alike in (str.__eq__, _spelt_alike, _meant_alike):
         for name in format.columns:
             free = [column for column in columns if column not in found.values()]
@@ -76,7 +76,9 @@ def beside(format: Format, columns: Sequence[str]) -> Near:
     missing = [name for name in format.needs if name not in found]
     if format.one_of and not found.keys() & set(format.one_of):
         missing.append(" or ".join(format.one_of))
-    guessed = sum(not _spelt_alike(name, column) for name, column in found.items())
+    guessed = sum(
+        given.get(name) != column and not _spelt_alike(name, column) for name, column in found.items()
+    )
     return Near(format, found, tuple(missing), guessed)
 
 
@@ -117,7 +119,7 @@ def _yaml(value: Any) -> str:
 
 def remedy(columns: Sequence[str], config: CorpusConfig, source: str) -> str:
     """Say in a sentence which format the columns of a source come nearest to, and how to make it fit."""
-    near = nearest(columns)
+    near = nearest(columns, config.of(source).columns)
     if near is None:
         known = ", ".join(
             f"{f.name} ({', '.join(f.needs) or ' or '.join(f.one_of)})" for f in FORMATS.values()

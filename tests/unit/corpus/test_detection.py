@@ -221,6 +221,12 @@ def test_the_line_of_recipe_for_the_nearest_format_makes_it_fit(columns, format,
     assert detect(columns, [], yaml.safe_load(renames)).name == format
 
 
+def test_the_line_of_recipe_keeps_the_renames_that_are_right():
+    given = config(columns={"instruction": "frage"})
+    line = "`alpaca`, by corpus.columns: {instruction: frage, output: Output}"
+    assert remedy(["frage", "Output"], given, "corpus").endswith(line)
+
+
 def test_the_line_of_recipe_of_one_of_several_sources_is_its_own():
     several = CorpusConfig(paths={"a": "x", "b": "y"})
     line = "corpus.sources: {b: {columns: {query: Query, response: Response}}}"
