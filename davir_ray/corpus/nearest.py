@@ -32,6 +32,8 @@ MEANINGS = (
 )
 """Names that stand for one thing, in the formats and in corpora."""
 
+MOST_NAMES = 60
+
 
 @dataclass(frozen=True)
 class Near:
@@ -143,5 +145,7 @@ def similar(name: str, names: Iterable[str]) -> str:
 
 
 def names_of(columns: Mapping[str, Any] | Sequence[str]) -> str:
-    """Write columns as a list."""
-    return ", ".join(columns) or "(none)"
+    """Write columns as a list, of which a long one is cut."""
+    names = list(columns)
+    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    return f"{', '.join(names[:MOST_NAMES])}{more}" or "(none)"

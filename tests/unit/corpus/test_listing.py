@@ -321,6 +321,14 @@ def test_each_source_has_its_own_format_columns_and_tags(tmp_path):
     assert answers(corpus) == ["a0", "a1", "a2"]
 
 
+@pytest.mark.parametrize("format", ["auto", "messages"])
+def test_a_tag_that_is_no_key_of_a_turn_is_refused_with_the_file(tmp_path, format):
+    (tmp_path / "a.jsonl").write_text('{"messages": [{"speaker": "user", "content": "q"}]}')
+    says = r"a\.jsonl: corpus\.tags: role_tag: no turn of the first rows has the key `who`; they have speaker"
+    with pytest.raises(CorpusError, match=says):
+        list_corpus(config(tmp_path, format=format, tags={"role_tag": "who"}))
+
+
 def test_a_rename_of_a_source_that_its_format_does_not_read_is_refused(tmp_path):
     write(tmp_path / "a.parquet")
     sources = {"corpus": {"format": "question_answer", "columns": {"prompt": "question"}}}
