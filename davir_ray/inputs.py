@@ -20,6 +20,7 @@ from davir_ray.config import (
 )
 from davir_ray.corpus.example import Example
 from davir_ray.corpus.listing import Listing, list_corpus
+from davir_ray.corpus.misfits import no_row_fits
 from davir_ray.corpus.reading import Parsed, examples
 from davir_ray.corpus.split import Split
 from davir_ray.errors import CorpusError, RecipeError, UnreadableFile
@@ -203,7 +204,7 @@ def check_inputs(recipe: Recipe, needs: tuple[Need, ...] | None = None) -> Input
     inputs = Inputs(recipe, listing, score, base, references, tokenizer, needs)
     sample = inputs.sample(ROWS_TO_COMPARE)
     if not sample:
-        raise CorpusError(f"no row fits its format ({listing.formats}); `davir inspect` shows the reasons")
+        raise CorpusError(no_row_fits(inputs.parsed(), recipe.corpus, listing.formats))
     for reference in references:
         theirs = load_tokenizer(reference.tokenizer_path, recipe.tokens)
         check_agreement(tokenizer, theirs, sample, recipe.tokens)

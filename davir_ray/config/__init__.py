@@ -7,6 +7,8 @@ from davir_ray.config.measuring import (
     ModelConfig,
     ModelsConfig,
     ScoreConfig,
+    SourceConfig,
+    TagsConfig,
     TokensConfig,
 )
 from davir_ray.config.nightly import NightlyConfig
@@ -48,6 +50,8 @@ __all__ = [
     "ScoreConfig",
     "Section",
     "SelectRule",
+    "SourceConfig",
+    "TagsConfig",
     "ThresholdRule",
     "TokenBudgetRule",
     "TokensConfig",

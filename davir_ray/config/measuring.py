@@ -2,9 +2,42 @@
 
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from davir_ray.config.section import Section
+
+
+class TagsConfig(Section):
+    """The keys and the role names of turns, where the corpus has names of its own for them.
+
+    The names are LLaMA-Factory's. What is not given is found under the names of OpenAI and ShareGPT.
+    """
+
+    role_tag: str | None = None
+    """The key of a turn that names its role."""
+    content_tag: str | None = None
+    """The key of a turn that holds its text."""
+    user_tag: str | None = None
+    """The role of who asks."""
+    assistant_tag: str | None = None
+    """The role of who answers."""
+    observation_tag: str | None = None
+    """The role of what a tool returned."""
+    function_tag: str | None = None
+    """The role of a call of a tool, whose text is the JSON of the call."""
+    system_tag: str | None = None
+    """The role of the system prompt."""
+
+
+class SourceConfig(Section):
+    """How to read the rows of one source; what is not given is as for the whole corpus."""
+
+    format: str | None = None
+    """In place of `corpus.format`."""
+    columns: dict[str, str] | None = None
+    """In place of all of `corpus.columns`."""
+    tags: TagsConfig | None = None
+    """In place of all of `corpus.tags`."""
 
 
 class CorpusConfig(Section):
@@ -15,7 +48,11 @@ class CorpusConfig(Section):
     format: str = "auto"
     """`auto`, or one of the names that `davir formats` prints."""
     columns: dict[str, str] = {}
-    """Renames: the format's column name -> the column's name in the files."""
+    """Renames: the format's column name -> the column's name in the files. A block of LLaMA-Factory's will do."""
+    tags: TagsConfig = TagsConfig()
+    """Names of turn keys and roles, where they are neither OpenAI's nor ShareGPT's."""
+    sources: dict[str, SourceConfig] = {}
+    """Source name under `paths` -> its own `format`, `columns` and `tags`."""
     source_by: str | None = None
     """Column that names the source of a row; without it, the key under `paths`."""
     group_by: str | None = None
@@ -39,6 +76,19 @@ class CorpusConfig(Section):
         if not value or not all(value.values()):
             raise ValueError("names no files")
         return value
+
+    @model_validator(mode="after")
+    def _known_sources(self) -> "CorpusConfig":
+        if unknown := set(self.sources) - set(self.paths):
+            names = ", ".join(self.paths)
+            raise ValueError(f"sources names {', '.join(sorted(unknown))}; paths has {names}")
+        return self
+
+    def of(self, source: str) -> "CorpusConfig":
+        """Return the settings that hold for one source: its own `format`, `columns` and `tags` where it has any."""
+        own = self.sources.get(source, SourceConfig())
+        given = {"format": own.format, "columns": own.columns, "tags": own.tags}
+        return self.model_copy(update={name: value for name, value in given.items() if value is not None})
 
 
 class TokensConfig(Section):

@@ -1,10 +1,10 @@
-"""The corpus formats: which columns each needs, what a row looks like, and which one a corpus has.
+"""The corpus formats: which columns each needs, and what a row looks like.
 
-`FORMATS` stands in the order of detection: the more particular first, so that a row of instruction, output
-and text is `alpaca`, and a conversation with a chosen and a rejected end is a pair.
+`FORMATS` stands in the order of detection, the more particular first: of formats that read as many of a corpus's
+columns, the first is taken (detection.py).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -14,7 +14,6 @@ from davir_ray.corpus import sft_formats as sft
 from davir_ray.corpus.example import Example
 from davir_ray.corpus.refused import CONTEXT, LABELS, REJECTED, WEIGHTS, check_label, check_refused
 from davir_ray.corpus.turns import MEDIA, Row, check_text
-from davir_ray.errors import CorpusError, UnknownFormat
 
 
 @dataclass(frozen=True)
@@ -191,73 +190,3 @@ _ALL = (
 )
 
 FORMATS = {format.name: format for format in _ALL}
-
-
-def detect(columns: Sequence[str], first_rows: Sequence[Row], renames: Mapping[str, str]) -> Format:
-    """Choose the first format whose columns are there; rows decide between pairs that share columns.
-
-    renames: the format's column name -> the file's. Raises `UnknownFormat`.
-    """
-    present = _present(columns, renames)
-    fitting = [format for format in _ALL if format.fits(present)]
-    if not fitting:
-        raise UnknownFormat(f"no known format fits the columns {_names(columns)}; {_hint()}")
-    if fitting[0].looks is None:
-        return fitting[0]
-    rivals = [format for format in fitting if format.looks is not None]
-    looking = [format for format in rivals if _any_looks(format, first_rows, renames)]
-    if len(looking) != 1:
-        found = "each of these in some rows" if looking else "none of these in the first rows"
-        raise UnknownFormat(
-            f"the columns {_names(columns)} fit {_names([f.name for f in looking or rivals])}, and {found}; "
-            "name the format in corpus.format"
-        )
-    return looking[0]
-
-
-def _present(columns: Sequence[str], renames: Mapping[str, str]) -> set[str]:
-    """Return the columns by the formats' names; one that is renamed no longer counts under its own name."""
-    own = set(columns) - set(renames.values()) - set(renames)
-    return own | {name for name, column in renames.items() if column in columns}
-
-
-def _any_looks(format: Format, rows: Sequence[Row], renames: Mapping[str, str]) -> bool:
-    return format.looks is not None and any(format.looks(format.select(row, renames)) for row in rows)
-
-
-def check_columns(format: Format, columns: Sequence[str], renames: Mapping[str, str], path: str) -> None:
-    """Raise `CorpusError` where a file lacks a column that the format needs."""
-    if format.fits({name for name in format.columns if renames.get(name, name) in columns}):
-        return
-    missing = [renames.get(name, name) for name in format.needs if renames.get(name, name) not in columns]
-    if not missing:
-        missing = [" or ".join(renames.get(name, name) for name in format.one_of)]
-    raise CorpusError(
-        f"{path}: format `{format.name}` needs the column {_names(missing)}; the file has {_names(columns)}. "
-        "Rename with corpus.columns, name another corpus.format, or a source of its own in corpus.paths"
-    )
-
-
-def check_renames(renames: Mapping[str, str], format_name: str) -> None:
-    """Raise `CorpusError` for an unknown format, or a rename of a column that no format reads."""
-    if format_name != "auto" and format_name not in FORMATS:
-        raise CorpusError(f"corpus.format: `{format_name}` is not known; expected auto, {', '.join(FORMATS)}")
-    formats = _ALL if format_name == "auto" else (FORMATS[format_name],)
-    known = {column for format in formats for column in format.columns}
-    for name in renames:
-        if name not in known:
-            raise CorpusError(
-                f"corpus.columns: `{name}` is read by no format; expected {_names(sorted(known))}"
-            )
-
-
-def _hint() -> str:
-    formats = ", ".join(f"{f.name} ({', '.join(f.needs) or ' or '.join(f.one_of)})" for f in _ALL)
-    return (
-        f"known are {formats}. Rename columns with corpus.columns, for instance "
-        "{query: problem, response: solution}"
-    )
-
-
-def _names(columns: Sequence[str]) -> str:
-    return ", ".join(columns) or "(none)"

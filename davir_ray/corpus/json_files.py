@@ -9,6 +9,7 @@ from typing import Any, BinaryIO
 
 import pyarrow as pa
 
+from davir_ray.corpus import mistaken
 from davir_ray.corpus.columns import JSON_TEXT
 from davir_ray.corpus.opening import opened_file
 from davir_ray.corpus.split import BadRow, Kind, Record, Split, codec_of
@@ -43,20 +44,52 @@ def opened(path: str) -> Iterator[BinaryIO]:
 def look(path: str, kind: Kind) -> tuple[Kind, tuple[str, ...], int | None]:
     """Return how to read the file, the columns of its first rows, and how many rows it has if that is known.
 
-    A JSON array is read whole, here and later. Raises `UnreadableFile` where there is nothing to read.
+    A JSON array is read whole, here and later; so its columns are those of all rows.
+    Raises `UnreadableFile` where there is nothing to read, with what the file is instead.
     """
     with opened(path) as file:
-        start = file.read(4096).removeprefix(BOM).lstrip()
+        head = file.read(4096)
+    start = head.removeprefix(BOM).lstrip()
     if not start:
         raise UnreadableFile(f"{path}: is empty, expected JSON")
-    is_array = kind == "json" and start.startswith(b"[")
-    found: Kind = "json" if is_array else "jsonl"
-    items = list(_array(path)) if is_array else list(islice(_lines(path), SNIFFED_ROWS))
+    if wrong := mistaken.metadata(path, head) or mistaken.known_by_beginning(head):
+        raise UnreadableFile(f"{path}: {wrong}")
+    if start.startswith(b"[") and (items := _items(path, kind)) is not None:
+        return "json", _columns(path, items), len(items)
+    first = list(islice(_lines(path), SNIFFED_ROWS))
+    if isinstance(first[0], BadRow) and (wrong := _spread(path)):
+        raise UnreadableFile(f"{path}: {wrong}")
+    return "jsonl", _columns(path, first), None
+
+
+def columns(path: str) -> tuple[str, ...]:
+    """Return the columns of all rows of a JSON lines file."""
+    return tuple(dict.fromkeys(name for item in _lines(path) if isinstance(item, dict) for name in item))
+
+
+def _columns(path: str, items: Sequence[Record]) -> tuple[str, ...]:
     known = [item for item in items if isinstance(item, dict)]
     if not known:
-        raise UnreadableFile(f"{path}: none of its first {len(items)} rows is a JSON object")
-    columns = dict.fromkeys(name for item in known[:SNIFFED_ROWS] for name in item)
-    return found, tuple(columns), len(items) if is_array else None
+        if not items:
+            raise UnreadableFile(f"{path}: is a JSON array without rows")
+        first = next(item.reason for item in items if isinstance(item, BadRow))
+        raise UnreadableFile(f"{path}: none of its first {len(items)} rows is a JSON object; row 0: {first}")
+    return tuple(dict.fromkeys(name for item in known for name in item))
+
+
+def _items(path: str, kind: Kind) -> list[Record] | None:
+    """Read a JSON array; None where lines are expected, and the file is no array."""
+    try:
+        return list(_array(path))
+    except UnreadableFile:
+        if kind == "json":
+            raise
+        return None
+
+
+def _spread(path: str) -> str | None:
+    with opened(path) as file:
+        return mistaken.spread_object(file.read(mistaken.LONGEST))
 
 
 def count_rows(path: str, limit: int) -> int:
@@ -88,6 +121,8 @@ def _array(path: str) -> Iterable[Record]:
         data = file.read()
     try:
         items = json.loads(data.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise UnreadableFile(f"{path}: {mistaken.not_utf8(data, error)}") from error
     except (ValueError, RecursionError) as error:
         raise UnreadableFile(f"{path}: begins as a JSON array, but is not valid JSON: {error}") from error
     return [_checked(item, ascii(item) if not isinstance(item, dict) else "") for item in items]
@@ -98,9 +133,11 @@ def _parse(line: bytes) -> Record:
     try:
         value = json.loads(line.decode("utf-8"))
     except UnicodeDecodeError as error:
-        return BadRow(Status.BAD_TEXT, f"the line is not UTF-8: {error.reason} at byte {error.start}", raw)
+        return BadRow(Status.BAD_TEXT, f"the line {mistaken.not_utf8(line, error)}", raw)
     except json.JSONDecodeError as error:
-        return BadRow(Status.BAD_FORMAT, f"is not valid JSON: {error.msg} at character {error.pos + 1}", raw)
+        found = ascii(raw[max(0, error.pos - 20) : error.pos + 20])
+        reason = f"is not valid JSON: {error.msg} at character {error.pos + 1}, near {found}"
+        return BadRow(Status.BAD_FORMAT, reason, raw)
     except (ValueError, RecursionError) as error:
         return BadRow(Status.BAD_FORMAT, f"is not valid JSON: {error}", raw)
     return _checked(value, raw)
@@ -109,12 +146,13 @@ def _parse(line: bytes) -> Record:
 def _checked(value: Any, raw: str) -> Record:
     if not isinstance(value, dict):
         return BadRow(Status.BAD_FORMAT, f"expected a JSON object, found {describe(value)}", raw)
-    if _deeper_than(value, DEEPEST):
+    if deeper_than(value, DEEPEST):
         return BadRow(Status.BAD_FORMAT, f"the row is nested more than {DEEPEST} deep", raw)
     return value
 
 
-def _deeper_than(value: Any, limit: int) -> bool:
+def deeper_than(value: Any, limit: int) -> bool:
+    """Tell whether objects and lists lie within each other more often than that."""
     level = [value]
     for _ in range(limit):
         level = [

@@ -1,7 +1,7 @@
 """Which files make up the corpus, and how they are split: decided once, from footers and first rows."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -13,11 +13,14 @@ import pyarrow as pa
 
 from davir_ray.config import CorpusConfig
 from davir_ray.corpus import json_files, parquet_files
-from davir_ray.corpus.formats import FORMATS, check_columns, check_renames, detect
+from davir_ray.corpus.detection import check_columns, check_renames, check_targets, detect
+from davir_ray.corpus.formats import FORMATS, Format
+from davir_ray.corpus.nearest import names_of, remedy, similar
 from davir_ray.corpus.paths import CorpusFile, expand
+from davir_ray.corpus.raw_turns import check_tags
 from davir_ray.corpus.reading import read_rows
 from davir_ray.corpus.split import Kind, Split
-from davir_ray.errors import CorpusError, UnreadableFile
+from davir_ray.errors import CorpusError, UnknownFormat, UnreadableFile
 
 ROWS_PER_SPLIT = 50_000
 """The most rows of a Parquet split. A larger row group is read by several, each decoding what is before."""
@@ -80,7 +83,8 @@ def list_corpus(config: CorpusConfig, limit: int | None = None) -> Listing:
     Raises `CorpusError` for a path without files, a missing column or an empty corpus, `UnknownFormat`, and
     `UnreadableFile` unless such files are to be skipped.
     """
-    check_renames(config.columns, config.format)
+    for source in config.paths:
+        check_renames(config.of(source), source)
     looked = list(_look_at_all(expand(config.paths), limit))
     bad = tuple(item for item in looked if isinstance(item, BadFile))
     if bad and config.on_bad_file == "error":
@@ -171,24 +175,68 @@ def _first_rows(splits: Iterator[Split], limit: int | None) -> Iterator[Split]:
 
 def _formats(files: Sequence[_Looked], config: CorpusConfig) -> dict[str, str]:
     """Choose the format of each source, and check that every file has its columns."""
+    sources = {
+        source: _with_named(list(members), config.of(source).columns.values())
+        for source, members in groupby(files, key=lambda looked: looked.file.source)
+    }
+    columns_of = {source: _columns(looked) for source, looked in sources.items()}
     formats = {}
-    for source, members in groupby(files, key=lambda looked: looked.file.source):
-        looked = list(members)
-        formats[source] = config.format if config.format != "auto" else _detected(looked, config)
+    for source, looked in sources.items():
+        check_targets(config, columns_of, source)
+        formats[source] = _format(looked, config, source)
         for item in looked:
-            check_columns(FORMATS[formats[source]], item.columns, config.columns, item.file.path)
+            _check_file(item, config, FORMATS[formats[source]])
             _check_labels(item, config)
     return formats
 
 
-def _detected(looked: Sequence[_Looked], config: CorpusConfig) -> str:
-    wanted = [config.columns.get(name, name) for format in FORMATS.values() for name in format.columns]
-    rows = [row for item in looked[:DETECTION_FILES] for row in _first_records(item, wanted)]
-    columns = tuple(dict.fromkeys(name for item in looked for name in item.columns))
+def _columns(looked: Sequence[_Looked]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name for item in looked for name in item.columns))
+
+
+def _with_named(looked: list[_Looked], names: Iterable[str]) -> list[_Looked]:
+    """Look at all rows of a source's JSON lines files where no first row has a column that the recipe names."""
+    return looked if set(names) <= set(_columns(looked)) else [_whole(item) for item in looked]
+
+
+def _whole(looked: _Looked) -> _Looked:
+    """Look at all rows of a JSON lines file; one that is damaged further down is found later."""
     try:
-        return detect(columns, rows, config.columns).name
+        return (
+            looked
+            if looked.kind != "jsonl"
+            else replace(looked, columns=json_files.columns(looked.file.path))
+        )
+    except UnreadableFile:
+        return looked
+
+
+def _format(looked: Sequence[_Looked], config: CorpusConfig, source: str) -> str:
+    """Return the format that the recipe names for a source, or the one that its columns and first rows have."""
+    settings, path = config.of(source), looked[0].file.path
+    names = [*settings.columns.values(), *(name for format in FORMATS.values() for name in format.columns)]
+    rows = [row for item in looked[:DETECTION_FILES] for row in _first_records(item, names)]
+    try:
+        check_tags(settings.tags, rows)
+        if settings.format != "auto":
+            return settings.format
+        return detect(_columns(looked), rows, settings.columns, settings.tags).name
+    except UnknownFormat as error:
+        whole = [_whole(item) for item in looked]
+        if _columns(whole) != _columns(looked):
+            return _format(whole, config, source)
+        raise UnknownFormat(f"{path}: {error}; {remedy(_columns(looked), config, source)}") from error
     except CorpusError as error:
-        raise type(error)(f"{looked[0].file.path}: {error}") from error
+        raise CorpusError(f"{path}: {error}") from error
+
+
+def _check_file(looked: _Looked, config: CorpusConfig, format: Format) -> None:
+    """Check that a file has the columns that its format needs, in its first rows or in later ones."""
+    source, path = looked.file.source, looked.file.path
+    try:
+        check_columns(format, looked.columns, config, source, path)
+    except CorpusError:
+        check_columns(format, _whole(looked).columns, config, source, path)
 
 
 def _first_records(looked: _Looked, columns: Sequence[str]) -> list[dict[str, Any]]:
@@ -203,11 +251,15 @@ def _first_records(looked: _Looked, columns: Sequence[str]) -> list[dict[str, An
 def _check_labels(looked: _Looked, config: CorpusConfig) -> None:
     group = None if config.group_by == "source" else config.group_by
     for key, column in (("source_by", config.source_by), ("group_by", group)):
-        if column and column not in looked.columns and column.split(".")[0] not in looked.columns:
+        if column and not _has(looked, column) and not _has(found := _whole(looked), column):
             raise CorpusError(
-                f"{looked.file.path}: has no column `{column}`, which corpus.{key} names; "
-                f"the file has {', '.join(looked.columns)}"
+                f"{looked.file.path}: no row has a column `{column}`, which corpus.{key} names"
+                f"{similar(column, found.columns)}; the file has {names_of(found.columns)}"
             )
+
+
+def _has(looked: _Looked, path: str) -> bool:
+    return path in looked.columns or path.split(".")[0] in looked.columns
 
 
 def _distinct(files: Sequence[_Looked]) -> tuple[pa.Schema, ...]:

@@ -1,12 +1,15 @@
 """Parquet files: footers, rows in batches, and single rows with all their columns."""
 
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from davir_ray.corpus import mistaken
 from davir_ray.corpus.opening import opened_file
 from davir_ray.corpus.split import BadRow, Record, Split
 from davir_ray.errors import UnreadableFile
@@ -14,6 +17,9 @@ from davir_ray.filesystems import is_damage
 from davir_ray.schema import Status
 
 MAGIC = b"PAR1"
+
+MEDIA = "bytes"
+"""The field in which `datasets` keeps an image or a sound; all other binary values are text."""
 
 
 @contextmanager
@@ -33,10 +39,11 @@ def _what_is_wrong(file: pa.PythonFile) -> str:
     if size == 0:
         return "is empty (0 bytes), expected Parquet"
     file.seek(0)
-    head = file.read(4)
+    head = file.read(64)
     file.seek(max(0, size - 4))
-    if head != MAGIC:
-        return f"is not Parquet: {size} bytes that begin with {head!r}"
+    if not head.startswith(MAGIC):
+        known = mistaken.known_by_beginning(head)
+        return f"is not Parquet: {size} bytes that begin with {head[:4]!r}{f'; {known}' if known else ''}"
     if file.read(4) != MAGIC:
         return f"is cut off: it begins as Parquet, but its {size} bytes end without a footer"
     return f"is damaged: Parquet of {size} bytes that cannot be decoded"
@@ -47,22 +54,85 @@ def _first_line(error: BaseException) -> str:
 
 
 def footer(path: str) -> tuple[pa.Schema, tuple[int, ...]]:
-    """Return the schema, and how many rows each row group has."""
+    """Return the schema, and how many rows each row group has.
+
+    Raises `UnreadableFile` where two columns, or two fields of one, have the same name.
+    """
     with opened(path) as file:
-        meta = file.metadata
-        return file.schema_arrow, tuple(meta.row_group(i).num_rows for i in range(meta.num_row_groups))
+        meta, schema = file.metadata, file.schema_arrow
+    if names := _repeated(list(schema), ""):
+        raise UnreadableFile(
+            f"{path}: has several columns of one name: {', '.join(f'`{name}`' for name in names)}; "
+            "expected each once: rename or drop the others"
+        )
+    return schema, tuple(meta.row_group(i).num_rows for i in range(meta.num_row_groups))
+
+
+def _repeated(fields: Sequence[pa.Field], within: str) -> list[str]:
+    """List the names that stand more than once beside each other, at every depth."""
+    counts = Counter(field.name for field in fields)
+    found = [within + name for name, count in counts.items() if count > 1]
+    for field in fields:
+        inner = [field.type.field(index) for index in range(field.type.num_fields)]
+        found += _repeated(inner, f"{within}{field.name}.")
+    return found
 
 
 def rows(split: Split, columns: Sequence[str] | None, batch_rows: int) -> Iterator[tuple[int, Record]]:
-    """Read the rows of a split with their positions in the file; `columns` None is all of them."""
+    """Read the rows of a split with their positions in the file; `columns` None is all of them.
+
+    Binary values are read as text, as what wrote them meant it; those of images and sounds are not.
+    """
     with opened(split.path) as file:
         names = file.schema_arrow.names
         wanted = None if columns is None else [name for name in names if name in columns]
         for first, batch in _batches(file, split, wanted, batch_rows):
-            yield from enumerate(_records(batch), first)
+            yield from enumerate(_records(_with_text(batch)), first)
+
+
+def _with_text(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Take binary columns for text, unchecked: what is not UTF-8 is found when it is decoded."""
+    schema = pa.schema([field.with_type(_text_type(field.type)) for field in batch.schema])
+    return batch if schema.equals(batch.schema) else batch.cast(schema, safe=False)
+
+
+def _text_type(type_: pa.DataType) -> pa.DataType:
+    if pa.types.is_binary(type_) or pa.types.is_fixed_size_binary(type_):
+        return pa.string()
+    if pa.types.is_large_binary(type_):
+        return pa.large_string()
+    if pa.types.is_binary_view(type_):
+        return pa.string_view()
+    if pa.types.is_dictionary(type_) and not type_.value_type.equals(text := _text_type(type_.value_type)):
+        return text
+    if pa.types.is_struct(type_):
+        return pa.struct([f if f.name == MEDIA else f.with_type(_text_type(f.type)) for f in type_])
+    if pa.types.is_list(type_):
+        return pa.list_(type_.value_field.with_type(_text_type(type_.value_type)))
+    if pa.types.is_large_list(type_):
+        return pa.large_list(type_.value_field.with_type(_text_type(type_.value_type)))
+    return type_
 
 
 def _batches(
+    file: pq.ParquetFile, split: Split, columns: list[str] | None, batch_rows: int
+) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """Read a split in batches; ones whose nested text goes beyond Arrow's 2 GiB a batch are made smaller."""
+    left = split
+    while True:
+        try:
+            for first, batch in _read(file, left, columns, batch_rows):
+                yield first, batch
+                done = first + batch.num_rows - left.first_row
+                left = replace(left, first_row=left.first_row + done, num_rows=(left.num_rows or 0) - done)
+            return
+        except pa.ArrowNotImplementedError:
+            if batch_rows == 1:
+                raise
+            batch_rows = max(1, batch_rows // 8)
+
+
+def _read(
     file: pq.ParquetFile, split: Split, columns: list[str] | None, batch_rows: int
 ) -> Iterator[tuple[int, pa.RecordBatch]]:
     groups = split.row_groups or ()
@@ -109,5 +179,8 @@ def table(split: Split, wanted: Sequence[int]) -> pa.Table:
             if low < high:
                 picked = batch.take(pa.array([row - first for row in ordered[low:high]]))
                 parts.append(pa.Table.from_batches([picked], parts[0].schema))
+    found = pa.concat_tables(parts)
+    if list(wanted) == ordered:
+        return found  # as its chunks: to take from them would join their text, beyond Arrow's 2 GiB
     place = {row: index for index, row in enumerate(ordered)}
-    return pa.concat_tables(parts).take(pa.array([place[row] for row in wanted], pa.int64()))
+    return found.take(pa.array([place[row] for row in wanted], pa.int64()))

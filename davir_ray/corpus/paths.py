@@ -1,9 +1,11 @@
 """Files, folders and globs on any fsspec URI -> the corpus files behind them."""
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from glob import has_magic
+from itertools import islice
 from typing import Any
 
 from fsspec import AbstractFileSystem
@@ -46,13 +48,18 @@ def _matches(source: str, pattern: str) -> list[CorpusFile]:
     with reaching(pattern, CorpusError):
         fs, path = filesystem(pattern)
         infos = _infos(fs, path, pattern)
+    if saved := [name for name in infos if name.endswith(".arrow")]:
+        raise CorpusError(f"corpus.paths: {pattern}: {_saved(saved[0])}")
     files = [
         CorpusFile(source, _uri(fs, name), kind, int(info.get("size") or 0), _stamp(info))
         for name, info in infos.items()
         if (kind := kind_of(name)) is not None
     ]
     if not files:
-        found = f"matches {len(infos)} files, none of them with" if infos else "matches no file with"
+        names = ", ".join(name.rsplit("/", 1)[-1] for name in islice(infos, 3))
+        found = (
+            f"matches {len(infos)} files ({names}), none of them with" if infos else "matches no file with"
+        )
         raise CorpusError(
             f"corpus.paths: {pattern}: {found} a suffix of {', '.join(KINDS)} (JSON also .gz, .zst)"
         )
@@ -70,7 +77,29 @@ def _infos(fs: AbstractFileSystem, path: str, pattern: str) -> dict[str, dict[st
     try:  # for its error: to `isfile`, whatever goes wrong is a file that is not there
         return {path: fs.info(path)}
     except FileNotFoundError:
-        raise CorpusError(f"corpus.paths: {pattern}: no such file or folder") from None
+        raise CorpusError(f"corpus.paths: {pattern}: no such file or folder{_hub_id(pattern)}") from None
+
+
+def _saved(path: str) -> str:
+    """Say what a file of `datasets` is, and how its rows become readable."""
+    folder = path.rsplit("/", 1)[0]
+    return (
+        f"{path} is Arrow, as datasets.save_to_disk and the cache of `datasets` write it; expected Parquet or JSON. "
+        f"In Python, datasets.load_from_disk({folder!r}).to_parquet('rows.parquet') converts the folder "
+        f"(of several splits, each: load_from_disk(...)['train']), Dataset.from_file({path!r}) a file alone"
+    )
+
+
+def _hub_id(pattern: str) -> str:
+    """Say what to do about a path that is a data set's name on the Hugging Face hub; empty where it cannot be one."""
+    name = os.path.relpath(pattern) if "://" not in pattern else ""
+    if not re.fullmatch(r"[\w.-]*\w/[\w.-]*\w", name) or os.path.exists(name.split("/")[0]):
+        return ""
+    return (
+        f"; `{name}` looks like the id of a data set on the Hugging Face hub, which has to be here: "
+        f"`hf download {name} --repo-type dataset --local-dir data` fetches its files, and "
+        f"hf://datasets/{name}/**/*.parquet reads them from there"
+    )
 
 
 def _glob(fs: AbstractFileSystem, pattern: str) -> dict[str, dict[str, Any]]:

@@ -9,9 +9,11 @@ import pyarrow as pa
 
 from davir_ray.config import CorpusConfig
 from davir_ray.corpus import json_files, parquet_files
+from davir_ray.corpus.detection import settings_of
 from davir_ray.corpus.example import Example, content_hash
 from davir_ray.corpus.formats import FORMATS, Format, picked
 from davir_ray.corpus.not_read import Count, parquet_not_read
+from davir_ray.corpus.raw_turns import usual_turns
 from davir_ray.corpus.refused import is_wanted
 from davir_ray.corpus.split import BadRow, Record, Split
 from davir_ray.corpus.turns import drop_nulls
@@ -64,7 +66,8 @@ class _Reading:
 def examples(split: Split, config: CorpusConfig, format: str) -> Iterator[Parsed]:
     """Parse every row of a split, in order, each exactly once."""
     spec = FORMATS[format]
-    reading = _Reading(split, config, spec, spec.sources(config.columns), _read(spec, config))
+    settings = settings_of(config, split.source, spec)
+    reading = _Reading(split, settings, spec, spec.sources(settings.columns), _read(spec, settings))
     # A line of JSON is parsed whole in any case; of Parquet the columns that are not used are left alone.
     for row, record in read_rows(split, sorted(reading.read) if split.kind == "parquet" else None):
         yield _parsed(row, record, reading)
@@ -72,7 +75,8 @@ def examples(split: Split, config: CorpusConfig, format: str) -> Iterator[Parsed
 
 def not_read_columns(split: Split, config: CorpusConfig, format: str) -> dict[str, Count]:
     """Count, from the footer, the columns of a Parquet split that nothing reads; of JSON each row tells its own."""
-    return parquet_not_read(split, _read(FORMATS[format], config))
+    spec = FORMATS[format]
+    return parquet_not_read(split, _read(spec, settings_of(config, split.source, spec)))
 
 
 def _read(format: Format, config: CorpusConfig) -> frozenset[str]:
@@ -91,7 +95,7 @@ def _parsed(row: int, record: Record, reading: _Reading) -> Parsed:
         return Parsed(row, content_hash(record.raw), None, split.source, group, record.status, record.reason)
     source = _label(record, config.source_by) or split.source
     group = source if config.group_by == "source" else _label(record, config.group_by)
-    values = picked(record, reading.sources)
+    values = usual_turns(picked(record, reading.sources), config.tags)
     not_read = tuple(name for name, value in record.items() if value is not None and name not in reading.read)
     try:
         example = reading.format.parse(values)

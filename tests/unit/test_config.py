@@ -42,6 +42,32 @@ def test_references_are_none_one_or_a_list():
     assert references(["x", pinned]) == (ModelConfig(model_name_or_path="x"), ModelConfig(**pinned))
 
 
+def test_a_source_has_its_own_settings_and_those_of_the_corpus_for_the_rest():
+    corpus = recipe(
+        corpus={
+            "paths": {"a": "x", "b": "y"},
+            "format": "alpaca",
+            "columns": {"output": "gold"},
+            "tags": {"role_tag": "who"},
+            "sources": {"b": {"format": "messages", "columns": {}}},
+        }
+    ).corpus
+    assert corpus.of("a") == corpus
+    assert (corpus.of("b").format, corpus.of("b").columns, corpus.of("b").tags) == (
+        "messages",
+        {},
+        corpus.tags,
+    )
+
+
+def test_settings_of_sources_survive_the_way_through_json():
+    sources = {"corpus": {"tags": {"role_tag": "who"}}}
+    made = recipe(corpus={"paths": "x", "columns": {"output": "gold"}, "sources": sources})
+    again = Recipe.model_validate_json(made.model_dump_json())
+    assert again.corpus.of("corpus").columns == {"output": "gold"}
+    assert again == made
+
+
 def test_a_recipe_survives_the_way_through_its_own_json():
     folds = recipe(
         models={"base": "b", "reference": ["x", "y"]}, train={"lora": {"r": 2}, "zero_stage": None}
@@ -56,6 +82,11 @@ def test_a_recipe_survives_the_way_through_its_own_json():
     [
         ({"corpus": {"paths": []}}, "corpus.paths: Value error, names no files"),
         ({"corpus": {"paths": "a", "shuffle": True}}, "corpus.shuffle: there is no such setting"),
+        (
+            {"corpus": {"paths": {"a": "x"}, "sources": {"b": {"format": "text"}}}},
+            "corpus: Value error, sources names b; paths has a",
+        ),
+        ({"corpus": {"paths": "x", "tags": {"user": "Q"}}}, "corpus.tags.user: there is no such setting"),
         ({"engine": {"dtype": "float16"}}, "engine.dtype"),
         ({"select": [{"type": "best"}]}, "select.0: Input tag 'best'"),
         ({"select": [{"type": "fraction", "fraction": 0}]}, "select.0.fraction.fraction"),

@@ -2,8 +2,9 @@ import json
 
 import pytest
 
-from davir_ray.corpus.formats import FORMATS, check_columns, check_renames, detect
-from davir_ray.errors import CorpusError, RowError, UnknownFormat
+from davir_ray.corpus.detection import detect
+from davir_ray.corpus.formats import FORMATS
+from davir_ray.errors import RowError
 from davir_ray.schema import Status
 
 ASKED = ({"role": "user", "content": "2+2?"},)
@@ -254,62 +255,3 @@ def test_a_row_that_cannot_be_used_says_why(name, row, status, words):
     assert found == status
     assert words in reason
     assert reason.isascii()
-
-
-@pytest.mark.parametrize(
-    ("columns", "name"),
-    [
-        (("instruction", "input", "output", "text"), "alpaca"),
-        (("messages", "prompt", "source"), "messages"),
-        (("conversations", "id"), "sharegpt"),
-        (("query", "response", "type"), "query_response"),
-        (("input_ids", "attention_mask", "labels", "text"), "tokenized"),
-        (("prompt", "completion", "question", "answer"), "prompt_completion"),
-        (("conversations", "chosen", "rejected"), "preference_sharegpt"),
-    ],
-)
-def test_the_more_particular_format_wins(columns, name):
-    assert detect(columns, [], {}).name == name
-
-
-def test_rows_tell_pairs_with_the_same_columns_apart():
-    whole = {"prompt": "2+2?", "chosen": [*ASKED, FOUR], "rejected": [*ASKED, FIVE]}
-    assert detect(list(whole), [whole], {}).name == "preference_implicit"
-    ends = {"prompt": list(ASKED), "chosen": [FOUR], "rejected": [FIVE]}
-    assert detect(list(ends), [{"prompt": None}, ends], {}).name == "preference"
-
-
-def test_pairs_of_two_shapes_are_ambiguous():
-    rows = [json.loads(FORMATS[name].example) for name in ("preference_implicit", "preference_hh")]
-    with pytest.raises(UnknownFormat, match="preference_implicit, preference_hh, and each of these"):
-        detect(["chosen", "rejected"], rows, {})
-
-
-def test_an_unknown_format_names_the_columns_and_the_formats():
-    with pytest.raises(
-        UnknownFormat, match=r"columns problem, solution; .*query_response \(query, response\)"
-    ):
-        detect(["problem", "solution"], [], {})
-
-
-def test_renames_decide_the_format():
-    assert (
-        detect(["problem", "solution"], [], {"query": "problem", "response": "solution"}).name
-        == "query_response"
-    )
-    renames = {"question": "instruction", "answer": "output"}
-    assert detect(["instruction", "output"], [], renames).name == "question_answer"
-
-
-def test_a_missing_column_is_named_with_the_file_and_its_columns():
-    with pytest.raises(
-        CorpusError, match=r"x\.parquet: format `alpaca` needs the column answer; the file has instruction"
-    ):
-        check_columns(FORMATS["alpaca"], ["instruction"], {"output": "answer"}, "x.parquet")
-
-
-def test_a_rename_that_no_format_reads_is_refused():
-    with pytest.raises(CorpusError, match="`promt` is read by no format"):
-        check_renames({"promt": "question"}, "auto")
-    with pytest.raises(CorpusError, match="`alpacca` is not known"):
-        check_renames({}, "alpacca")

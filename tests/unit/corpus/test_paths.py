@@ -70,3 +70,36 @@ def test_a_folder_that_cannot_be_listed_is_an_error_and_not_an_empty_folder(tmp_
     with pytest.raises(CorpusError, match=r"memory://.*: the storage fails: TimeoutError: no answer"):
         found(memory, "*/*.parquet")
     storage.delete(memory)
+
+
+@pytest.mark.parametrize("pattern", ["saved", "saved/*", "saved/data-0.arrow"])
+def test_a_folder_of_save_to_disk_is_named_with_the_way_to_convert_it(tmp_path, pattern):
+    for name in ("data-0.arrow", "dataset_info.json", "state.json"):
+        storage.write_atomic(str(tmp_path / "saved" / name), b"{}")
+    with pytest.raises(CorpusError) as caught:
+        expand({"s": [str(tmp_path / pattern)]})
+    assert "data-0.arrow is Arrow, as datasets.save_to_disk" in str(caught.value)
+    assert f"datasets.load_from_disk('{tmp_path}/saved').to_parquet('rows.parquet')" in str(caught.value)
+
+
+def test_a_data_set_on_the_hub_is_told_from_a_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CorpusError) as caught:
+        expand({"s": [storage.absolute("tatsu-lab/alpaca")]})
+    assert "no such file or folder; `tatsu-lab/alpaca` looks like the id of a data set" in str(caught.value)
+    assert "hf download tatsu-lab/alpaca --repo-type dataset" in str(caught.value)
+    assert "hf://datasets/tatsu-lab/alpaca/**/*.parquet" in str(caught.value)
+
+
+@pytest.mark.parametrize("path", ["data/rows", "a/b/c", "rows", "../x/rows"])
+def test_a_path_that_is_no_id_is_only_missing(tmp_path, monkeypatch, path):
+    (tmp_path / "data").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CorpusError, match=r"no such file or folder$"):
+        expand({"s": [storage.absolute(path)]})
+
+
+def test_files_of_other_kinds_are_named(tmp_path):
+    (tmp_path / "rows.csv").write_text("a,b")
+    with pytest.raises(CorpusError, match=r"matches 1 files \(rows\.csv\), none of them with a suffix"):
+        expand({"s": [str(tmp_path)]})

@@ -101,6 +101,59 @@ def test_text_that_is_not_utf8_spoils_its_own_row_only(tmp_path):
     assert read_source_rows(whole(tmp_path / "a.parquet"), [2])["text"].to_pylist() == ["fine"]
 
 
+WHERE = [pa.binary(), pa.large_binary(), pa.binary(1), pa.dictionary(pa.int32(), pa.binary())]
+
+
+@pytest.mark.parametrize("type_", WHERE, ids=str)
+def test_binary_text_is_read_as_utf8(tmp_path, type_):
+    columns = {"question": pa.array([b"q", b"r"], type_), "answer": pa.array([b"a", b"\xff"], type_)}
+    pq.write_table(pa.table({**columns, "kind": pa.array([b"k", b"k"])}), tmp_path / "a.parquet")
+    good, bad = parse_all(CorpusConfig(paths=str(tmp_path), group_by="kind"))
+    assert [turn["content"] for turn in good.example.messages] == ["q", "a"]
+    assert (good.group, bad.status) == ("k", Status.BAD_TEXT)
+    assert "column `answer`: is not UTF-8" in bad.reason
+
+
+def test_binary_text_within_turns_is_read_and_bytes_of_images_are_left(tmp_path):
+    turn = pa.struct([("role", pa.binary()), ("content", pa.large_binary())])
+    turns = [{"role": b"user", "content": b"2+2?"}, {"role": b"assistant", "content": "v\u00eder".encode()}]
+    table = pa.table(
+        {"messages": pa.array([turns], pa.list_(turn)), "image": [{"bytes": b"\xff", "path": "x"}]}
+    )
+    pq.write_table(table, tmp_path / "a.parquet")
+    (parsed,) = parse_all(CorpusConfig(paths=str(tmp_path)))
+    assert parsed.example.messages[1] == {"role": "assistant", "content": "v\u00eder"}
+    assert dict(read_rows(whole(tmp_path / "a.parquet")))[0]["image"] == {"bytes": b"\xff", "path": "x"}
+    assert read_source_rows(whole(tmp_path / "a.parquet"), [0]).schema.equals(table.schema)
+
+
+def test_rows_too_large_for_one_batch_are_read_in_smaller_ones(tmp_path, monkeypatch):
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"n": list(range(100))}), path, row_group_size=40)
+    real = pq.ParquetFile.iter_batches
+
+    def limited(self, batch_size, **options):
+        for index, batch in enumerate(real(self, batch_size, **options)):
+            if batch_size > 5 and index > 1:
+                raise pa.ArrowNotImplementedError("Nested data conversions not implemented for chunked array")
+            yield batch
+
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", limited)
+    split = Split("s", str(path), "parquet", 3, 90, (0, 1, 2))
+    assert list(read_rows(split, None, 16)) == [(n, {"n": n}) for n in range(3, 93)]
+
+
+@pytest.mark.nightly
+def test_a_batch_of_more_than_two_gibibytes_of_nested_text_is_read(tmp_path):
+    path, text = tmp_path / "a.parquet", "x" * 2_200_000
+    rows = [{"messages": [{"role": "assistant", "content": text}]}] * 1000
+    pq.write_table(pa.Table.from_pylist(rows), path, row_group_size=1000)
+    with pytest.raises(pa.ArrowNotImplementedError):
+        next(pq.ParquetFile(path).iter_batches(1000))
+    assert sum(len(row["messages"][0]["content"]) for _, row in read_rows(whole(path))) == 1000 * len(text)
+    assert read_source_rows(whole(path), list(range(1000))).num_rows == 1000
+
+
 def test_pages_that_are_damaged_are_an_unreadable_file(tmp_path):
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"text": [f"text {n}" for n in range(5000)]}), path, use_dictionary=False)
