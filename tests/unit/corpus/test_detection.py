@@ -45,7 +45,6 @@ def test_the_more_particular_format_wins(columns, name):
 @pytest.mark.parametrize(
     ("columns", "name"),
     [
-        (("prompt", "completion", "query", "response", "system", "history"), "query_response"),
         (("prompt", "completion", "instruction", "input", "output"), "alpaca"),
         (("chosen", "rejected", "instruction", "input", "output"), "preference_alpaca"),
     ],

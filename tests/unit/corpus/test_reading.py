@@ -114,11 +114,11 @@ def test_binary_text_is_read_as_utf8(tmp_path, type_):
     assert "column `answer`: is not UTF-8" in bad.reason
 
 
-def test_binary_text_within_turns_is_read_and_bytes_of_images_are_left(tmp_path):
+def test_binary_text_within_turns_is_read_and_bytes_that_nothing_reads_are_left(tmp_path):
     turn = pa.struct([("role", pa.binary()), ("content", pa.large_binary())])
     turns = [{"role": b"user", "content": b"2+2?"}, {"role": b"assistant", "content": "v\u00eder".encode()}]
     table = pa.table(
-        {"messages": pa.array([turns], pa.list_(turn)), "image": [{"bytes": b"\xff", "path": "x"}]}
+        {"messages": pa.array([turns], pa.list_(turn)), "thumbnail": [{"bytes": b"\xff", "path": "x"}]}
     )
     pq.write_table(table, tmp_path / "a.parquet")
     (parsed,) = parse_all(CorpusConfig(paths=str(tmp_path)))
