@@ -123,7 +123,7 @@ def test_binary_text_within_turns_is_read_and_bytes_that_nothing_reads_are_left(
     pq.write_table(table, tmp_path / "a.parquet")
     (parsed,) = parse_all(CorpusConfig(paths=str(tmp_path)))
     assert parsed.example.messages[1] == {"role": "assistant", "content": "v\u00eder"}
-    assert dict(read_rows(whole(tmp_path / "a.parquet")))[0]["image"] == {"bytes": b"\xff", "path": "x"}
+    assert dict(read_rows(whole(tmp_path / "a.parquet")))[0]["thumbnail"] == {"bytes": b"\xff", "path": "x"}
     assert read_source_rows(whole(tmp_path / "a.parquet"), [0]).schema.equals(table.schema)
 
 
