@@ -332,13 +332,20 @@ def test_packed_tokens_are_refused(packed, column):
 
 @pytest.mark.parametrize("name", CONVERSATIONS)
 def test_the_messages_export_of_a_row_is_the_row_again(name):
-    row = literal(name) | {"system": "Answer like a pirate."}
+    row = literal(name) | {
+        "system": "Answer like a pirate.",
+        "tools": TOOLS,
+        "chat_template_kwargs": {"a": 1},
+    }
     if name in ("messages", "sharegpt"):
         column = "messages" if name == "messages" else "conversations"
         row[column] = [row[column][0], row[column][1] | {"weight": 0}, *row[column]]
     example = FORMATS[name].parse(row)
-    again = FORMATS["messages" if example.rejected is None else "preference_messages"].parse(
-        to_messages(example)
+    exported = to_messages(example)
+    formats = {"messages": "messages", "chosen": "preference_implicit"}
+    read_as = (
+        "preference_messages" if {"messages", "rejected"} <= set(exported) else formats[next(iter(exported))]
     )
+    again = FORMATS[read_as].parse(exported)
     assert again == example
     assert again.example_id == example.example_id
