@@ -43,7 +43,10 @@ def _shared(one: tuple[Message, ...], other: tuple[Message, ...]) -> int:
 
 
 def _tools(example: Example) -> dict[str, Any]:
-    return {} if example.tools is None else {"tools": list(example.tools)}
+    """Return what TRL reads beside the turns, where there is some."""
+    tools = {} if example.tools is None else {"tools": list(example.tools)}
+    given = example.chat_template_kwargs
+    return tools if given is None else {**tools, "chat_template_kwargs": given}
 
 
 def _without_messages(example: Example) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from davir_ray.coreset.shapes import to_messages
 from davir_ray.corpus.formats import FORMATS
 from davir_ray.errors import RowError
 from davir_ray.schema import Status
@@ -327,3 +328,24 @@ def test_packed_tokens_are_refused(packed, column):
     assert (status, f"`{column}`: expected one text a row" in reason) == (Status.BAD_FORMAT, True)
     whole = {"position_ids": [0, 1, 2, 3], "seq_lengths": [4]}
     assert outcome("tokenized", literal("tokenized") | whole)[0] == Status.OK
+
+
+@pytest.mark.parametrize("name", CONVERSATIONS)
+def test_the_messages_export_of_a_row_is_the_row_again(name):
+    row = literal(name) | {
+        "system": "Answer like a pirate.",
+        "tools": TOOLS,
+        "chat_template_kwargs": {"a": 1},
+    }
+    if name in ("messages", "sharegpt"):
+        column = "messages" if name == "messages" else "conversations"
+        row[column] = [row[column][0], row[column][1] | {"weight": 0}, *row[column]]
+    example = FORMATS[name].parse(row)
+    exported = to_messages(example)
+    formats = {"messages": "messages", "chosen": "preference_implicit"}
+    read_as = (
+        "preference_messages" if {"messages", "rejected"} <= set(exported) else formats[next(iter(exported))]
+    )
+    again = FORMATS[read_as].parse(exported)
+    assert again == example
+    assert again.example_id == example.example_id
