@@ -201,12 +201,10 @@ def _with_named(looked: list[_Looked], names: Iterable[str]) -> list[_Looked]:
 
 def _whole(looked: _Looked) -> _Looked:
     """Look at all rows of a JSON lines file; one that is damaged further down is found later."""
+    if looked.kind != "jsonl":
+        return looked
     try:
-        return (
-            looked
-            if looked.kind != "jsonl"
-            else replace(looked, columns=json_files.columns(looked.file.path))
-        )
+        return replace(looked, columns=json_files.columns(looked.file.path))
     except UnreadableFile:
         return looked
 

@@ -82,7 +82,7 @@ def spread_object(data: bytes) -> str | None:
     if text[end:].strip():
         return "holds JSON objects that are spread over several lines, expected one a line; `jq -c .` makes it that"
     return (
-        f"is one JSON object with the keys {', '.join(value)}, expected an array of rows, or a row a line"
+        f"is one JSON object with the keys {', '.join(list(value)[:10])}, expected an array of rows, or a row a line"
         f"{_rows_within(value)}"
     )
 

@@ -367,3 +367,12 @@ def test_columns_of_one_name_are_refused_by_name(tmp_path, names, arrays, repeat
     pq.write_table(pa.Table.from_arrays(arrays, names), tmp_path / "a.parquet")
     with pytest.raises(UnreadableFile, match=f"a.parquet: has several columns of one name: `{repeated}`"):
         list_corpus(config(tmp_path))
+
+
+def test_a_file_that_is_damaged_further_down_has_the_columns_of_its_first_rows(tmp_path):
+    lines = b'{"question": "q", "answer": "a"}\n' * 100_000
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(lines)[:-20])
+    write(tmp_path / "b.parquet")
+    says = r"a\.jsonl\.gz: no row has a column `task`, which corpus\.group_by names"
+    with pytest.raises(CorpusError, match=says):
+        list_corpus(config(tmp_path, group_by="task"))
