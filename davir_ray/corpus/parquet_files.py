@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from davir_ray.corpus.json_text import decoded, json_columns
 from davir_ray.corpus.opening import opened_file
 from davir_ray.corpus.split import BadRow, Record, Split
 from davir_ray.errors import UnreadableFile
@@ -56,10 +57,11 @@ def footer(path: str) -> tuple[pa.Schema, tuple[int, ...]]:
 def rows(split: Split, columns: Sequence[str] | None, batch_rows: int) -> Iterator[tuple[int, Record]]:
     """Read the rows of a split with their positions in the file; `columns` None is all of them."""
     with opened(split.path) as file:
-        names = file.schema_arrow.names
+        names, texts = file.schema_arrow.names, json_columns(file.schema_arrow)
         wanted = None if columns is None else [name for name in names if name in columns]
         for first, batch in _batches(file, split, wanted, batch_rows):
-            yield from enumerate(_records(batch), first)
+            for row, record in enumerate(_records(batch), first):
+                yield row, decoded(record, texts) if texts and isinstance(record, dict) else record
 
 
 def _batches(

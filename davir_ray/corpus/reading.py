@@ -19,7 +19,10 @@ from davir_ray.schema import Status
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """What became of one row. `example` is None unless `status` is `ok`; `row` counts from 0 in its file."""
+    """What became of one row. `example` is None unless `status` is `ok`; `row` counts from 0 in its file.
+
+    id: the user's own name of the row, where it has one.
+    """
 
     row: int
     example_id: bytes
@@ -28,6 +31,7 @@ class Parsed:
     group: str
     status: str
     reason: str | None
+    id: str | None = None
 
 
 def read_rows(
@@ -44,6 +48,13 @@ def read_source_rows(split: Split, rows: Sequence[int]) -> pa.Table:
     return parquet_files.table(split, rows) if split.kind == "parquet" else json_files.table(split, rows)
 
 
+def source_schema(split: Split) -> pa.Schema:
+    """Return the columns of a split's file, of JSON as its first rows have them."""
+    if split.kind == "parquet":
+        return parquet_files.footer(split.path)[0].remove_metadata()
+    return json_files.schema(split)
+
+
 def examples(split: Split, config: CorpusConfig, format: str) -> Iterator[Parsed]:
     """Parse every row of a split, in order, each exactly once."""
     spec = FORMATS[format]
@@ -53,7 +64,7 @@ def examples(split: Split, config: CorpusConfig, format: str) -> Iterator[Parsed
 
 def _needed(format: Format, config: CorpusConfig) -> list[str]:
     names = [config.columns.get(name, name) for name in format.columns]
-    for path in (config.source_by, config.group_by):
+    for path in (config.id, config.source_by, config.group_by):
         if path:
             names += [path, path.split(".")[0]]
     return names
@@ -65,13 +76,15 @@ def _parsed(row: int, record: Record, split: Split, config: CorpusConfig, format
         return Parsed(row, content_hash(record.raw), None, split.source, group, record.status, record.reason)
     source = _label(record, config.source_by) or split.source
     group = source if config.group_by == "source" else _label(record, config.group_by)
+    own_id = _label(record, config.id) or None
     values = format.select(record, config.columns)
     try:
         example = format.parse(values)
     except RowError as error:
         # Raw values stand for the content; nulls go, because which of them there are depends on the shard.
-        return Parsed(row, content_hash(drop_nulls(values)), None, source, group, error.status, error.reason)
-    return Parsed(row, example.example_id, example, source, group, Status.OK, None)
+        key = content_hash(drop_nulls(values))
+        return Parsed(row, key, None, source, group, error.status, error.reason, own_id)
+    return Parsed(row, example.example_id, example, source, group, Status.OK, None, own_id)
 
 
 def _label(record: dict[str, Any], path: str | None) -> str:
