@@ -127,4 +127,6 @@ def test_sums_are_over_the_exported_completion_alone(exported, tiny_models):
     values = TransformersEngine(tiny_models[0]).logprobs([TokenSequence(every.ids, every.scored)])
     row = json.loads(Path(exported["trl_frozen"]).read_text().splitlines()[1])
     assert [turn["content"] for turn in row["prompt"]] == ["Hi.", "Hello there.", "2+3?"]
-    assert row["ref_chosen_logps"] > float(values[0].sum()) + 20, "the first answer is not among what is summed"
+    assert row["ref_chosen_logps"] > float(values[0].sum()) + 20, (
+        "the first answer is not among what is summed"
+    )
