@@ -251,7 +251,7 @@ def _signatures(ranking: Ranking, split: int, rows: int) -> pa.Array:
 
 
 def settle_range(
-    blocks: tuple[ScoredRows, ...], bounds: Any, index: int, order: Order, files: Sequence[str], uri: str
+    blocks: tuple[ScoredRows, ...], bounds: Any, index: int, order: Order, files: tuple[str, ...], uri: str
 ) -> tuple[int, int]:
     """Write one range, sorted and with its repeats settled; count its rows, and those of them that have a score."""
     pieces = storage.concurrently(lambda block: block.within(bounds, index, order), blocks)

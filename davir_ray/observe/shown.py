@@ -50,7 +50,10 @@ class Which:
             None if self.status is None else pc.equal(table["status"], self.status),
         ]
         given = [check for check in checks if check is not None] or [pc.is_valid(table["rank"])]
-        return np.logical_and.reduce([np.asarray(pc.fill_null(check, False)) for check in given])
+        mask: NDArray[np.bool_] = np.logical_and.reduce(
+            [np.asarray(pc.fill_null(check, False)) for check in given]
+        )
+        return mask
 
     def _in_ranks(self, rank: pa.ChunkedArray) -> pa.ChunkedArray:
         first, last = self.ranks or (1, 0)
