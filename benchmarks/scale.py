@@ -136,7 +136,7 @@ def ranking(prepared: Prepared) -> Ranking:
 def export(folder: str, splits: int) -> Export:
     """Say where the scored table goes; no row is fetched from a source."""
     return Export(
-        CorpusConfig(paths="x"), {"x": "text"}, corpus_splits(splits), ExportConfig(), f"{folder}/run"
+        CorpusConfig(paths="x"), {"x": "text"}, corpus_splits(splits), ExportConfig(), f"{folder}/run", {}
     )
 
 

@@ -274,6 +274,7 @@ def select_and_export(job: Job, ranked: Ranked) -> Record:
         splits=inputs.listing.splits,
         config=inputs.recipe.export,
         run_dir=run.folder,
+        template_kwargs=inputs.recipe.tokens.chat_template_kwargs,
     )
     rules = [f"{index}:{rule.type}" for index, rule in enumerate(inputs.recipe.select)]
     counts = write_scored(ranked, choices, rules, export)

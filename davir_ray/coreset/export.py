@@ -1,6 +1,7 @@
 """A core-set's rows in every shape that is exported. Pure: chosen rows and their source rows in, content out."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -80,6 +81,13 @@ def places_within(folder: NDArray[np.integer[Any]], before: NDArray[np.int64]) -
     return places
 
 
+def files_column(split: NDArray[np.int32], paths: Sequence[str]) -> pa.DictionaryArray:
+    """Name the file of each row [N] by its split; how files are cut into splits does not show. paths: of each split."""
+    used, index = np.unique(split, return_inverse=True)
+    files = pa.array([paths[one] for one in used], pa.string()).dictionary_encode()
+    return pa.DictionaryArray.from_arrays(files.indices.take(pa.array(index)), files.dictionary)
+
+
 def with_side(chosen: pa.Table, file: str) -> pa.Table:
     """Add the rest of SIDE to chosen rows of one file."""
     hexed = [example_id.hex() for example_id in chosen["example_id"].to_pylist()]
@@ -94,30 +102,34 @@ def with_side(chosen: pa.Table, file: str) -> pa.Table:
     return chosen
 
 
-def messages_row(example: Example, chosen: dict[str, Any]) -> dict[str, Any] | None:
+def messages_row(example: Example, chosen: dict[str, Any], kwargs: dict[str, Any]) -> dict[str, Any] | None:
     """Return a row of the `messages` export."""
     return to_messages(example) | {name: chosen[name] for name in (SCORE_COLUMN, RANK_COLUMN)}
 
 
-def trl_row(example: Example, chosen: dict[str, Any]) -> dict[str, Any] | None:
-    """Return a row of the `trl` export: what stock trainers read, and nothing else."""
-    return to_trl(example)
+def trl_row(example: Example, chosen: dict[str, Any], kwargs: dict[str, Any]) -> dict[str, Any] | None:
+    """Return a row of the `trl` export: what stock trainers read, and nothing else.
+
+    kwargs: `tokens.chat_template_kwargs`, which they pass to the template from a column of this name.
+    """
+    row = to_trl(example)
+    return row | {"chat_template_kwargs": kwargs} if kwargs and "prompt" in row else row
 
 
-def trl_frozen_row(example: Example, chosen: dict[str, Any]) -> dict[str, Any] | None:
+def trl_frozen_row(example: Example, chosen: dict[str, Any], kwargs: dict[str, Any]) -> dict[str, Any] | None:
     """Return a pair with DPO's frozen log-probabilities of the exported completions; None where there are none."""
     if chosen["frozen_chosen_loss"] is None or chosen["frozen_rejected_loss"] is None:
         return None
     frozen = {f"ref_{side}_logps": -chosen[f"frozen_{side}_loss"] for side in ("chosen", "rejected")}
-    return to_trl(example) | frozen
+    return to_trl(example) | ({"chat_template_kwargs": kwargs} if kwargs else {}) | frozen
 
 
 SHAPES = {"messages": messages_row, "trl": trl_row, "trl_frozen": trl_frozen_row}
 
 
-def shaped(example: Example, chosen: dict[str, Any], shape: str) -> str | None:
-    """Return the line of a row in an export shape; None where the shape leaves it out."""
-    row = SHAPES[shape](example, chosen)
+def shaped(example: Example, chosen: dict[str, Any], shape: str, kwargs: dict[str, Any]) -> str | None:
+    """Return the line of a row in an export shape; None where the shape leaves it out. kwargs: see `trl_row`."""
+    row = SHAPES[shape](example, chosen, kwargs)
     return None if row is None else to_json(row)
 
 

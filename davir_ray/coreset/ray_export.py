@@ -30,6 +30,7 @@ from davir_ray.coreset.export import (
     Fetched,
     Layout,
     content,
+    files_column,
     folder_name,
     json_lines,
     places_within,
@@ -59,13 +60,17 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Export:
-    """Everything that a worker needs to write the core-set. formats: the corpus format of each source."""
+    """Everything that a worker needs to write the core-set.
+
+    formats: the corpus format of each source. template_kwargs: `tokens.chat_template_kwargs`.
+    """
 
     corpus: CorpusConfig
     formats: dict[str, str]
     splits: tuple[Split, ...]
     config: ExportConfig
     run_dir: str
+    template_kwargs: dict[str, Any]
 
     @property
     def written(self) -> tuple[str, ...]:
@@ -120,20 +125,13 @@ def write_scored_part(
     dropped[has_rank] = names[choice.dropped_by]
     split = table["split"].to_numpy()
     scored = (
-        table.append_column("file", files_column(split, export.splits))
+        table.append_column("file", files_column(split, [one.path for one in export.splits]))
         .append_column("selected", pa.array(selected))
         .append_column("dropped_by", pa.array(dropped, pa.string()))
     )
     storage.write_table(uri, scored.select(SCORED.names).cast(SCORED))
     write_unscored(export, scored.filter(pa.array(~has_rank)), index)
     return np.bincount(split[selected], minlength=len(export.splits))
-
-
-def files_column(split: NDArray[np.int32], splits: Sequence[Split]) -> pa.DictionaryArray:
-    """Name the file of each row [N]; how files are cut into splits does not show."""
-    used, index = np.unique(split, return_inverse=True)
-    files = pa.array([splits[one].path for one in used], pa.string()).dictionary_encode()
-    return pa.DictionaryArray.from_arrays(files.indices.take(pa.array(index)), files.dictionary)
 
 
 def write_unscored(export: Export, table: pa.Table, index: int) -> None:
@@ -282,7 +280,10 @@ def _shaped(
     parsed = examples(place, export.corpus, export.formats[place.source])
     found = {one.row: one.example for one in parsed if one.row in wanted and one.example is not None}
     rows = chosen.to_pylist()
-    return {shape: [shaped(found[row["row"]], row, shape) for row in rows] for shape in shapes}
+    return {
+        shape: [shaped(found[row["row"]], row, shape, export.template_kwargs) for row in rows]
+        for shape in shapes
+    }
 
 
 def deal_files(export: Export, layout: Layout, *fetched: Fetched) -> list[list[Fetched]]:

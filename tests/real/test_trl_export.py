@@ -56,7 +56,7 @@ def exported(tmp_path_factory, tiny_models) -> dict[str, str]:
     folder, files = tmp_path_factory.mktemp("exported"), {}
     for name in ("trl", "trl_frozen"):
         files[name] = str(folder / f"{name}.jsonl")
-        lines = [shaped(one, frozen_losses(tiny_models[0], one), name) for one in PAIRS]
+        lines = [shaped(one, frozen_losses(tiny_models[0], one), name, {}) for one in PAIRS]
         Path(files[name]).write_text("".join(f"{line}\n" for line in lines))
     return files
 

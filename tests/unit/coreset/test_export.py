@@ -11,8 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from davir_ray.config import CorpusConfig, ExportConfig
-from davir_ray.coreset.export import CHOSEN, SIDE, folder_name, places_within
+from davir_ray.coreset.export import CHOSEN, SIDE, files_column, folder_name, places_within, shaped
 from davir_ray.coreset.ray_export import Export, _schemas, deal_files, fetch_rows, write_empty, write_file
+from davir_ray.corpus.example import Example
 from davir_ray.corpus.formats import FORMATS
 from davir_ray.corpus.listing import list_corpus
 from davir_ray.corpus.reading import examples
@@ -31,6 +32,7 @@ def export_of(tmp_path: Path, paths, formats=EXPORTS, **config) -> Export:
         listing.splits,
         ExportConfig(formats=formats, **config),
         str(tmp_path / "run"),
+        {},
     )
 
 
@@ -281,7 +283,12 @@ def test_ids_are_the_users_own_where_named_and_places_elsewhere(tmp_path):
         corpus = CorpusConfig(paths=path, id=own)
         listing = list_corpus(corpus)
         export = Export(
-            corpus, listing.formats, listing.splits, ExportConfig(formats=("ids",)), str(tmp_path / str(own))
+            corpus,
+            listing.formats,
+            listing.splits,
+            ExportConfig(formats=("ids",)),
+            str(tmp_path / str(own)),
+            {},
         )
         parsed = write_all(export)
         assert [one.id for _, one in parsed] == ([None] * 3 if own is None else ["k\n1", None, "7"])
@@ -306,3 +313,31 @@ def test_files_are_ranges_of_places(tmp_path):
 )
 def test_a_source_is_a_folder_whatever_it_is_called(name, folder):
     assert folder_name(name) == folder
+
+
+PAIR = Example(
+    messages=({"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}),
+    rejected=({"role": "user", "content": "q"}, {"role": "assistant", "content": "b"}),
+)
+LOSSES = {"frozen_chosen_loss": 2.5, "frozen_rejected_loss": 4.0}
+
+
+def test_frozen_log_probabilities_stand_in_their_own_export_alone():
+    plain, frozen = (json.loads(shaped(PAIR, LOSSES, name, {}) or "") for name in ("trl", "trl_frozen"))
+    assert list(plain) == ["prompt", "chosen", "rejected"]
+    assert frozen == plain | {"ref_chosen_logps": -2.5, "ref_rejected_logps": -4.0}
+    assert shaped(PAIR, LOSSES | {"frozen_rejected_loss": None}, "trl_frozen", {}) is None
+
+
+@pytest.mark.parametrize("name", ["trl", "trl_frozen"])
+def test_the_variables_of_the_template_go_with_what_trl_renders(name):
+    kwargs = {"enable_thinking": False}
+    assert json.loads(shaped(PAIR, LOSSES, name, kwargs) or "")["chat_template_kwargs"] == kwargs
+    assert json.loads(shaped(Example(text="t"), LOSSES, "trl", kwargs) or "") == {"text": "t"}
+
+
+def test_files_of_rows_do_not_depend_on_the_splits_of_files():
+    few = files_column(np.array([1, 0, 1], dtype=np.int32), ["a", "b"])
+    many = files_column(np.array([3, 1, 2], dtype=np.int32), ["a", "a", "b", "b", "c"])
+    assert few.to_pylist() == many.to_pylist() == ["b", "a", "b"]
+    assert few.dictionary.to_pylist() == many.dictionary.to_pylist() == ["a", "b"]
