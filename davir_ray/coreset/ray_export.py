@@ -266,7 +266,7 @@ def lines_of_formats(
         lines["jsonl"], lost = json_lines(source)
         notes = [f"exports/jsonl: {one}" for one in lost]
     elif "jsonl" in export.config.formats:
-        lines["jsonl"] = [line.decode() for line in json_files.lines(place, chosen["row"].to_pylist())]
+        lines["jsonl"] = [line.decode() for line in json_files.own_lines(place, chosen["row"].to_pylist())]
     if shapes := [name for name in export.config.formats if name in SHAPES]:
         lines |= _shaped(export, place, chosen, shapes)
     return lines, notes
