@@ -53,14 +53,25 @@ def settle(table: pa.Table, keys: NDArray[np.bytes_], files: Sequence[str]) -> p
     `table` has the columns of ray_rank.ROWS; files: the file of each split. Equal keys of scored rows are equal
     content: the rows after the first become duplicates of it.
     """
-    order = np.lexsort((table["row"].to_numpy(), table["split"].to_numpy(), keys))
-    table, keys = table.take(pa.array(order)).combine_chunks(), keys[order]
+    order = np.argsort(keys, kind="stable")
+    keys = keys[order]
     begins = np.concatenate(([True], keys[1:] != keys[:-1]))[: len(keys)]
+    table = table.take(pa.array(_by_place(order, begins, table))).combine_chunks()
     repeats = np.flatnonzero(~begins & ~np.isnan(score_in(table)))
     if len(repeats) == 0:
         return table
     first = np.maximum.accumulate(np.where(begins, np.arange(len(keys)), 0))[repeats]
     return _mark_repeats(table, repeats, _reasons(table.take(pa.array(first)), files))
+
+
+def _by_place(order: NDArray[np.int64], begins: NDArray[np.bool_], table: pa.Table) -> NDArray[np.int64]:
+    """Order the rows of each run of equal keys by their place. begins: where runs begin."""
+    run = np.cumsum(begins)
+    repeated = np.flatnonzero(np.bincount(run)[run] > 1)
+    some = order[repeated]
+    split, row = (table[name].to_numpy()[some] for name in ("split", "row"))
+    order[repeated] = some[np.lexsort((row, split, run[repeated]))]
+    return order
 
 
 def _reasons(first: pa.Table, files: Sequence[str]) -> list[str]:
