@@ -136,7 +136,7 @@ def test_files_stand_in_the_scored_table_as_a_dictionary(first):
     metadata = pq.ParquetFile(next(Path(first["scored"]).iterdir())).metadata
     column = metadata.row_group(0).column(SCORED.names.index("file"))
     assert "RLE_DICTIONARY" in column.encodings
-    assert column.total_compressed_size < 400, "three paths, and two bits a row"
+    assert column.total_compressed_size < 600, "three paths, and two bits a row"
 
 
 def test_the_exports_hold_the_same_rows(first):
