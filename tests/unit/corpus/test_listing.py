@@ -229,3 +229,10 @@ def test_the_digest_of_a_split_stays_when_the_corpus_grows(tmp_path):
     new, stayed, other = list_corpus(config(tmp_path)).digests
     assert stayed == before
     assert len({new, stayed, other}) == 3
+
+
+def test_an_id_that_no_file_has_is_refused(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "t", "key": 1}\n')
+    assert list_corpus(CorpusConfig(paths=str(tmp_path), id="key")).splits
+    with pytest.raises(CorpusError, match=r"corpus\.id names"):
+        list_corpus(CorpusConfig(paths=str(tmp_path), id="name"))
