@@ -78,8 +78,8 @@ def measure(rows: int, folder: str) -> dict[str, Any]:
         with timed(seconds, "select_and_write"):
             choices = choose([FractionRule(type="fraction", fraction=0.06)], ranked.scan)
             to = export(folder, prepared.splits)
-            places = write_scored(ranked, choices, ["0:fraction"], to)
-            ray.get(choose_places(ranked, choices, [choice.count() for choice in choices], places))
+            counts = write_scored(ranked, choices, ["0:fraction"], to)
+            ray.get(choose_places(to, ranked, choices, counts))
     apart(check, ranked, folder)
     total = sum(seconds.values())
     told = {name: round(value, 1) for name, value in seconds.items()}
@@ -114,7 +114,8 @@ def _write_split(prepared: Prepared, split: int, keys: Keys) -> None:
     name, ok, view = (pa.repeat(text, count) for text in ("x", "ok", str(View.RESPONSE)))
     offsets = pa.array(np.arange(count + 1, dtype=np.int32))
     one_id, one_mark = (pa.ListArray.from_arrays(offsets, pa.repeat(value, count)) for value in (0, True))
-    examples = [numbers, ids, name, name, ok, pa.nulls(count, pa.string())]
+    none = pa.nulls(count, pa.string())
+    examples = [numbers, ids, none, name, name, ok, none]
     tokens = [numbers, view, ids, pa.repeat(8, count), pa.repeat(9, count), one_id, one_mark]
     prepared.write(split, pa.table(examples, names=EXAMPLES.names), pa.table(tokens, names=TOKENS.names))
 
@@ -128,13 +129,20 @@ def ranking(prepared: Prepared) -> Ranking:
     """Rank by DavIR."""
     config = ScoreConfig(name="davir")
     score = resolve_score(config.name)
-    return Ranking(prepared, score.needs, score, config, None, {role: {} for role in ROLES})
+    files = tuple(split.path for split in corpus_splits(prepared.splits))
+    return Ranking(prepared, score.needs, score, config, None, {role: {} for role in ROLES}, files)
 
 
 def export(folder: str, splits: int) -> Export:
     """Say where the scored table goes; no row is fetched from a source."""
-    places = tuple(Split("x", f"{index}.parquet", "parquet", 0, None, None) for index in range(splits))
-    return Export(CorpusConfig(paths="x"), {"x": "text"}, places, ExportConfig(), f"{folder}/run")
+    return Export(
+        CorpusConfig(paths="x"), {"x": "text"}, corpus_splits(splits), ExportConfig(), f"{folder}/run", {}
+    )
+
+
+def corpus_splits(splits: int) -> tuple[Split, ...]:
+    """Name the splits of the corpus, a file each."""
+    return tuple(Split("x", f"{index}.parquet", "parquet", 0, None, None) for index in range(splits))
 
 
 def check(ranked: Ranked, folder: str) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from davir_ray import __version__
+from davir_ray.cli_show import show
 from davir_ray.errors import DavirError
 
 if TYPE_CHECKING:
@@ -49,6 +50,9 @@ class Verbs(click.Group):
 @click.version_option(__version__)
 def main() -> None:
     """Choose the training data that a language model can still learn from."""
+
+
+main.add_command(show)
 
 
 @main.command()

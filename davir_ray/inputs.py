@@ -174,13 +174,19 @@ def _anchored_model(model: ModelConfig) -> ModelConfig:
 
 PAIRS: tuple[Need, ...] = (("base", View.RESPONSE), ("base", View.REJECTED))
 """The frozen log-probabilities of preference pairs."""
+EXPORTED_PAIRS: tuple[Need, ...] = (("base", View.COMPLETION), ("base", View.REJECTED_COMPLETION))
+"""The same, of exactly what TRL trains on."""
 
 
 def _needs(recipe: Recipe, score: Score, listing: Listing) -> tuple[Need, ...]:
     """Collect what the score, the rules and the export of pairs ask for."""
     asks_difficulty = any(isinstance(rule, DifficultyRule) for rule in recipe.select)
     difficulty: tuple[Need, ...] = (("base", View.RESPONSE),) if asks_difficulty else ()
-    pairs = PAIRS if "trl" in recipe.export.formats and listing.has_pairs else ()
+    pairs = EXPORTED_PAIRS if "trl_frozen" in recipe.export.formats else ()
+    if pairs and not listing.has_pairs:
+        raise RecipeError(
+            "export.formats: trl_frozen is for preference pairs, and the corpus holds none; say trl"
+        )
     return tuple(dict.fromkeys([*score.needs, *difficulty, *pairs]))
 
 

@@ -262,6 +262,7 @@ def rank_corpus(job: Job) -> Ranked:
             role: dict(item for one in job.measurements_of(role) for item in one.store.failed().items())
             for role in inputs.roles
         },
+        files=tuple(split.path for split in inputs.listing.splits),
     )
     return rank(ranking, found, rows, job.run.uri("ranked"))
 
@@ -283,12 +284,13 @@ def select_and_export(job: Job, ranked: Ranked) -> Record:
         splits=inputs.listing.splits,
         config=inputs.recipe.export,
         run_dir=run.folder,
+        template_kwargs=inputs.recipe.tokens.chat_template_kwargs,
     )
     rules = [f"{index}:{rule.type}" for index, rule in enumerate(inputs.recipe.select)]
-    places = write_scored(ranked, choices, rules, export)
+    counts = write_scored(ranked, choices, rules, export)
     storage.await_files(run.uri("scored"), len(choices))
     summary = summarise(partial(scan_folder, run.uri("scored")))
-    folders = write_coreset(export, ranked, choices, places)
+    folders = write_coreset(export, ranked, choices, counts)
     return {"scored": run.uri("scored"), "coreset": folders, **summary.as_dict()}
 
 

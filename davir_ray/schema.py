@@ -50,12 +50,21 @@ class View(StrEnum):
     """The response without its prompt (IFD)."""
     REJECTED = "rejected"
     """The conversation with the rejected response in place of the chosen one."""
+    COMPLETION = "completion"
+    """What TRL's DPO trains on of an exported pair's chosen side (see tokens/completions.py)."""
+    REJECTED_COMPLETION = "rejected_completion"
+    """The same of the rejected side."""
+
+
+PAIR_VIEWS = (View.REJECTED, View.COMPLETION, View.REJECTED_COMPLETION)
+"""The views that preference pairs alone have."""
 
 
 EXAMPLES = pa.schema(
     [
         pa.field("row", pa.int64(), nullable=False),  # position in the source file, from 0
         pa.field("example_id", ID, nullable=False),  # hash of the content
+        pa.field("id", pa.string()),  # the user's own, where corpus.id names a column
         pa.field("source", pa.string(), nullable=False),
         pa.field("group", pa.string(), nullable=False),
         pa.field("status", pa.string(), nullable=False),
@@ -86,6 +95,9 @@ MEASUREMENTS = pa.schema(
 SCORED = pa.schema(
     [
         pa.field("example_id", ID, nullable=False),
+        pa.field("id", pa.string()),
+        pa.field("file", pa.dictionary(pa.int32(), pa.string()), nullable=False),  # as the corpus lists it
+        pa.field("row", pa.int64(), nullable=False),  # position in the file, from 0
         pa.field("source", pa.string(), nullable=False),
         pa.field("group", pa.string(), nullable=False),
         pa.field("status", pa.string(), nullable=False),

@@ -53,6 +53,8 @@ class CorpusConfig(Section):
     """Names of turn keys and roles, where they are neither OpenAI's nor ShareGPT's."""
     sources: dict[str, SourceConfig] = {}
     """Source name under `paths` -> its own `format`, `columns` and `tags`."""
+    id: str | None = None
+    """Column of your own that names a row; it stands beside the row's score."""
     source_by: str | None = None
     """Column that names the source of a row; without it, the key under `paths`."""
     group_by: str | None = None
@@ -190,7 +192,10 @@ class ScoreConfig(Section):
 class ExportConfig(Section):
     """In which shapes the core-set is written."""
 
-    formats: tuple[Literal["parquet", "jsonl", "messages", "trl", "ids"], ...] = ("parquet",)
-    """`parquet` and `jsonl` keep the user's own columns; `messages` and `trl` are ready for trainers."""
+    formats: tuple[Literal["parquet", "jsonl", "messages", "trl", "trl_frozen", "ids"], ...] = ("parquet",)
+    """`parquet` and `jsonl` keep the user's own columns; `messages` and `trl` are ready for trainers; `trl_frozen` has
+    DPO's frozen log-probabilities beside each pair; `ids` names the rows."""
+    one_schema: bool = False
+    """Put the rows of all sources together, in the union of their columns; otherwise each source has a folder."""
     rows_per_file: int = Field(100_000, ge=1)
     """Rows in each file of the core-set."""

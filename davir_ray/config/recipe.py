@@ -61,6 +61,15 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
+    def _rendered_as_trl_does(self) -> "Recipe":
+        if "trl_frozen" in self.export.formats and self.tokens.template in ("alpaca", "plain"):
+            raise ValueError(
+                f"export.formats: trl_frozen is for tokens.template: chat, which TRL renders with; "
+                f"not for {self.tokens.template}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _known_sources(self) -> "Recipe":
         if self.corpus.source_by is None:
             for rule in self.select:

@@ -1,8 +1,10 @@
 """A core-set's rows in every shape that is exported. Pure: chosen rows and their source rows in, content out."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pyarrow as pa
@@ -10,26 +12,33 @@ from numpy.typing import NDArray
 
 from davir_ray.coreset.shapes import to_messages, to_trl
 from davir_ray.corpus.example import Example
+from davir_ray.corpus.json_text import decoded, json_columns, losses, to_json
+from davir_ray.corpus.split import place_text
 
 SCORE_COLUMN = "davir_score"
 RANK_COLUMN = "davir_rank"
+SIDE = (SCORE_COLUMN, RANK_COLUMN, "davir_example_id", "davir_source", "davir_file", "davir_row")
+"""What stands behind the user's own columns, or in `scores` beside them: example_id in hex; row counts from 0."""
+
 CHOSEN = pa.schema(
     [
         ("split", pa.int32()),
         ("row", pa.int64()),
-        ("place", pa.int64()),  # position in the core-set, from 0
+        ("place", pa.int64()),  # position in its folder of the core-set, from 0
         (RANK_COLUMN, pa.int64()),
         (SCORE_COLUMN, pa.float64()),
         ("example_id", pa.binary(16)),
-        ("base_loss", pa.float64()),
-        ("rejected_base_loss", pa.float64()),
+        ("id", pa.string()),
+        ("source", pa.string()),
+        ("frozen_chosen_loss", pa.float64()),
+        ("frozen_rejected_loss", pa.float64()),
     ]
 )
 
 
 @dataclass(frozen=True)
 class Fetched:
-    """Chosen rows (CHOSEN, and the JSON of shapes that are exported) beside their source rows, in one order."""
+    """Chosen rows (CHOSEN with SIDE, and the lines of formats that are exported) beside their source rows."""
 
     chosen: pa.Table
     source: pa.Table
@@ -39,42 +48,108 @@ class Fetched:
         return Fetched(self.chosen.take(pa.array(index)), self.source.take(pa.array(index)))
 
 
-def messages_row(example: Example, chosen: dict[str, Any]) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Layout:
+    """The files of a core-set. folders: one a source, or `""` for all rows; rows: how many each has."""
+
+    folders: tuple[str, ...]
+    rows: tuple[int, ...]
+    rows_per_file: int
+
+    @property
+    def files(self) -> tuple[int, ...]:
+        """How many files each folder has: at least one."""
+        return tuple(max(1, -(-rows // self.rows_per_file)) for rows in self.rows)
+
+    def file_of(self, folder: int, place: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Number the file of each place of a folder [N], counted over all folders."""
+        return place // self.rows_per_file + sum(self.files[:folder])
+
+
+def folder_name(source: str) -> str:
+    """Return a source's name as the name of a folder, whatever is in it."""
+    name = quote(source, safe=" ,+@()[]")
+    return name.replace(".", "%2E") if name.strip(".") == "" else name
+
+
+def places_within(folder: NDArray[np.integer[Any]], before: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Number rows within their folders [N], in order. before: how many of each folder came earlier."""
+    places = np.empty(len(folder), dtype=np.int64)
+    for index in np.unique(folder):
+        mine = np.flatnonzero(folder == index)
+        places[mine] = before[index] + np.arange(len(mine))
+    return places
+
+
+def files_column(split: NDArray[np.int32], paths: Sequence[str]) -> pa.DictionaryArray:
+    """Name the file of each row [N] by its split; how files are cut into splits does not show. paths: of each split."""
+    used, index = np.unique(split, return_inverse=True)
+    files = pa.array([paths[one] for one in used], pa.string()).dictionary_encode()
+    return pa.DictionaryArray.from_arrays(files.indices.take(pa.array(index)), files.dictionary)
+
+
+def with_side(chosen: pa.Table, file: str) -> pa.Table:
+    """Add the rest of SIDE to chosen rows of one file."""
+    hexed = [example_id.hex() for example_id in chosen["example_id"].to_pylist()]
+    columns = {
+        "davir_example_id": pa.array(hexed, pa.string()),
+        "davir_source": chosen["source"],
+        "davir_file": pa.array([file] * len(chosen), pa.string()),
+        "davir_row": chosen["row"],
+    }
+    for name, column in columns.items():
+        chosen = chosen.append_column(name, column)
+    return chosen
+
+
+def messages_row(example: Example, chosen: dict[str, Any], kwargs: dict[str, Any]) -> dict[str, Any] | None:
     """Return a row of the `messages` export."""
     return to_messages(example) | {name: chosen[name] for name in (SCORE_COLUMN, RANK_COLUMN)}
 
 
-def trl_row(example: Example, chosen: dict[str, Any]) -> dict[str, Any]:
-    """Return a row of the `trl` export; pairs carry DPO's frozen log-probabilities, measured under the base."""
+def trl_row(example: Example, chosen: dict[str, Any], kwargs: dict[str, Any]) -> dict[str, Any] | None:
+    """Return a row of the `trl` export: what stock trainers read, and nothing else.
+
+    kwargs: `tokens.chat_template_kwargs`, which they pass to the template from a column of this name.
+    """
     row = to_trl(example)
-    if chosen["rejected_base_loss"] is not None:
-        row["ref_chosen_logps"] = -chosen["base_loss"]
-        row["ref_rejected_logps"] = -chosen["rejected_base_loss"]
-    return row
+    return row | {"chat_template_kwargs": kwargs} if kwargs and "prompt" in row else row
 
 
-SHAPES = {"messages": messages_row, "trl": trl_row}
+def trl_frozen_row(example: Example, chosen: dict[str, Any], kwargs: dict[str, Any]) -> dict[str, Any] | None:
+    """Return a pair with DPO's frozen log-probabilities of the exported completions; None where there are none."""
+    if chosen["frozen_chosen_loss"] is None or chosen["frozen_rejected_loss"] is None:
+        return None
+    frozen = {f"ref_{side}_logps": -chosen[f"frozen_{side}_loss"] for side in ("chosen", "rejected")}
+    return to_trl(example) | ({"chat_template_kwargs": kwargs} if kwargs else {}) | frozen
 
 
-def one_a_place(rows: Fetched) -> NDArray[np.integer[Any]]:
-    """Order rows by place; of several source rows with the same content, take the one whose JSON sorts first."""
-    place = rows.chosen["place"].to_numpy()
-    order = np.argsort(place, kind="stable")
-    starts = np.flatnonzero(np.diff(place[order], prepend=-1))
-    if len(starts) == len(order):
-        return order
-    groups = np.split(order, starts[1:])
-    return np.array([min(group, key=lambda index: _json(rows.source, index)) for group in groups])
+SHAPES = {"messages": messages_row, "trl": trl_row, "trl_frozen": trl_frozen_row}
 
 
-def _json(table: pa.Table, index: int) -> str:
-    return json.dumps(table.slice(int(index), 1).to_pylist()[0], sort_keys=True, default=str)
+def shaped(example: Example, chosen: dict[str, Any], shape: str, kwargs: dict[str, Any]) -> str | None:
+    """Return the line of a row in an export shape; None where the shape leaves it out. kwargs: see `trl_row`."""
+    row = SHAPES[shape](example, chosen, kwargs)
+    return None if row is None else to_json(row)
+
+
+def json_lines(source: pa.Table) -> tuple[list[str], list[str]]:
+    """Return rows of Parquet as lines of JSON, and what JSON could not hold, by column."""
+    texts = json_columns(source.schema)
+    records = [decoded(record, texts) for record in source.to_pylist()]
+    lost = {
+        f"column `{name}` has {what}"
+        for record in records
+        for name, value in record.items()
+        for what in losses(value)
+    }
+    return [to_json(record) for record in records], sorted(lost)
 
 
 def user_table(rows: Fetched) -> pa.Table:
-    """Return the source rows, unchanged and in order of rank, with their score and rank behind."""
+    """Return the source rows, unchanged and in order of rank, with their SIDE behind."""
     table = rows.source
-    for name in (SCORE_COLUMN, RANK_COLUMN):
+    for name in SIDE:
         table = table.append_column(name, rows.chosen[name])
     return table
 
@@ -84,29 +159,28 @@ def parquet(rows: Fetched) -> tuple[str, pa.Table]:
     return "parquet", user_table(rows)
 
 
-def jsonl(rows: Fetched) -> tuple[str, list[str]]:
-    """Write the user's own columns as JSON lines."""
-    return "jsonl", [json.dumps(row, ensure_ascii=False, default=str) for row in user_table(rows).to_pylist()]
+def lines_of(rows: Fetched, name: str) -> tuple[str, list[str]]:
+    """Write the lines that rows were given when they were fetched; a row may have none."""
+    return "jsonl", rows.chosen[name].drop_null().to_pylist()
 
 
-def messages(rows: Fetched) -> tuple[str, list[str]]:
-    """Write chat messages as JSON lines."""
-    return "jsonl", _shaped(rows, "messages")
-
-
-def trl(rows: Fetched) -> tuple[str, list[str]]:
-    """Write TRL's prompt-completion or preference shape as JSON lines."""
-    return "jsonl", _shaped(rows, "trl")
-
-
-def _shaped(rows: Fetched, shape: str) -> list[str]:
-    """Return the JSON of a shape; an empty core-set was never shaped."""
-    return rows.chosen[shape].to_pylist() if len(rows.chosen) else []
+def scores(rows: Fetched) -> tuple[str, list[str]]:
+    """Write the SIDE of each row: line n belongs to line n of `jsonl`."""
+    return "jsonl", [to_json(row) for row in rows.chosen.select(SIDE).to_pylist()]
 
 
 def ids(rows: Fetched) -> tuple[str, list[str]]:
-    """Write the example ids in hex, best first."""
-    return "txt", [example_id.hex() for example_id in rows.chosen["example_id"].to_pylist()]
+    """Write the user's id of each row, or file and row where it has none, and its example id in hex."""
+    named = rows.chosen.select(["id", "davir_file", "davir_row", "davir_example_id"]).to_pylist()
+    return "tsv", [f"{_own_name(row)}\t{row['davir_example_id']}" for row in named]
 
 
-WRITERS = {"parquet": parquet, "jsonl": jsonl, "messages": messages, "trl": trl, "ids": ids}
+def _own_name(row: dict[str, Any]) -> str:
+    name = row["id"] or place_text(row["davir_file"], row["davir_row"])
+    return name if name.isprintable() else json.dumps(name, ensure_ascii=False)[1:-1]
+
+
+def content(rows: Fetched, name: str) -> tuple[str, pa.Table | list[str]]:
+    """Return the suffix and the content of a file in one format."""
+    made = {"parquet": parquet, "scores": scores, "ids": ids}.get(name)
+    return made(rows) if made else lines_of(rows, name)

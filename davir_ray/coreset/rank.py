@@ -4,13 +4,16 @@ A row's place is one 24-byte key that sorts like the pair. Rows are dealt into r
 itself, and the ranks of a range begin where the ranges before it end: exact, and nothing ever sorts the corpus.
 """
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from davir_ray.schema import SCORABLE, Status
+from davir_ray.corpus.split import place_text
+from davir_ray.schema import Status
 from davir_ray.store.keys import Keys, keys_of
 
 Order = Literal["highest", "lowest"]
@@ -44,50 +47,50 @@ def choose_bounds(sample: NDArray[np.bytes_], ranges: int) -> NDArray[np.bytes_]
     return np.sort(sample)[[len(sample) * index // ranges for index in range(1, ranges)]]
 
 
-def settle(table: pa.Table, keys: NDArray[np.bytes_]) -> pa.Table:
-    """Sort a range, and let the first row of each content stand for its repeats.
+def settle(table: pa.Table, keys: NDArray[np.bytes_], files: Sequence[str]) -> pa.Table:
+    """Sort a range, and let the first row of each content, by its place in the corpus, stand for its repeats.
 
-    `table` has the columns of ray_rank.ROWS. Equal keys of scored rows are equal content: the rows after the
-    first become duplicates. `locations` of the first then lists every row that could be exported for it.
+    `table` has the columns of ray_rank.ROWS; files: the file of each split. Equal keys of scored rows are equal
+    content: the rows after the first become duplicates of it.
     """
     order = np.argsort(keys, kind="stable")
-    table, keys = table.take(pa.array(order)), keys[order]
-    starts = (
-        np.flatnonzero(np.concatenate(([True], keys[1:] != keys[:-1]))) if len(keys) else np.array([], int)
-    )
-    if len(starts) == len(keys):
+    keys = keys[order]
+    begins = np.concatenate(([True], keys[1:] != keys[:-1]))[: len(keys)]
+    table = table.take(pa.array(_by_place(order, begins, table))).combine_chunks()
+    repeats = np.flatnonzero(~begins & ~np.isnan(score_in(table)))
+    if len(repeats) == 0:
         return table
-    return _mark_repeats(table, starts)
+    first = np.maximum.accumulate(np.where(begins, np.arange(len(keys)), 0))[repeats]
+    return _mark_repeats(table, repeats, _reasons(table.take(pa.array(first)), files))
 
 
-def _mark_repeats(table: pa.Table, starts: NDArray[np.integer[Any]]) -> pa.Table:
-    sizes = np.diff(np.append(starts, len(table)))
-    repeated = np.flatnonzero(np.repeat(sizes > 1, sizes))
-    rows = table.take(pa.array(repeated)).to_pylist()
-    settled: list[dict[str, Any]] = []
-    for size in sizes[sizes > 1].tolist():
-        settled += _settle_run(rows[len(settled) : len(settled) + size])
-    both = pa.concat_tables([table, pa.Table.from_pylist(settled, schema=table.schema)])
-    index = np.arange(len(table))
-    index[repeated] = len(table) + np.arange(len(repeated))
-    return both.take(pa.array(index)).combine_chunks()
+def _by_place(order: NDArray[np.int64], begins: NDArray[np.bool_], table: pa.Table) -> NDArray[np.int64]:
+    """Order the rows of each run of equal keys by their place. begins: where runs begin."""
+    run = np.cumsum(begins)
+    repeated = np.flatnonzero(np.bincount(run)[run] > 1)
+    some = order[repeated]
+    split, row = (table[name].to_numpy()[some] for name in ("split", "row"))
+    order[repeated] = some[np.lexsort((row, split, run[repeated]))]
+    return order
 
 
-def _settle_run(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    rows = sorted(rows, key=lambda row: (row["source"], row["group"], row["status"], row["reason"] or ""))
-    first = rows[0]
-    if first["score"] is None or first["status"] not in SCORABLE:
-        return rows
-    alike = [row for row in rows if (row["source"], row["group"]) == (first["source"], first["group"])]
-    locations = sorted(
-        (place for row in alike for place in row["locations"]), key=lambda p: (p["split"], p["row"])
-    )
-    repeat: dict[str, Any] = {
-        "status": str(Status.DUPLICATE),
-        "reason": f"the same content as another row (example {first['example_id'].hex()})",
-        "score": None,
+def _reasons(first: pa.Table, files: Sequence[str]) -> list[str]:
+    places = zip(first["split"].to_pylist(), first["row"].to_pylist(), strict=True)
+    return [f"the same content as {place_text(files[split], row)}" for split, row in places]
+
+
+def _mark_repeats(table: pa.Table, repeats: NDArray[np.integer[Any]], reasons: list[str]) -> pa.Table:
+    is_repeat = np.zeros(len(table), dtype=bool)
+    is_repeat[repeats] = True
+    values = {
+        "status": pa.array([str(Status.DUPLICATE)] * len(repeats), pa.string()),
+        "reason": pa.array(reasons, pa.string()),
+        "score": pa.nulls(len(repeats), pa.float64()),
     }
-    return [first | {"locations": locations}, *(row | repeat for row in rows[1:])]
+    for name, value in values.items():
+        column = pc.replace_with_mask(table[name].combine_chunks(), pa.array(is_repeat), value)
+        table = table.set_column(table.column_names.index(name), table.schema.field(name), column)
+    return table
 
 
 def keys_in(table: pa.Table, order: Order) -> NDArray[np.bytes_]:

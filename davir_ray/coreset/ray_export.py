@@ -3,14 +3,15 @@
     ranked parts + choices -> <run>/scored/00000.parquet ...
                            -> the chosen rows, fetched from their splits -> <run>/coreset/part-00000.parquet ...
 
-A source row reaches the core-set unchanged: it is read again from its file, by place. Each file of the core-set is a
-range of ranks, so what is written does not depend on how the corpus was cut into files.
+A source row reaches the core-set unchanged: it is read again from its file, by place. Rows of several sources go to a
+folder each, `<run>/coreset/<source>/part-00000.parquet`, so that none is padded with another's columns. Each file is a
+range of ranks, so what is written does not depend on how the corpus was cut into splits.
 """
 
-import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -20,50 +21,100 @@ from numpy.typing import NDArray
 
 from davir_ray import storage
 from davir_ray.config import CorpusConfig, ExportConfig
-from davir_ray.coreset.export import CHOSEN, RANK_COLUMN, SCORE_COLUMN, SHAPES, WRITERS, Fetched, one_a_place
+from davir_ray.coreset.export import (
+    CHOSEN,
+    RANK_COLUMN,
+    SCORE_COLUMN,
+    SHAPES,
+    SIDE,
+    Fetched,
+    Layout,
+    content,
+    files_column,
+    folder_name,
+    json_lines,
+    places_within,
+    shaped,
+    with_side,
+)
 from davir_ray.coreset.ray_rank import Ranked
 from davir_ray.coreset.rules import Choice
+from davir_ray.corpus import json_files
 from davir_ray.corpus.columns import conform, unify
-from davir_ray.corpus.reading import examples, read_source_rows
+from davir_ray.corpus.reading import examples, read_source_rows, source_schema
 from davir_ray.corpus.split import Split
+from davir_ray.errors import UnreadableFile
 from davir_ray.json_lines import write_lines
 from davir_ray.ray_exchange import block_of, blocks_of, cut, gather, rows_per_block, scatter
 from davir_ray.schema import SCORED
 from davir_ray.store.keys import split_block, split_table
 
-_KEPT = ("example_id", "base_loss", "rejected_base_loss")
+_KEPT = ("split", "row", "example_id", "id", "source", "frozen_chosen_loss", "frozen_rejected_loss")
 """Columns that the chosen rows keep as they are."""
+
+Counts = NDArray[np.int64]
+"""Selected rows by part of the scored table and by split [parts, splits]."""
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Export:
-    """Everything that a worker needs to write the core-set."""
+    """Everything that a worker needs to write the core-set.
+
+    formats: the corpus format of each source. template_kwargs: `tokens.chat_template_kwargs`.
+    """
 
     corpus: CorpusConfig
     formats: dict[str, str]
     splits: tuple[Split, ...]
     config: ExportConfig
     run_dir: str
+    template_kwargs: dict[str, Any]
+
+    @property
+    def written(self) -> tuple[str, ...]:
+        """The formats that are written: those asked for, and the scores beside `jsonl`."""
+        asked = self.config.formats
+        return (*asked, "scores") if "jsonl" in asked else asked
 
     def folder(self, name: str) -> str:
         """Name the folder of one export format."""
         return storage.join(self.run_dir, *(["coreset"] if name == "parquet" else ["exports", name]))
 
+    @cached_property
+    def sources(self) -> tuple[str, ...]:
+        """The sources that have a folder each; one `""` where all rows go together."""
+        names = tuple(dict.fromkeys(split.source for split in self.splits))
+        return names if len(names) > 1 and not self.config.one_schema else ("",)
 
-def write_scored(
-    ranked: Ranked, choices: Sequence[Choice], rules: Sequence[str], export: Export
-) -> list[int]:
-    """Write the scored table; return how many places of each split it selects."""
+    @cached_property
+    def folder_of(self) -> NDArray[np.int64]:
+        """The folder of each split, as an index into `sources` [splits]."""
+        known = {name: index for index, name in enumerate(self.sources)}
+        return np.array([known.get(split.source, 0) for split in self.splits], dtype=np.int64)
+
+    def layout(self, counts: Counts) -> Layout:
+        """Lay out the files of the core-set."""
+        rows = tuple(self.by_folder(counts).sum(axis=0).tolist())
+        return Layout(tuple(map(folder_name, self.sources)), rows, self.config.rows_per_file)
+
+    def by_folder(self, counts: Counts) -> Counts:
+        """Count selected rows by part and by folder."""
+        return counts @ np.eye(len(self.sources), dtype=np.int64)[self.folder_of]
+
+
+def write_scored(ranked: Ranked, choices: Sequence[Choice], rules: Sequence[str], export: Export) -> Counts:
+    """Write the scored table; count the rows that it selects."""
     task, shared = ray.remote(write_scored_part), ray.put(export)
     parts = [task.remote(shared, ranked, index, choice, rules) for index, choice in enumerate(choices)]
-    places: list[int] = np.sum(ray.get(parts), axis=0).tolist()
-    return places
+    return np.array(ray.get(parts), dtype=np.int64).reshape(len(choices), len(export.splits))
 
 
 def write_scored_part(
     export: Export, ranked: Ranked, index: int, choice: Choice, rules: Sequence[str]
 ) -> NDArray[np.int64]:
-    """Write one part of the scored table; count the places that it selects, by split."""
+    """Write one part of the scored table; count the rows that it selects, by split."""
     table = ranked.part(index)
     uri = storage.join(export.run_dir, "scored", f"{index:05d}.parquet")
     has_rank = np.asarray(table["rank"].is_valid())
@@ -72,47 +123,56 @@ def write_scored_part(
     names = np.array([*rules, None], dtype=object)
     dropped: Any = np.full(len(table), None, dtype=object)
     dropped[has_rank] = names[choice.dropped_by]
-    scored = table.append_column("selected", pa.array(selected)).append_column(
-        "dropped_by", pa.array(dropped, pa.string())
+    split = table["split"].to_numpy()
+    scored = (
+        table.append_column("file", files_column(split, [one.path for one in export.splits]))
+        .append_column("selected", pa.array(selected))
+        .append_column("dropped_by", pa.array(dropped, pa.string()))
     )
     storage.write_table(uri, scored.select(SCORED.names).cast(SCORED))
-    write_unscored(export, table.filter(pa.array(~has_rank)), index)
-    places = table.filter(pa.array(selected))["locations"].combine_chunks().flatten()
-    return np.bincount(places.field("split").to_numpy(), minlength=len(export.splits))
+    write_unscored(export, scored.filter(pa.array(~has_rank)), index)
+    return np.bincount(split[selected], minlength=len(export.splits))
 
 
 def write_unscored(export: Export, table: pa.Table, index: int) -> None:
     """List the rows without a rank by file and row, for whoever wants to mend them."""
-    rows = table.select(["status", "reason"]).to_pylist()
-    lines = [
-        {"file": export.splits[place["split"]].path, "row": place["row"]} | row
-        for row, places in zip(rows, table["locations"].to_pylist(), strict=True)
-        for place in places
-    ]
-    if lines:
-        write_lines(storage.join(export.run_dir, "unscored", f"{index:05d}.jsonl"), lines)
+    if len(table):
+        rows = table.select(["file", "row", "status", "reason"]).to_pylist()
+        write_lines(storage.join(export.run_dir, "unscored", f"{index:05d}.jsonl"), rows)
 
 
-def choose_places(
-    ranked: Ranked, choices: Sequence[Choice], selected: Sequence[int], places: Sequence[int]
-) -> list[Any]:
+def choose_places(export: Export, ranked: Ranked, choices: Sequence[Choice], counts: Counts) -> list[Any]:
     """Deal the selected rows out to the splits that they came from: a reference to a CHOSEN table a split."""
-    blocks = blocks_of(places, rows_per_block(len(choices)))
-    before = [0, *accumulate(selected)]
+    blocks = blocks_of(counts.sum(axis=0).tolist(), rows_per_block(len(choices)))
+    totals, shared = export.by_folder(counts), ray.put(export)
+    before = np.cumsum(totals, axis=0) - totals
     pieces = [
-        scatter(deal_places, len(blocks), ranked, index, choice, before[index], blocks)
+        scatter(deal_places, len(blocks), shared, ranked, index, choice, before[index], blocks)
         for index, choice in enumerate(choices)
     ]
     return cut(pieces, by_split, blocks)
 
 
 def deal_places(
-    ranked: Ranked, index: int, choice: Choice, before: int, blocks: Sequence[range]
+    export: Export,
+    ranked: Ranked,
+    index: int,
+    choice: Choice,
+    before: NDArray[np.int64],
+    blocks: Sequence[range],
 ) -> list[pa.Table]:
-    """Deal the rows chosen from one part to the blocks of their splits. before: how many are chosen before them."""
-    table = ranked.part(index, [*_KEPT, "score", "rank", "locations"])
-    chosen = _chosen(table.filter(table["rank"].is_valid()).filter(pa.array(choice.selected)), before)
-    return split_table(chosen, block_of(chosen["split"].to_numpy(), blocks), len(blocks))
+    """Deal the rows chosen from one part to the blocks of their splits.
+
+    before: how many are chosen before them, by folder.
+    """
+    table = ranked.part(index, [*_KEPT, "score", "rank"])
+    table = table.filter(table["rank"].is_valid()).filter(pa.array(choice.selected))
+    split = table["split"].to_numpy()
+    place = places_within(export.folder_of[split], before)
+    table = table.append_column("place", pa.array(place))
+    table = table.rename_columns({"score": SCORE_COLUMN, "rank": RANK_COLUMN})
+    chosen = table.select(CHOSEN.names).cast(CHOSEN)
+    return split_table(chosen, block_of(split, blocks), len(blocks))
 
 
 def by_split(block: range, *pieces: pa.Table) -> list[pa.Table]:
@@ -120,101 +180,169 @@ def by_split(block: range, *pieces: pa.Table) -> list[pa.Table]:
     return split_block(pa.concat_tables(pieces), block)
 
 
-def _chosen(table: pa.Table, before: int) -> pa.Table:
-    """List the places of selected rows: one row a place that could be exported."""
-    table = table.append_column("place", pa.array(before + np.arange(len(table), dtype=np.int64)))
-    locations = table["locations"].combine_chunks()
-    repeat = np.repeat(np.arange(len(table)), np.asarray(locations.value_lengths().fill_null(0)))
-    table = table.take(pa.array(repeat))
-    places = locations.flatten()
-    columns = {
-        "split": places.field("split"),
-        "row": places.field("row"),
-        RANK_COLUMN: table["rank"],
-        SCORE_COLUMN: table["score"],
-    }
-    rest = {name: table[name] for name in ("place", *_KEPT)}
-    return pa.table({**columns, **rest}).select(CHOSEN.names).cast(CHOSEN)
+@dataclass(frozen=True)
+class Seen:
+    """What the fetched rows of a split say of their file. notes: what a format could not hold, in words."""
+
+    schema: pa.Schema
+    notes: tuple[str, ...]
 
 
 def write_coreset(
-    export: Export, ranked: Ranked, choices: Sequence[Choice], places: Sequence[int]
+    export: Export, ranked: Ranked, choices: Sequence[Choice], counts: Counts
 ) -> dict[str, str]:
-    """Write the core-set in every asked format; return the folder of each. places: see `write_scored`."""
-    selected = [choice.count() for choice in choices]
-    if sum(selected) == 0:
-        write_formats(export, Fetched(CHOSEN.empty_table(), pa.table({})), 0)
-    files = max(1, -(-sum(selected) // export.config.rows_per_file))
+    """Write the core-set in every asked format; return the folder of each. counts: see `write_scored`."""
+    layout, places = export.layout(counts), counts.sum(axis=0).tolist()
     fetch, shared = ray.remote(fetch_rows).options(num_returns=2), ray.put(export)
-    chosen = choose_places(ranked, choices, selected, places)
+    chosen = choose_places(export, ranked, choices, counts)
     fetched: dict[int, Any] = {
         split: fetch.remote(shared, split, table) for split, table in enumerate(chosen) if places[split]
     }
-    schema = unify(ray.get([schema for schema, _ in fetched.values()])) if fetched else pa.schema([])
+    seen = dict(zip(fetched, ray.get([seen for seen, _ in fetched.values()]), strict=True))
+    schemas = ray.put(_schemas(export, seen))
     pieces = [
-        scatter(deal_files, files, shared, files, *[fetched[split][1] for split in block if places[split]])
+        scatter(
+            deal_files,
+            sum(layout.files),
+            shared,
+            layout,
+            *[fetched[split][1] for split in block if places[split]],
+        )
         for block in blocks_of(places, export.config.rows_per_file)
     ]
-    written = sum(ray.get(gather(pieces, write_file, shared, schema)))
-    folders: dict[str, str] = {name: export.folder(name) for name in export.config.formats}
-    for folder in folders.values():
-        storage.await_files(folder, written)
-    return folders
+    ray.get(gather(pieces, write_file, shared, layout, schemas))
+    ray.get(
+        [
+            ray.remote(write_empty).remote(shared, layout, at)
+            for at, rows in enumerate(layout.rows)
+            if not rows
+        ]
+    )
+    _await(export, layout)
+    return {name: export.folder(name) for name in export.written}
 
 
-def fetch_rows(export: Export, split: int, chosen: pa.Table) -> tuple[pa.Schema, Fetched]:
+def _schemas(export: Export, seen: dict[int, Seen]) -> dict[int, pa.Schema]:
+    """Return the schema of each folder that has rows; say what is not written as it was."""
+    for note in sorted({note for one in seen.values() for note in one.notes}):
+        log.warning("%s", note)
+    folders = np.unique(export.folder_of[list(seen)])
+    return {
+        int(folder): unify(one.schema for split, one in seen.items() if export.folder_of[split] == folder)
+        for folder in folders
+    }
+
+
+def _await(export: Export, layout: Layout) -> None:
+    for name in export.written:
+        for folder, files in zip(layout.folders, layout.files, strict=True):
+            storage.await_files(_join(export.folder(name), folder), files)
+
+
+def _join(folder: str, name: str) -> str:
+    return storage.join(folder, name) if name else folder
+
+
+def fetch_rows(export: Export, split: int, chosen: pa.Table) -> tuple[Seen, Fetched]:
     """Read the chosen rows of one split again, with all the columns of their file."""
     chosen = chosen.sort_by("row").combine_chunks()
-    source = read_source_rows(export.splits[split], chosen["row"].to_pylist())
-    source = source.drop_columns(
-        [name for name in (SCORE_COLUMN, RANK_COLUMN) if name in source.column_names]
-    )
-    for name in (name for name in export.config.formats if name in SHAPES):
-        chosen = chosen.append_column(name, pa.array(_shaped(export, split, chosen, name), pa.string()))
-    return source.schema, Fetched(chosen, source)
+    place, rows = export.splits[split], chosen["row"].to_pylist()
+    source = read_source_rows(place, rows)
+    source = source.drop_columns([name for name in SIDE if name in source.column_names])
+    lines, notes = lines_of_formats(export, place, source, chosen)
+    chosen = with_side(chosen, place.path)
+    for name, texts in lines.items():
+        chosen = chosen.append_column(name, pa.array(texts, pa.string()))
+    return Seen(source.schema, tuple(notes)), Fetched(chosen, source)
 
 
-def _shaped(export: Export, split: int, chosen: pa.Table, shape: str) -> list[str]:
-    """Turn the chosen rows into the JSON of an export shape."""
+def lines_of_formats(
+    export: Export, place: Split, source: pa.Table, chosen: pa.Table
+) -> tuple[dict[str, list[Any]], list[str]]:
+    """Return the lines of each format that is written as lines, and what could not be kept, in words."""
+    lines: dict[str, list[Any]] = {}
+    notes: list[str] = []
+    if "jsonl" in export.config.formats and place.kind == "parquet":
+        lines["jsonl"], lost = json_lines(source)
+        notes = [f"exports/jsonl: {one}" for one in lost]
+    elif "jsonl" in export.config.formats:
+        lines["jsonl"] = [line.decode() for line in json_files.own_lines(place, chosen["row"].to_pylist())]
+    if shapes := [name for name in export.config.formats if name in SHAPES]:
+        lines |= _shaped(export, place, chosen, shapes)
+    return lines, notes
+
+
+def _shaped(
+    export: Export, place: Split, chosen: pa.Table, shapes: Sequence[str]
+) -> dict[str, list[str | None]]:
+    """Turn the chosen rows into the lines of export shapes."""
     wanted = set(chosen["row"].to_pylist())
-    place = export.splits[split]
     parsed = examples(place, export.corpus, export.formats[place.source])
     found = {one.row: one.example for one in parsed if one.row in wanted and one.example is not None}
-    return [
-        json.dumps(SHAPES[shape](found[row["row"]], row), ensure_ascii=False) for row in chosen.to_pylist()
-    ]
+    rows = chosen.to_pylist()
+    return {
+        shape: [shaped(found[row["row"]], row, shape, export.template_kwargs) for row in rows]
+        for shape in shapes
+    }
 
 
-def deal_files(export: Export, files: int, *fetched: Fetched) -> list[list[Fetched]]:
+def deal_files(export: Export, layout: Layout, *fetched: Fetched) -> list[list[Fetched]]:
     """Send each row to the file of the core-set that it belongs to."""
-    dealt: list[list[Fetched]] = [[] for _ in range(files)]
+    dealt: list[list[Fetched]] = [[] for _ in range(sum(layout.files))]
     for rows in fetched:
-        file = rows.chosen["place"].to_numpy() // export.config.rows_per_file
+        folder = int(export.folder_of[rows.chosen["split"][0].as_py()])
+        file = layout.file_of(folder, rows.chosen["place"].to_numpy())
         for index in np.unique(file):
             dealt[index].append(rows.take(np.flatnonzero(file == index)))
     return dealt
 
 
-def write_file(export: Export, schema: pa.Schema, *pieces: list[Fetched]) -> bool:
-    """Write one file of the core-set in every asked format; tell whether there was anything to write."""
+def write_file(export: Export, layout: Layout, schemas: dict[int, pa.Schema], *pieces: list[Fetched]) -> None:
+    """Write one file of the core-set in every asked format, if it has rows."""
     present = [one for piece in pieces for one in piece]
     if not present:
-        return False
+        return
+    folder = int(export.folder_of[present[0].chosen["split"][0].as_py()])
     rows = Fetched(
         pa.concat_tables(piece.chosen for piece in present),
-        pa.concat_tables(conform(piece.source, schema) for piece in present),
+        pa.concat_tables(conform(piece.source, schemas[folder]) for piece in present),
     )
-    rows = rows.take(one_a_place(rows))
-    write_formats(export, rows, rows.chosen["place"][0].as_py() // export.config.rows_per_file)
-    return True
+    place = rows.chosen["place"].to_numpy()
+    number = int(place.min()) // layout.rows_per_file
+    write_formats(export, rows.take(np.argsort(place)), layout.folders[folder], number)
 
 
-def write_formats(export: Export, rows: Fetched, number: int) -> None:
-    """Write a file of the core-set, by its number, in every asked format."""
-    for name in export.config.formats:
-        suffix, content = WRITERS[name](rows)
-        uri = storage.join(export.folder(name), f"part-{number:05d}.{suffix}")
-        if isinstance(content, pa.Table):
-            storage.write_table(uri, content)
+def write_empty(export: Export, layout: Layout, folder: int) -> None:
+    """Write the file without rows of a folder to which none were chosen; it has the columns of its corpus files."""
+    mine = {
+        split.path: split for split, at in zip(export.splits, export.folder_of, strict=True) if at == folder
+    }
+    schema = unify(storage.concurrently(_own_columns, mine.values()))
+    write_formats(export, no_rows(export, schema), layout.folders[folder], 0)
+
+
+def _own_columns(split: Split) -> pa.Schema:
+    try:
+        found = source_schema(split)
+    except UnreadableFile:  # told when its rows were read
+        found = pa.schema([])
+    return pa.schema([field for field in found if field.name not in SIDE])
+
+
+def no_rows(export: Export, schema: pa.Schema) -> Fetched:
+    """Return what is fetched where nothing is chosen."""
+    chosen = with_side(CHOSEN.empty_table(), "")
+    for name in ("jsonl", *SHAPES):
+        chosen = chosen.append_column(name, pa.array([], pa.string()))
+    return Fetched(chosen, schema.empty_table())
+
+
+def write_formats(export: Export, rows: Fetched, folder: str, number: int) -> None:
+    """Write a file of the core-set, by its folder and number, in every asked format."""
+    for name in export.written:
+        suffix, found = content(rows, name)
+        uri = storage.join(_join(export.folder(name), folder), f"part-{number:05d}.{suffix}")
+        if isinstance(found, pa.Table):
+            storage.write_table(uri, found)
         else:
-            storage.write_atomic(uri, "".join(f"{line}\n" for line in content).encode())
+            storage.write_atomic(uri, "".join(f"{line}\n" for line in found).encode())

@@ -41,20 +41,22 @@ from davir_ray.tokens.prepared import Prepared
 ROWS_PER_GROUP = 8192
 """Rows that are read together, of which a range of 100 blocks or more wants about as many."""
 
-LOCATION = pa.struct([("split", pa.int32()), ("row", pa.int64())])
 ROWS = pa.schema(
     [
         ("example_id", ID),
+        ("id", pa.string()),
+        ("split", pa.int32()),  # where the row is in the corpus: an index into the listing's splits,
+        ("row", pa.int64()),  # and the position in the file
         ("source", pa.string()),
         ("group", pa.string()),
         ("status", pa.string()),
         ("reason", pa.string()),
         ("base_loss", pa.float64()),
         ("reference_loss", pa.float64()),
-        ("rejected_base_loss", pa.float64()),
+        ("frozen_chosen_loss", pa.float64()),  # of the completions that `trl_frozen` exports
+        ("frozen_rejected_loss", pa.float64()),
         ("num_tokens", pa.int32()),
         ("score", pa.float64()),
-        ("locations", pa.list_(LOCATION)),  # where the row is in the corpus; never leaves the run's own files
         ("signature", pa.binary()),  # MinHash values, where a rule asks for them
     ]
 )
@@ -62,7 +64,7 @@ ROWS = pa.schema(
 
 @dataclass(frozen=True)
 class Ranking:
-    """Everything that a worker needs to score a split."""
+    """Everything that a worker needs to score a split. files: the file of each split."""
 
     prepared: Prepared
     needs: tuple[Need, ...]
@@ -70,6 +72,7 @@ class Ranking:
     config: ScoreConfig
     near_duplicates: NearDuplicatesRule | None
     failed: Mapping[str, Mapping[bytes, str]]
+    files: tuple[str, ...]
 
     @property
     def views(self) -> tuple[View, ...]:
@@ -142,7 +145,7 @@ def rank(ranking: Ranking, found: Mapping[str, list[Any]], rows: Sequence[int], 
     share = min(1.0, SAMPLE_PER_RANGE * ranges / max(sum(rows), 1))
     blocks, samples = zip(*_scored(ranking, found, blocks_of(widths), share, folder), strict=True)
     bounds = choose_bounds(np.concatenate(samples), ranges)
-    counts = _settled(blocks, bounds, ranking.config.order, folder)
+    counts = _settled(ranking, blocks, bounds, folder)
     storage.delete(storage.join(folder, "scored"))
     ranked = Ranked(folder, ranges, *map(sum, zip(*counts, strict=True)))
     write, before = ray.remote(write_range), [0, *accumulate(scored for _, scored in counts)]
@@ -169,13 +172,16 @@ def _scored(
 
 
 def _settled(
-    blocks: tuple[ScoredRows, ...], bounds: NDArray[np.bytes_], order: Order, folder: str
+    ranking: Ranking, blocks: tuple[ScoredRows, ...], bounds: NDArray[np.bytes_], folder: str
 ) -> list[tuple[int, int]]:
     """Settle every range; see `settle_range`."""
-    task, shared = ray.remote(settle_range), ray.put(blocks)
+    task, shared, files = ray.remote(settle_range), ray.put(blocks), ray.put(ranking.files)
     uris = [_uri(folder, "settled", index) for index in range(len(bounds) + 1)]
     done: list[tuple[int, int]] = ray.get(
-        [task.remote(shared, bounds, index, order, uri) for index, uri in enumerate(uris)]
+        [
+            task.remote(shared, bounds, index, ranking.config.order, files, uri)
+            for index, uri in enumerate(uris)
+        ]
     )
     return done
 
@@ -204,12 +210,8 @@ def score_split(ranking: Ranking, split: int, found: Mapping[str, pa.Table]) -> 
     loss = {role: _losses(sequences, table) for role, table in found.items()}
     measurements = Measurements(sequences, loss, ranking.failed)
     table = assemble(examples, measurements, ranking.needs, ranking.score, ranking.config)
-    place = pa.StructArray.from_arrays(
-        [pa.array(np.full(len(table), split), pa.int32()), examples["row"].combine_chunks()],
-        fields=list(LOCATION),
-    )
-    offsets = pa.array(np.arange(len(table) + 1), pa.int32())
-    table = table.append_column("locations", pa.ListArray.from_arrays(offsets, place))
+    table = table.append_column("split", pa.array(np.full(len(table), split), pa.int32()))
+    table = table.append_column("row", examples["row"])
     table = table.append_column("signature", _signatures(ranking, split, len(table)))
     return table.select(ROWS.names).cast(ROWS)
 
@@ -249,12 +251,12 @@ def _signatures(ranking: Ranking, split: int, rows: int) -> pa.Array:
 
 
 def settle_range(
-    blocks: tuple[ScoredRows, ...], bounds: Any, index: int, order: Order, uri: str
+    blocks: tuple[ScoredRows, ...], bounds: Any, index: int, order: Order, files: tuple[str, ...], uri: str
 ) -> tuple[int, int]:
     """Write one range, sorted and with its repeats settled; count its rows, and those of them that have a score."""
     pieces = storage.concurrently(lambda block: block.within(bounds, index, order), blocks)
     table = pa.concat_tables(pieces).combine_chunks()
-    table = settle(table, keys_in(table, order))
+    table = settle(table, keys_in(table, order), files)
     storage.write_table(uri, table)
     return len(table), len(table) - table["score"].null_count
 

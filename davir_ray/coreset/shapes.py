@@ -2,20 +2,19 @@
 
 from typing import Any
 
-from davir_ray.corpus.example import Example, Message
+from davir_ray.corpus.example import Example, shared_turns
 
 IGNORED = -100
 """The label of a token that does not count."""
 
 
 def to_messages(example: Example) -> dict[str, Any]:
-    """Return `{messages}`, with `rejected` for pairs and `tools` where there are some."""
+    """Return `{messages}`, or for pairs two whole conversations `{chosen, rejected}`; `tools` where there are some."""
     if example.messages is None:
         return _without_messages(example)
-    row: dict[str, Any] = {"messages": list(example.messages)}
-    if example.rejected is not None:
-        row["rejected"] = list(example.rejected)
-    return row | _tools(example)
+    if example.rejected is None:
+        return {"messages": list(example.messages)} | _tools(example)
+    return {"chosen": list(example.messages), "rejected": list(example.rejected)} | _tools(example)
 
 
 def to_trl(example: Example) -> dict[str, Any]:
@@ -28,18 +27,12 @@ def to_trl(example: Example) -> dict[str, Any]:
     if example.rejected is None:
         *prompt, completion = example.messages
         return {"prompt": prompt, "completion": [completion]} | _tools(example)
-    shared = _shared(example.messages, example.rejected)
+    shared = shared_turns(example)
     return {
         "prompt": list(example.messages[:shared]),
         "chosen": list(example.messages[shared:]),
         "rejected": list(example.rejected[shared:]),
     } | _tools(example)
-
-
-def _shared(one: tuple[Message, ...], other: tuple[Message, ...]) -> int:
-    """Count the turns that both begin with, and leave each at least one of its own."""
-    most = min(len(one), len(other)) - 1
-    return next((index for index in range(most) if one[index] != other[index]), most)
 
 
 def _tools(example: Example) -> dict[str, Any]:

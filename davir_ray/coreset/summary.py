@@ -17,7 +17,7 @@ from davir_ray.coreset.cuts import tokens_in
 from davir_ray.coreset.rank_correlation import RankCorrelation
 from davir_ray.coreset.rules import Scan
 
-ROW = ("example_id", "score", "num_tokens", "rank", "selected")
+ROW = ("example_id", "file", "row", "score", "num_tokens", "rank", "selected")
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,11 @@ class SourceShare:
 
 @dataclass(frozen=True)
 class Row:
-    """One row of the ranking. The id is in hex."""
+    """One row of the ranking. The id is in hex; file and row (from 0) are its place in the corpus."""
 
     example_id: str
+    file: str
+    row: int
     score: float
     num_tokens: int
     rank: int

@@ -1,21 +1,18 @@
 """One schema for shards whose columns are missing, nested differently or typed differently.
 
 Null gives way to anything, numbers widen, structs take the union of their fields, lists unify what they hold.
-Where two types cannot be one (text against struct), the column becomes JSON text in all shards.
+Where two types cannot be one (text against struct), or a number within a structure would become another (1 and 1.0
+are not the same tokens), the column becomes JSON text in all shards. Davir reads such a column as what it says.
 """
 
-import json
 import logging
 from collections.abc import Iterable
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from davir_ray.corpus.json_text import JSON_TEXT, is_json_text, to_json
 from davir_ray.errors import CorpusError
-
-JSON_TEXT = {b"davir": b"json"}
-"""Metadata of a field that holds JSON text because its shards disagree."""
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +30,9 @@ def unify(schemas: Iterable[pa.Schema]) -> pa.Schema:
 
 
 def _unified(name: str, fields: list[pa.Field]) -> pa.Field:
+    if any(map(is_json_text, fields)):
+        log.warning("column `%s`: its values have no one type in Parquet: it is written as JSON text", name)
+        return pa.field(name, pa.string(), metadata=JSON_TEXT)
     types = [field.type for field in fields]
     merged = types[0]
     try:
@@ -45,8 +45,7 @@ def _unified(name: str, fields: list[pa.Field]) -> pa.Field:
         return pa.field(name, pa.string(), metadata=JSON_TEXT)
     if pa.types.is_floating(merged) and any(pa.types.is_integer(type_) for type_ in types):
         log.warning("column `%s` is whole numbers in some shards: it is written as %s", name, merged)
-    is_json = any((field.metadata or {}).get(b"davir") == b"json" for field in fields)
-    return pa.field(name, merged, metadata=JSON_TEXT if is_json else None)
+    return pa.field(name, merged)
 
 
 def _merge(one: pa.DataType, other: pa.DataType) -> pa.DataType:
@@ -56,7 +55,7 @@ def _merge(one: pa.DataType, other: pa.DataType) -> pa.DataType:
     if pa.types.is_struct(one) and pa.types.is_struct(other):
         return _merge_structs(one, other)
     if _is_list(one) and _is_list(other):
-        return pa.list_(_merge(one.value_type, other.value_type))
+        return pa.list_(_merge_within(one.value_type, other.value_type))
     if pa.types.is_dictionary(one) or pa.types.is_dictionary(other):
         return _merge(_decoded(one), _decoded(other))
     pair = [pa.schema([pa.field("x", one)]), pa.schema([pa.field("x", other)])]
@@ -66,8 +65,17 @@ def _merge(one: pa.DataType, other: pa.DataType) -> pa.DataType:
 def _merge_structs(one: pa.StructType, other: pa.StructType) -> pa.DataType:
     fields = {field.name: field.type for field in one}
     for field in other:
-        fields[field.name] = _merge(fields[field.name], field.type) if field.name in fields else field.type
+        known = fields.get(field.name)
+        fields[field.name] = field.type if known is None else _merge_within(known, field.type)
     return pa.struct(list(fields.items()))
+
+
+def _merge_within(one: pa.DataType, other: pa.DataType) -> pa.DataType:
+    """Merge what a struct or a list holds; raises where whole numbers would become others."""
+    merged = _merge(one, other)
+    if pa.types.is_floating(merged) and (pa.types.is_integer(one) or pa.types.is_integer(other)):
+        raise pa.ArrowTypeError("whole numbers beside others")
+    return merged
 
 
 def _decoded(type_: pa.DataType) -> pa.DataType:
@@ -96,22 +104,14 @@ def _column(table: pa.Table, field: pa.Field) -> pa.ChunkedArray | pa.Array:
     if field.name not in table.column_names:
         return pa.nulls(table.num_rows, field.type)
     column = table.column(field.name)
-    if (field.metadata or {}).get(b"davir") == b"json" and _not_json_yet(table.schema.field(field.name)):
-        return pa.array([None if v is None else _json(v) for v in column.to_pylist()], pa.string())
+    if is_json_text(field) and not is_json_text(table.schema.field(field.name)):
+        return pa.array([None if v is None else to_json(v) for v in column.to_pylist()], pa.string())
     try:
         return pa.chunked_array([_convert(chunk, field.type) for chunk in column.chunks], field.type)
     except pa.ArrowException as error:
         raise CorpusError(
             f"column `{field.name}`: {column.type} does not become {field.type}: {error}"
         ) from error
-
-
-def _not_json_yet(field: pa.Field) -> bool:
-    return (field.metadata or {}).get(b"davir") != b"json"
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, default=str)
 
 
 def _convert(array: pa.Array, type_: pa.DataType) -> pa.Array:

@@ -41,6 +41,13 @@ class Example:
         return content_hash(content)
 
 
+def shared_turns(example: Example) -> int:
+    """Count the turns with which both sides of a pair begin; each keeps at least one of its own."""
+    one, other = example.messages or (), example.rejected or ()
+    most = min(len(one), len(other)) - 1
+    return next((index for index in range(most) if one[index] != other[index]), most)
+
+
 def content_hash(content: Any) -> bytes:
     """Hash JSON-able content to 16 bytes; the order of keys does not matter."""
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=str)

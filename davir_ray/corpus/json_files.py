@@ -10,10 +10,10 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 
 from davir_ray.corpus import mistaken
-from davir_ray.corpus.columns import JSON_TEXT
+from davir_ray.corpus.json_text import JSON_TEXT, to_json
 from davir_ray.corpus.opening import opened_file
 from davir_ray.corpus.split import BadRow, Kind, Record, Split, codec_of
-from davir_ray.corpus.turns import describe
+from davir_ray.corpus.turns import describe, drop_nulls
 from davir_ray.errors import UnreadableFile
 from davir_ray.filesystems import is_damage
 from davir_ray.schema import Status
@@ -109,11 +109,16 @@ def rows(split: Split, columns: Sequence[str] | None) -> Iterator[tuple[int, Rec
 
 
 def _lines(path: str) -> Iterator[Record]:
+    return (_parse(line.strip()) for line in _raw(path))
+
+
+def _raw(path: str) -> Iterator[bytes]:
+    """Read the lines that are not blank, without their ends and the file's byte order mark."""
     with opened(path) as file:
         for number, line in enumerate(file):
-            text = (line.removeprefix(BOM) if number == 0 else line).strip()
-            if text:
-                yield _parse(text)
+            line = line.removeprefix(BOM) if number == 0 else line
+            if line.strip():
+                yield line.rstrip(b"\r\n")
 
 
 def _array(path: str) -> Iterable[Record]:
@@ -170,7 +175,31 @@ def table(split: Split, wanted: Sequence[int]) -> pa.Table:
     """Read the rows at these positions of the file, in this order, with types inferred from them."""
     needed = set(wanted)
     found = {row: record for row, record in rows(split, None) if row in needed}
-    records = [record if isinstance(record := found[row], dict) else {} for row in wanted]
+    return inferred([record if isinstance(record := found[row], dict) else {} for row in wanted])
+
+
+def schema(split: Split) -> pa.Schema:
+    """Infer the schema of a file from its first rows."""
+    first = [record for _, record in islice(rows(split, None), SNIFFED_ROWS)]
+    return inferred([record for record in first if isinstance(record, dict)]).schema
+
+
+def own_lines(split: Split, wanted: Sequence[int]) -> list[bytes]:
+    """Return the rows at these positions as they stand in the file, in this order, without the ends of lines.
+
+    The rows of a JSON array are written anew, a line each.
+    """
+    needed = set(wanted)
+    if split.kind == "json":
+        found = {row: to_json(record).encode() for row, record in rows(split, None) if row in needed}
+    else:
+        lines = islice(enumerate(_raw(split.path)), max(needed, default=-1) + 1)
+        found = {row: line for row, line in lines if row in needed}
+    return [found[row] for row in wanted]
+
+
+def inferred(records: Sequence[dict[str, Any]]) -> pa.Table:
+    """Turn rows into a table; a column whose values Arrow would refuse or change holds them as JSON text."""
     names = dict.fromkeys(name for record in records for name in record)
     columns = [_inferred(name, [record.get(name) for record in records]) for name in names]
     return pa.Table.from_arrays(
@@ -179,10 +208,26 @@ def table(split: Split, wanted: Sequence[int]) -> pa.Table:
 
 
 def _inferred(name: str, values: list[Any]) -> tuple[pa.Field, pa.Array]:
-    """Infer a column's type; what Arrow cannot hold in one type becomes JSON text."""
+    """Infer a column's type; what Arrow cannot hold in one type, unchanged, becomes JSON text."""
     try:
         array = pa.array(values)
+        if _are_same(array.to_pylist(), values):
+            return pa.field(name, array.type), array
     except (pa.ArrowException, OverflowError, ValueError, TypeError):
-        texts = [None if value is None else json.dumps(value) for value in values]
-        return pa.field(name, pa.string(), metadata=JSON_TEXT), pa.array(texts, pa.string())
-    return pa.field(name, array.type), array
+        pass
+    texts = [None if value is None else to_json(value) for value in values]
+    return pa.field(name, pa.string(), metadata=JSON_TEXT), pa.array(texts, pa.string())
+
+
+def _are_same(one: list[Any], other: list[Any]) -> bool:
+    """Compare values of a column; nulls in structures are nothing, and 1 is 1.0 only where it is the whole value."""
+    return all(
+        first == second or first != first  # the second is NaN too
+        if isinstance(first, int | float)
+        else _canonical(first) == _canonical(second)
+        for first, second in zip(one, other, strict=True)
+    )
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(drop_nulls(value), sort_keys=True)

@@ -248,7 +248,7 @@ def _first_records(looked: _Looked, columns: Sequence[str]) -> list[dict[str, An
 
 def _check_labels(looked: _Looked, config: CorpusConfig) -> None:
     group = None if config.group_by == "source" else config.group_by
-    for key, column in (("source_by", config.source_by), ("group_by", group)):
+    for key, column in (("id", config.id), ("source_by", config.source_by), ("group_by", group)):
         if column and not _has(looked, column) and not _has(found := _whole(looked), column):
             raise CorpusError(
                 f"{looked.file.path}: no row has a column `{column}`, which corpus.{key} names"

@@ -9,7 +9,11 @@ from dataclasses import replace
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+<<<<<<< HEAD
 from davir_ray.corpus import mistaken
+=======
+from davir_ray.corpus.json_text import decoded, json_columns
+>>>>>>> export
 from davir_ray.corpus.opening import opened_file
 from davir_ray.corpus.split import BadRow, Record, Split
 from davir_ray.errors import UnreadableFile
@@ -84,10 +88,11 @@ def rows(split: Split, columns: Sequence[str] | None, batch_rows: int) -> Iterat
     Binary values are read as text, as what wrote them meant it; those of images and sounds are not.
     """
     with opened(split.path) as file:
-        names = file.schema_arrow.names
+        names, texts = file.schema_arrow.names, json_columns(file.schema_arrow)
         wanted = None if columns is None else [name for name in names if name in columns]
         for first, batch in _batches(file, split, wanted, batch_rows):
-            yield from enumerate(_records(_with_text(batch)), first)
+            for row, record in enumerate(_records(_with_text(batch)), first):
+                yield row, decoded(record, texts) if texts and isinstance(record, dict) else record
 
 
 def _with_text(batch: pa.RecordBatch) -> pa.RecordBatch:

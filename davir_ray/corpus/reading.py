@@ -25,7 +25,8 @@ from davir_ray.schema import Status
 class Parsed:
     """What became of one row. `example` is None unless `status` is `ok`; `row` counts from 0 in its file.
 
-    not_read: its columns with values that nothing reads, as far as reading the row tells (see `not_read_columns`).
+    id: the user's own name of the row, where it has one. not_read: its columns with values that nothing reads, as far as
+    reading the row tells (see `not_read_columns`).
     """
 
     row: int
@@ -35,6 +36,7 @@ class Parsed:
     group: str
     status: str
     reason: str | None
+    id: str | None = None
     not_read: tuple[str, ...] = ()
 
 
@@ -50,6 +52,13 @@ def read_rows(
 def read_source_rows(split: Split, rows: Sequence[int]) -> pa.Table:
     """Read the rows at these positions of the file, in this order, with all the user's columns."""
     return parquet_files.table(split, rows) if split.kind == "parquet" else json_files.table(split, rows)
+
+
+def source_schema(split: Split) -> pa.Schema:
+    """Return the columns of a split's file, of JSON as its first rows have them."""
+    if split.kind == "parquet":
+        return parquet_files.footer(split.path)[0].remove_metadata()
+    return json_files.schema(split)
 
 
 @dataclass(frozen=True)
@@ -82,7 +91,7 @@ def not_read_columns(split: Split, config: CorpusConfig, format: str) -> dict[st
 def _read(format: Format, config: CorpusConfig) -> frozenset[str]:
     """Return the columns that are looked at, for the format or for the recipe."""
     names = list(format.sources(config.columns).values())
-    for path in (config.source_by, config.group_by):
+    for path in (config.id, config.source_by, config.group_by):
         if path:
             names += [path, path.split(".")[0]]
     return frozenset(names)
@@ -95,6 +104,7 @@ def _parsed(row: int, record: Record, reading: _Reading) -> Parsed:
         return Parsed(row, content_hash(record.raw), None, split.source, group, record.status, record.reason)
     source = _label(record, config.source_by) or split.source
     group = source if config.group_by == "source" else _label(record, config.group_by)
+    own_id = _label(record, config.id) or None
     values = usual_turns(picked(record, reading.sources), config.tags)
     not_read = tuple(name for name, value in record.items() if value is not None and name not in reading.read)
     try:
@@ -102,10 +112,11 @@ def _parsed(row: int, record: Record, reading: _Reading) -> Parsed:
     except RowError as error:
         # Raw values stand for the content; nulls go, because which of them there are depends on the shard.
         key = content_hash(drop_nulls(values))
-        return Parsed(row, key, None, source, group, error.status, error.reason, not_read)
+        return Parsed(row, key, None, source, group, error.status, error.reason, own_id, not_read)
     named = (config.columns.get(name, name) for name in _overruled(values, example))
     overruled = tuple(name for name in named if name not in (config.source_by, config.group_by))
-    return Parsed(row, example.example_id, example, source, group, Status.OK, None, (*not_read, *overruled))
+    unread = (*not_read, *overruled)
+    return Parsed(row, example.example_id, example, source, group, Status.OK, None, own_id, unread)
 
 
 def _overruled(values: Mapping[str, Any], example: Example) -> Iterator[str]:

@@ -39,6 +39,11 @@ class BadRow:
 Record = dict[str, Any] | BadRow
 
 
+def place_text(file: str, row: int) -> str:
+    """Name a row of the corpus by its file and its position there, from 0."""
+    return f"{file}:{row}"
+
+
 def kind_of(path: str) -> Kind | None:
     """Return how a file of this name is read, None if it is no corpus file."""
     name = path.lower()

@@ -10,7 +10,7 @@ from davir_ray.corpus.reading import Parsed
 from davir_ray.corpus.split import Split
 from davir_ray.errors import RowError, StoreError, UnreadableFile
 from davir_ray.inputs import Inputs, check_inputs
-from davir_ray.schema import View
+from davir_ray.schema import PAIR_VIEWS
 from davir_ray.tokens.not_read import first_not_read
 from davir_ray.tokens.preview import bracketed, coloured, visible
 from davir_ray.tokens.views import ViewTokens, sequences
@@ -115,5 +115,5 @@ def _shown(inputs: Inputs, rows: Iterator[tuple[Split, Parsed]], count: int, col
 def _sequences(inputs: Inputs, parsed: Parsed) -> list[ViewTokens]:
     if parsed.example is None:
         raise RowError(parsed.status, parsed.reason or "")
-    views = [view for view in inputs.views if view != View.REJECTED or parsed.example.rejected is not None]
+    views = [view for view in inputs.views if view not in PAIR_VIEWS or parsed.example.rejected is not None]
     return sequences(parsed.example, inputs.tokenizer, inputs.recipe.tokens, views)

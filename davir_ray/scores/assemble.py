@@ -64,13 +64,15 @@ def assemble(
     return pa.table(
         {
             "example_id": examples["example_id"],
+            "id": examples["id"],
             "source": examples["source"],
             "group": examples["group"],
             "status": pa.array(status, pa.string()),
             "reason": pa.array(reason, pa.string()),
             "base_loss": _column(measured, ("base", View.RESPONSE)),
             "reference_loss": _column(measured, ("reference", View.RESPONSE)),
-            "rejected_base_loss": _column(measured, ("base", View.REJECTED)),
+            "frozen_chosen_loss": _column(measured, ("base", View.COMPLETION)),
+            "frozen_rejected_loss": _column(measured, ("base", View.REJECTED_COMPLETION)),
             "num_tokens": pa.array(
                 measured.num_tokens[View.RESPONSE], pa.int32(), mask=measured.num_tokens[View.RESPONSE] == 0
             ),

@@ -19,7 +19,7 @@ from davir_ray.corpus.split import Split
 from davir_ray.errors import DavirError, RowError, UnreadableFile
 from davir_ray.observe.progress import Progress
 from davir_ray.ray_session import told
-from davir_ray.schema import EXAMPLES, SCORABLE, TOKENS, Status, View
+from davir_ray.schema import EXAMPLES, PAIR_VIEWS, SCORABLE, TOKENS, Status, View
 from davir_ray.tokens.not_read import not_read_keys
 from davir_ray.tokens.prepared import Prepared
 from davir_ray.tokens.tokenizer import Tokenizer
@@ -114,7 +114,7 @@ class SplitPreparer:
         if parsed.example is None:
             return (), parsed.status, parsed.reason
         plan = self.preparation
-        views = [view for view in plan.views if view != View.REJECTED or parsed.example.rejected is not None]
+        views = [view for view in plan.views if view not in PAIR_VIEWS or parsed.example.rejected is not None]
         try:
             made = sequences(parsed.example, plan.tokenizer, plan.tokens, views)
         except RowError as error:
@@ -136,7 +136,8 @@ class Collected:
         """Take in one row and its sequences."""
         if status in SCORABLE:
             self.sequences += [self._sequence(one) for one in made]
-        self.rows.append((parsed.row, parsed.example_id, parsed.source, parsed.group, str(status), reason))
+        place = parsed.row, parsed.example_id, parsed.id, parsed.source, parsed.group
+        self.rows.append((*place, str(status), reason))
 
     def _sequence(self, one: ViewTokens) -> tuple[Any, ...]:
         scored = int(np.count_nonzero(one.scored))

@@ -8,6 +8,7 @@ response_alone  IFD's response without its prompt: the header that the template 
                 precedes the answer (`plain`, pre-tokenised), BOS or, failing that, EOS does, since a
                 first token cannot be scored. With several answers only the last that counts is scored: for IFD over
                 conversations set `score_on: last_assistant`. A text row has no prompt: both views are equal.
+completion, rejected_completion     what TRL's DPO trains on of an exported pair (see `completions`)
 """
 
 import struct
@@ -21,6 +22,7 @@ from davir_ray.config import TokensConfig
 from davir_ray.corpus.example import Example
 from davir_ray.errors import RowError
 from davir_ray.schema import Status, View
+from davir_ray.tokens.completions import COMPLETIONS, completions
 from davir_ray.tokens.rendering import Answer, Ids, Marks, Tokenised, tokenise
 from davir_ray.tokens.tokenizer import Tokenizer
 
@@ -41,7 +43,10 @@ class ViewTokens:
 def sequences(
     example: Example, tokenizer: Tokenizer, config: TokensConfig, views: Sequence[View]
 ) -> list[ViewTokens]:
-    """Build the asked views of an example, in order. Raises `RowError`: then the example has none of them."""
+    """Build the asked views of an example, in order. Raises `RowError`: then the example has none of them.
+
+    What only an export asks for (the completions of a pair) is left out where it cannot be had.
+    """
     full = {}
     if View.RESPONSE in views or View.RESPONSE_ALONE in views:
         alone = View.RESPONSE_ALONE in views
@@ -52,7 +57,10 @@ def sequences(
     if View.RESPONSE_ALONE in views:
         made[View.RESPONSE_ALONE] = _alone(tokenizer, full[View.RESPONSE], made[View.RESPONSE])
     _check_pair(made)
-    return [made[view] for view in views]
+    if not set(COMPLETIONS).isdisjoint(views):
+        for view, (ids, first) in completions(tokenizer, example, config.max_length).items():
+            made[view] = ViewTokens(view, ids, np.arange(len(ids)) >= first, truncated=False)
+    return [made[view] for view in views if view in made]
 
 
 def sequence_id(ids: Ids, scored: Marks) -> bytes:

@@ -41,7 +41,10 @@ def loss(model: str, row: dict, format: str, view: View) -> float:
 
 
 def test_pairs_are_ranked_by_margin_and_exported_with_frozen_logprobs(tmp_path, tiny_models):
-    rows = [{"prompt": f"{i}?", "chosen": f"{i}, of course.", "rejected": f"No {i}."} for i in range(12)]
+    rows = [
+        {"prompt": f"{i}?", "chosen": f"{i}, of course.", "rejected": f"No {i}.", "davir_rank": 99}
+        for i in range(12)
+    ]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "pairs.parquet")
     record = run(
         tmp_path,
@@ -49,7 +52,7 @@ def test_pairs_are_ranked_by_margin_and_exported_with_frozen_logprobs(tmp_path, 
         str(tmp_path / "pairs.parquet"),
         score={"name": "margin"},
         select=[{"type": "count", "count": 4}],
-        export={"formats": ["parquet", "trl"]},
+        export={"formats": ["parquet", "trl", "trl_frozen"]},
     )
     base, reference = tiny_models
     chosen = pq.read_table(record["coreset"]["parquet"]).to_pylist()
@@ -59,11 +62,17 @@ def test_pairs_are_ranked_by_margin_and_exported_with_frozen_logprobs(tmp_path, 
             for view in (View.RESPONSE, View.REJECTED)
         }
         assert row["davir_score"] == pytest.approx(reward[View.RESPONSE] - reward[View.REJECTED])
-    exported = [json.loads(line) for line in (Path(record["coreset"]["trl"]) / "part-00000.jsonl").open()]
+    exported, frozen = (
+        [json.loads(line) for line in (Path(record["coreset"][name]) / "part-00000.jsonl").open()]
+        for name in ("trl", "trl_frozen")
+    )
     assert [row["chosen"][0]["content"] for row in exported] == [row["chosen"] for row in chosen]
-    for row, source in zip(exported, chosen, strict=True):
-        assert row["ref_chosen_logps"] == pytest.approx(-loss(base, source, "preference", View.RESPONSE))
-        assert row["ref_rejected_logps"] == pytest.approx(-loss(base, source, "preference", View.REJECTED))
+    assert all(list(row) == ["prompt", "chosen", "rejected"] for row in exported)
+    for row, plain, source in zip(frozen, exported, chosen, strict=True):
+        sums = {side: row.pop(f"ref_{side}_logps") for side in ("chosen", "rejected")}
+        assert row == plain
+        assert sums["chosen"] == pytest.approx(-loss(base, source, "preference", View.COMPLETION))
+        assert sums["rejected"] == pytest.approx(-loss(base, source, "preference", View.REJECTED_COMPLETION))
 
 
 def test_ifd_needs_no_reference_and_one_source_is_kept_whole(tmp_path, tiny_models):
@@ -86,6 +95,12 @@ def test_ifd_needs_no_reference_and_one_source_is_kept_whole(tmp_path, tiny_mode
     )
     rows = pq.read_table(record["scored"]).to_pylist()
     assert record["measured"] == {"base": 38}  # two views of nineteen rows
+    for name, count in (("mixed", 5), ("whole", 5)):  # a folder a source
+        kept = pq.read_table(Path(record["coreset"]["parquet"]) / name)
+        assert kept["davir_source"].to_pylist() == [name] * count
+        assert kept["davir_rank"].to_pylist() == [
+            row["rank"] for row in rows if row["selected"] and row["source"] == name
+        ]
     assert record["status"] == {"ok": 19}
     assert all(row["selected"] for row in rows if row["source"] == "whole")
     dropped = record["dropped_by"]

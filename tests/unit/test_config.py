@@ -88,6 +88,10 @@ def test_a_recipe_survives_the_way_through_its_own_json():
         ),
         ({"corpus": {"paths": "x", "tags": {"user": "Q"}}}, "corpus.tags.user: there is no such setting"),
         ({"engine": {"dtype": "float16"}}, "engine.dtype"),
+        (
+            {"export": {"formats": ["trl_frozen"]}, "tokens": {"template": "plain"}},
+            "export.formats: trl_frozen is for tokens.template: chat",
+        ),
         ({"select": [{"type": "best"}]}, "select.0: Input tag 'best'"),
         ({"select": [{"type": "fraction", "fraction": 0}]}, "select.0.fraction.fraction"),
         ({"select": [{"type": "threshold"}]}, "needs min_score, max_score or both"),

@@ -4,7 +4,7 @@ import pytest
 
 from davir_ray.config import parse_recipe
 from davir_ray.errors import RecipeError
-from davir_ray.inputs import anchored
+from davir_ray.inputs import anchored, check_inputs
 
 TREE = {
     "corpus": {"paths": ["rows/*.parquet", "s3://bucket/x"]},
@@ -80,3 +80,16 @@ def test_a_submitted_job_does_not_write_into_its_temporary_folder(monkeypatch):
     with pytest.raises(RecipeError, match="store: davir/store would lie in the job's temporary copy"):
         anchored(parse_recipe(TREE, "r"))
     anchored(parse_recipe(TREE | {"store": str(Path("/data/store")), "output": "s3://bucket/runs"}, "r"))
+
+
+def test_frozen_log_probabilities_of_a_corpus_without_pairs_are_refused(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "t"}\n')
+    tree = {
+        "corpus": {"paths": str(tmp_path)},
+        "score": {"name": "perplexity"},
+        "export": {"formats": ["trl_frozen"]},
+    }
+    with pytest.raises(
+        RecipeError, match="trl_frozen is for preference pairs, and the corpus holds none; say trl"
+    ):
+        check_inputs(parse_recipe(TREE | tree, "r"))

@@ -54,37 +54,41 @@ def test_the_sample_does_not_depend_on_the_order_of_rows(values, share, random):
     assert drawn[0].tolist() == drawn[1].tolist()
 
 
-def row(key, score, source="s", status="ok", place=0):
+def row(key, score, source="s", status="ok", place=0, split=0):
     return {
         "example_id": key.ljust(16, b"."),
         "source": source,
         "group": "",
         "status": status,
         "score": score,
-        "locations": [{"split": 0, "row": place}],
+        "split": split,
+        "row": place,
     }
 
 
 def settled(*values):
     table = pa.Table.from_pylist(list(values), schema=ROWS)
     score = np.array([value["score"] if value["score"] is not None else np.nan for value in values])
-    return settle(table, rank_keys(score, keys_of(table["example_id"]), "highest")).to_pylist()
+    keys = rank_keys(score, keys_of(table["example_id"]), "highest")
+    return settle(table, keys, ["a.jsonl", "b.jsonl"]).to_pylist()
 
 
-def test_repeats_stand_behind_the_row_that_stands_for_them():
-    first, repeat, other = settled(
-        row(b"a", 0.5, "t", place=7), row(b"b", 0.1, place=8), row(b"a", 0.5, "s", place=9)
-    )
-    assert (first["status"], first["source"], first["score"]) == ("ok", "s", 0.5)
-    assert first["locations"] == [{"split": 0, "row": 9}]
-    assert (repeat["status"], repeat["source"], repeat["score"]) == ("duplicate", "t", None)
-    assert "same content" in repeat["reason"]
-    assert other["example_id"].startswith(b"b")
-
-
-def test_alike_repeats_are_all_kept_as_places_to_export_from():
-    first, _, _ = settled(row(b"a", 0.5, place=3), row(b"a", 0.5, place=1), row(b"a", 0.5, place=2))
-    assert [place["row"] for place in first["locations"]] == [1, 2, 3]
+def test_the_first_by_location_stands_for_its_repeats_and_they_name_it():
+    rows = [
+        row(b"a", 0.5, "s", place=0, split=1),
+        row(b"b", 0.1, place=8),
+        row(b"a", 0.5, "t", place=9),
+        row(b"a", 0.5, "t", place=7),
+    ]
+    for values in (rows, rows[::-1]):
+        first, *repeats, other = settled(*values)
+        assert (first["status"], first["source"], first["score"]) == ("ok", "t", 0.5)
+        assert (first["split"], first["row"]) == (0, 7)
+        assert [(one["split"], one["row"]) for one in repeats] == [(0, 9), (1, 0)]
+        assert {one["status"] for one in repeats} == {"duplicate"}
+        assert {one["score"] for one in repeats} == {None}
+        assert {one["reason"] for one in repeats} == {"the same content as a.jsonl:7"}
+        assert (other["example_id"][:1], other["status"], other["score"]) == (b"b", "ok", 0.1)
 
 
 def test_rows_without_a_score_keep_their_own_status():

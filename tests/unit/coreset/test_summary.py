@@ -40,6 +40,8 @@ def table_of(rows):
         made.append(
             {
                 "example_id": index.to_bytes(16, "big"),
+                "file": "a.jsonl",
+                "row": index,
                 "source": row["source"],
                 "group": "",
                 "status": str(Status.OK if has_rank else row["bad"]),
@@ -132,6 +134,8 @@ def test_a_summary_is_json():
     assert figures["dropped_by"] == {"0:count": 12}
     assert figures["best"][0] == {
         "example_id": "00" * 16,
+        "file": "a.jsonl",
+        "row": 0,
         "score": 1.0,
         "num_tokens": 1,
         "rank": 1,

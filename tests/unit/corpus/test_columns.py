@@ -6,6 +6,10 @@ import pytest
 
 from davir_ray import storage
 from davir_ray.corpus.columns import conform, unify
+from davir_ray.corpus.json_files import inferred
+from davir_ray.corpus.json_text import decoded, is_json_text, json_columns
+from davir_ray.corpus.reading import read_rows
+from davir_ray.corpus.split import Split
 
 SHARDS = [
     pa.table({"id": pa.array([1, 2], pa.int32()), "turns": [[{"role": "user"}], None], "note": ["a", None]}),
@@ -100,3 +104,57 @@ def test_whole_numbers_beside_floats_are_named(caplog):
     schema = unify([pa.schema({"n": pa.int64()}), pa.schema({"n": pa.float64()})])
     assert "`n` is whole numbers" in caplog.text
     assert conform(pa.table({"n": [2**53 + 1]}), schema)["n"].to_pylist() == [float(2**53)]
+
+
+@pytest.mark.parametrize(
+    ("values", "type_"),
+    [
+        ([1, 2.5, None], pa.float64()),
+        ([float("nan"), 1.5], pa.float64()),
+        ([{"a": 1}, {"b": None}], pa.struct({"a": pa.int64(), "b": pa.null()})),
+        ([[1], []], pa.list_(pa.int64())),
+        ([{"n": 1}, {"n": 2.5}], None),
+        ([[1], [2.5]], None),
+        ([{"a": "x"}, {"a": ["x"]}], None),
+        (["text", {"a": 1}], None),
+        ([2**70, 0], None),
+        ([2**53 + 1, 0.5], None),
+        (["\ud800"], None),
+    ],
+)
+def test_a_column_of_json_is_typed_where_no_value_changes_and_text_elsewhere(values, type_):
+    table = inferred([{"x": value} for value in values])
+    field = table.schema.field("x")
+    assert is_json_text(field) == (type_ is None)
+    if type_ is not None:
+        assert field.type == type_
+        assert repr(without_nulls(table["x"].to_pylist())) == repr(
+            [
+                float(value) if type_ == pa.float64() and value is not None else without_nulls(value)
+                for value in values
+            ]
+        )
+    else:
+        records = [decoded(record, json_columns(table.schema)) for record in table.to_pylist()]
+        assert [record["x"] for record in records] == values
+
+
+def test_numbers_within_structures_are_not_widened_across_shards(caplog):
+    shards = [pa.table({"m": [{"n": 1}]}), pa.table({"m": [{"n": 2.5}]})]
+    schema = unify(shard.schema for shard in shards)
+    assert is_json_text(schema.field("m"))
+    assert [v for shard in shards for v in conform(shard, schema)["m"].to_pylist()] == [
+        '{"n": 1}',
+        '{"n": 2.5}',
+    ]
+    assert "`m`" in caplog.text
+
+
+def test_rows_of_parquet_are_read_as_what_their_json_text_says(tmp_path):
+    table = inferred([{"x": {"n": 1}, "y": "{}"}, {"x": {"n": 2.5}, "y": "[]"}])
+    storage.write_table(str(tmp_path / "x.parquet"), table)
+    split = Split("corpus", str(tmp_path / "x.parquet"), "parquet", 0, 2, (0,))
+    assert [record for _, record in read_rows(split)] == [
+        {"x": {"n": 1}, "y": "{}"},
+        {"x": {"n": 2.5}, "y": "[]"},
+    ]

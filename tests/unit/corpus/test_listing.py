@@ -376,3 +376,10 @@ def test_a_file_that_is_damaged_further_down_has_the_columns_of_its_first_rows(t
     says = r"a\.jsonl\.gz: no row has a column `task`, which corpus\.group_by names"
     with pytest.raises(CorpusError, match=says):
         list_corpus(config(tmp_path, group_by="task"))
+
+
+def test_an_id_that_no_file_has_is_refused(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "t", "key": 1}\n')
+    assert list_corpus(CorpusConfig(paths=str(tmp_path), id="key")).splits
+    with pytest.raises(CorpusError, match=r"corpus\.id names"):
+        list_corpus(CorpusConfig(paths=str(tmp_path), id="name"))

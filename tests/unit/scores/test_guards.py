@@ -13,13 +13,14 @@ from davir_ray.scores import SCORES
 from davir_ray.scores.score import Measured
 
 ANY = st.one_of(st.floats(), st.sampled_from([0.0, -0.0, 1e-300, 1e308, -1e308, np.inf, -np.inf, np.nan]))
-NEEDS = [(role, view) for role in ("base", "reference") for view in View]
+VIEWS = (View.RESPONSE, View.RESPONSE_ALONE, View.REJECTED)
+NEEDS = [(role, view) for role in ("base", "reference") for view in VIEWS]
 
 
 def one_row(losses, tokens):
     return Measured(
         {need: np.array([loss]) for need, loss in zip(NEEDS, losses, strict=True)},
-        {view: np.array([count]) for view, count in zip(View, tokens, strict=True)},
+        {view: np.array([count]) for view, count in zip(VIEWS, tokens, strict=True)},
         np.array([b"0123456789abcdef"]),
     )
 
