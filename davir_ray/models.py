@@ -13,7 +13,7 @@ from pathlib import Path
 
 from davir_ray.adapter import CONFIG as ADAPTER_CONFIG
 from davir_ray.adapter import WEIGHTS as ADAPTER_WEIGHTS
-from davir_ray.adapter import check_fit, is_adapter, read_adapter, read_json
+from davir_ray.adapter import Adapter, check_fit, is_adapter, read_adapter, read_json
 from davir_ray.config import ModelConfig, ModelsConfig
 from davir_ray.errors import ModelError
 from davir_ray.model_files import fetch, is_wanted
@@ -32,13 +32,15 @@ class ResolvedModel:
 
     model_path: folder with config.json and *.safetensors. adapter_path: folder of a LoRA adapter over it.
     identity: hash of the content of both, in hex. tokenizer_path: the adapter's folder where it brings a
-    tokenizer, else the model's, else (for a reference) the base's.
+    tokenizer, else the model's, else (for a reference) the base's. doubt: what speaks against the two belonging
+    together, in words; empty if nothing does.
     """
 
     model_path: str
     adapter_path: str | None
     identity: str
     tokenizer_path: str
+    doubt: str = ""
 
     @property
     def model_type(self) -> str:
@@ -51,13 +53,19 @@ def resolve_all(
 ) -> tuple[ResolvedModel, tuple[ResolvedModel, ...]]:
     """Resolve the base, and the reference of each fold (one, if there are no folds)."""
     base = resolve(models.base, cache_dir)
-    return base, tuple(resolve_reference(base, config, cache_dir) for config in models.references)
+    name = models.base.model_name_or_path
+    return base, tuple(
+        resolve_reference(base, config, cache_dir, base_name=name) for config in models.references
+    )
 
 
 def resolve_reference(
-    base: ResolvedModel, config: ModelConfig, cache_dir: str | Path = CACHE
+    base: ResolvedModel, config: ModelConfig, cache_dir: str | Path = CACHE, base_name: str = ""
 ) -> ResolvedModel:
-    """Resolve a reference; a folder that holds only an adapter goes over the base."""
+    """Resolve a reference; a folder that holds only an adapter goes over the base.
+
+    base_name: what the recipe calls the base, which an adapter may name as its own.
+    """
     folder = fetch(config.model_name_or_path, config.revision, cache_dir)
     if not is_adapter(folder):
         reference = resolve(config, cache_dir)
@@ -67,7 +75,7 @@ def resolve_reference(
         raise ModelError(
             f"{folder}: is an adapter, and there is a second one; merge one of them into its model"
         )
-    return _describe(Path(base.model_path), folder)
+    return _describe(Path(base.model_path), folder, base_name)
 
 
 def resolve(config: ModelConfig, cache_dir: str | Path = CACHE) -> ResolvedModel:
@@ -78,20 +86,54 @@ def resolve(config: ModelConfig, cache_dir: str | Path = CACHE) -> ResolvedModel
             f"{folder}: holds only an adapter, and a model is needed here; give the model under "
             "`model_name_or_path` and this folder under `adapter_name_or_path`"
         )
-    if config.adapter_name_or_path is None:
-        return _describe(folder, None)
-    return _describe(folder, fetch(config.adapter_name_or_path, None, cache_dir))
+    adapter = config.adapter_name_or_path
+    return _describe(folder, fetch(adapter, None, cache_dir) if adapter else None, config.model_name_or_path)
 
 
-def _describe(folder: Path, adapter: Path | None) -> ResolvedModel:
+def _describe(folder: Path, adapter: Path | None, name: str) -> ResolvedModel:
+    """Check a model in a folder, with an adapter over it or none. name: what the recipe calls the model."""
     _check_files(folder)
     weights = {name: shape for path in _weights(folder) for name, shape in tensor_shapes(path).items()}
+    doubt = ""
     if adapter:
-        check_fit(read_adapter(adapter), folder, weights)
+        read = read_adapter(adapter)
+        check_fit(read, folder, weights)
+        doubt = _doubt(read, folder, name)
     tokenizer = adapter if adapter and _has_tokenizer(adapter) else folder
     return ResolvedModel(
-        str(folder), str(adapter) if adapter else None, _identity(folder, adapter), str(tokenizer)
+        str(folder), str(adapter) if adapter else None, _identity(folder, adapter), str(tokenizer), doubt
     )
+
+
+def _doubt(adapter: Adapter, folder: Path, name: str) -> str:
+    """Say where an adapter names another base than the one that it is put over; empty where it does not.
+
+    A folder that is here is compared by its content. A name from elsewhere is compared by its last part alone: the
+    same model lies under another path on another machine. Raises `ModelError` for another architecture.
+    """
+    made_for = adapter.made_for
+    if not made_for or made_for in (name, str(folder)):
+        return ""
+    other = Path(made_for).expanduser()
+    if (other / "config.json").is_file() and _weights(other):
+        ours, theirs = (read_json(one / "config.json").get("model_type") for one in (folder, other))
+        if ours != theirs:
+            raise ModelError(
+                f"{adapter.folder}: was made for {made_for}, a {theirs}; {folder} is a {ours} (model_type)"
+            )
+        if _identity(other, None) == _identity(folder, None):
+            return ""
+        return f"{adapter.folder} was made for {made_for}, and {folder} is another model (other weights or config)"
+    if _last_part(made_for) in (_last_part(name), folder.name):
+        return ""
+    return (
+        f"{adapter.folder} was made for {made_for} (adapter_config.json); whether {folder} is the same model cannot "
+        "be known here"
+    )
+
+
+def _last_part(name: str) -> str:
+    return name.rstrip("/").rsplit("/", 1)[-1]
 
 
 # Checking
