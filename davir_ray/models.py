@@ -6,22 +6,26 @@ measurements stay valid when a model moves. Weights must be safetensors.
 
 import hashlib
 import json
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from davir_ray.adapter import CONFIG as ADAPTER_CONFIG
 from davir_ray.adapter import WEIGHTS as ADAPTER_WEIGHTS
 from davir_ray.adapter import Adapter, check_fit, is_adapter, read_adapter, read_json
 from davir_ray.config import ModelConfig, ModelsConfig
-from davir_ray.errors import ModelError
+from davir_ray.errors import ModelError, ModelNotFound
 from davir_ray.model_files import fetch, is_wanted
 from davir_ray.safetensors_header import tensor_shapes
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "vocab.txt")
 LOCATION_KEYS = ("_name_or_path", "base_model_name_or_path", "transformers_version")
 """Keys of a config that tell where or with what it was saved, not what the model computes."""
+COUNTED_ROPE = frozenset({"su", "longrope", "llama3", "yarn", "deepseek_yarn", "deepseek_llama_scaling"})
+"""Rotary embeddings whose `max_position_embeddings` has their factor in it already."""
 CACHE = Path("~/.cache/davir_ray")
 """Where models that come from a URI are kept."""
 
@@ -47,16 +51,57 @@ class ResolvedModel:
         """The architecture's name in config.json, such as `llama`."""
         return str(read_json(Path(self.model_path) / "config.json").get("model_type", ""))
 
+    @property
+    def positions(self) -> int | None:
+        """The longest sequence that the model takes, in tokens (see `positions_of`)."""
+        return positions_of(read_json(Path(self.model_path) / "config.json"))
+
+
+def positions_of(config: Mapping[str, Any]) -> int | None:
+    """Read from a model's config the longest sequence that it takes, in tokens; None where it sets no limit.
+
+    Both engines go by it. As in vLLM, scaled rotary embeddings reach further by their factor, but for the kinds whose
+    configs count it already. A sliding window is no limit: it moves along.
+    """
+    config = config.get("text_config") or config
+    positions = config.get("max_position_embeddings") or config.get("n_positions")
+    if not isinstance(positions, int):
+        return None
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    parts = [rope, *(part for part in rope.values() if isinstance(part, dict))]  # one a kind of layer
+    factors = [part.get("factor") or 1.0 for part in parts if _stretches(part)]
+    scaled = not str(config.get("model_type", "")).startswith("gemma3")  # its positions are scaled already
+    return int(positions * max(factors, default=1.0)) if scaled else positions
+
+
+def _stretches(rope: Mapping[str, Any]) -> bool:
+    return (rope.get("rope_type") or rope.get("type")) not in (None, "default", *COUNTED_ROPE)
+
 
 def resolve_all(
-    models: ModelsConfig, cache_dir: str | Path = CACHE
+    models: ModelsConfig,
+    cache_dir: str | Path = CACHE,
+    measured_under: Callable[[], Sequence[str]] | None = None,
 ) -> tuple[ResolvedModel, tuple[ResolvedModel, ...]]:
-    """Resolve the base, and the reference of each fold (one, if there are no folds)."""
+    """Resolve the base, and the reference of each fold (one, if there are no folds).
+
+    measured_under: returns the identities of the references, for who loads none: asked where they cannot be had.
+    """
     base = resolve(models.base, cache_dir)
     name = models.base.model_name_or_path
-    return base, tuple(
-        resolve_reference(base, config, cache_dir, base_name=name) for config in models.references
-    )
+    try:
+        found = [resolve_reference(base, config, cache_dir, base_name=name) for config in models.references]
+    except ModelNotFound as error:
+        identities = measured_under() if measured_under else ()
+        if not identities:
+            raise
+        found = [_known_by(identity, str(error)) for identity in identities]
+    return base, tuple(found)
+
+
+def _known_by(identity: str, why: str) -> ResolvedModel:
+    """Return a model that nobody can load, for what was measured under it."""
+    return ResolvedModel("", None, identity, "", f"{why}; what was measured under it is used")
 
 
 def resolve_reference(

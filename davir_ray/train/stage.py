@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from davir_ray import ray_session, storage
 from davir_ray.config import TrainConfig
-from davir_ray.errors import RecipeError
+from davir_ray.errors import RecipeError, TrainingError
 from davir_ray.logprobs.choice import Choice, numerics
 from davir_ray.observe.progress import say
 from davir_ray.pipeline import Record, engine_for, job_of, look_up_role, measure_models, prepare_corpus
@@ -31,6 +31,7 @@ from davir_ray.train.ray_rows import Written, count_shared, write_rows
 from davir_ray.train.settings import beta_of, dtype_of, learning_rate_of
 from davir_ray.train.sources import Source
 from davir_ray.train.task import TrainTask
+from davir_ray.unexpected import stage
 
 PACKAGES = ("torch", "transformers", "trl", "deepspeed", "peft", "ray")
 Frozen = Literal["store", "trainer"] | None
@@ -60,6 +61,7 @@ def training_run(source: Source, held_out: Source | None, train: TrainConfig, na
     return Run.named(inputs.recipe.output, training_id_of(with_deepspeed(train), name, *content))
 
 
+@stage(TrainingError)
 def run_training(source: Source, held_out: Source | None, train: TrainConfig, name: str) -> Record:
     """Train on the rows of a source, or find the model that did; return the record."""
     started = monotonic()
