@@ -92,7 +92,7 @@ def _check_whole(adapter: Adapter, model: Path, weights: Shapes) -> None:
 
 
 def _ranks(config: dict[str, Any], path: Path) -> dict[str, int]:
-    """Return the ranks that a config names: that of all modules under an empty name, exceptions under PEFT's pattern."""
+    """Return the ranks that a config names: that of all modules under an empty name, others by PEFT's pattern."""
     ranks = {"": config.get("r"), **(config.get("rank_pattern") or {})}
     for pattern, rank in ranks.items():
         if not isinstance(rank, int) or rank < 1:

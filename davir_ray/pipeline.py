@@ -38,6 +38,7 @@ from davir_ray.logprobs.ray_measure import Measurement, Plan, in_hand, measure, 
 from davir_ray.models import ResolvedModel
 from davir_ray.observe.progress import say
 from davir_ray.ray_exchange import gather
+from davir_ray.ray_room import await_engine
 from davir_ray.run import Run, run_id_of
 from davir_ray.scores import score_code, score_digest
 from davir_ray.scores.score import Role
@@ -83,6 +84,8 @@ def score(recipe: Recipe, name: str, *, may_measure: bool = True, resumed: str |
     job = open_job(check_inputs(recipe, measured_under=measured_under), name, resumed)
     if (record := finished(job.run)) is not None:
         return record
+    if may_measure:
+        await_engine(job.inputs.recipe.engine, job.choice)
     prepare_corpus(job)
     write_places(job.run, job.prepared, job.inputs.listing.splits)
     plans = measure_models(job, may_measure)

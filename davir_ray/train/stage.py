@@ -26,7 +26,7 @@ from davir_ray.train.checks import (
     with_deepspeed,
 )
 from davir_ray.train.metrics import METRICS, read_metrics
-from davir_ray.train.ray_fit import fit
+from davir_ray.train.ray_fit import await_workers, fit
 from davir_ray.train.ray_rows import Written, count_shared, write_rows
 from davir_ray.train.settings import beta_of, dtype_of, learning_rate_of
 from davir_ray.train.sources import Source
@@ -76,6 +76,7 @@ def run_training(source: Source, held_out: Source | None, train: TrainConfig, na
     check_base(source.inputs.base)
     for one in filter(None, (source, held_out)):
         check_pairs(one.inputs.listing.has_pairs, train, one.what)
+    await_workers(train, device)
     run = Run.open(source.inputs.recipe, run.run_id, TRAINING)
     say(f"training {run.run_id} on {source.what} (if it stops, the same command goes on)")
     choice = engine_for(source.inputs)

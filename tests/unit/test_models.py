@@ -308,3 +308,31 @@ def test_a_model_behind_a_uri_is_copied_once_and_whole(tmp_path):
 def test_a_uri_without_a_model_is_refused(tmp_path):
     with pytest.raises(ModelError, match="memory://models/none"):
         resolve(named("memory://models/none"), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("config", "positions"),
+    [
+        ({}, None),
+        ({"max_position_embeddings": 64}, 64),
+        ({"n_positions": 1024}, 1024),
+        ({"text_config": {"max_position_embeddings": 32}, "max_position_embeddings": 64}, 32),
+        ({"max_position_embeddings": 64, "sliding_window": 16}, 64),
+        ({"max_position_embeddings": 64, "rope_scaling": {"type": "linear", "factor": 4.0}}, 256),
+        ({"max_position_embeddings": 64, "rope_parameters": {"rope_type": "dynamic", "factor": 2.0}}, 128),
+        ({"max_position_embeddings": 64, "rope_parameters": {"rope_type": "default", "rope_theta": 1.0}}, 64),
+        ({"max_position_embeddings": 64, "rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, 64),
+        ({"max_position_embeddings": 64, "rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, 64),
+        ({"max_position_embeddings": 64, "rope_parameters": {"full": {"rope_type": "linear", "factor": 2.0}}}, 128),
+        (
+            {
+                "model_type": "gemma3_text",
+                "max_position_embeddings": 64,
+                "rope_scaling": {"rope_type": "linear", "factor": 8.0},
+            },
+            64,
+        ),
+    ],
+)
+def test_the_positions_of_a_model_are_counted_as_the_engines_count_them(config, positions):
+    assert models.positions_of(config) == positions
