@@ -49,7 +49,7 @@ from davir_ray.tokens.folds import Fold
 from davir_ray.tokens.places import write_places
 from davir_ray.tokens.prepared import Prepared
 from davir_ray.tokens.ray_prepare import Preparation, prepare
-from davir_ray.unexpected import goes_on_by, stage
+from davir_ray.unexpected import begun, stage
 
 Record = dict[str, Any]
 
@@ -127,7 +127,7 @@ def open_job(inputs: Inputs, name: str, resumed: str | None = None) -> Job:
             "what this one has measured"
         )
     run = Run.open(inputs.recipe, run_id)
-    goes_on_by(run.resume)
+    begun(run.resume)
     say(f"run {run.run_id} (if it stops, the same command goes on, or: {run.resume})")
     say(f"engine: {choice.type}, {choice.dtype} on {choice.device} ({choice.reason})")
     for warning in inputs.warnings:

@@ -13,7 +13,7 @@ from typing import Any
 import ray
 import ray.data
 from ray._private.services import canonicalize_bootstrap_address
-from ray._raylet import GcsClient
+from ray._raylet import GcsClient  # type: ignore[attr-defined]
 
 from davir_ray import errors
 from davir_ray.errors import DavirError, EngineError, Unexpected
@@ -116,7 +116,7 @@ def _hear_restart_warning() -> None:
         os.dup2(heard, STDERR)
         os.close(heard)
         os.close(nothing)
-    ray.kill(actor)
+    ray.kill(actor)  # type: ignore[arg-type]
 
 
 class _Nobody:

@@ -14,14 +14,14 @@ from davir_ray.errors import DavirError, Unexpected
 INTERRUPTED = 130
 """What shells take for the exit code of a command that was interrupted."""
 LONGEST_LINE = 500
-resumed_by = ""
-"""What goes on with the run that is under way, beside the command that began it; empty before there is one."""
+way_on = ""
+"""How to go on with the run that is under way, in words; empty before there is one."""
 
 
-def goes_on_by(command: str) -> None:
-    """Note the command that goes on with the run under way, for whoever interrupts it."""
-    global resumed_by
-    resumed_by = command
+def begun(resume: str = "") -> None:
+    """Note that a run is under way, and the command beside its own that goes on with it, for whoever interrupts it."""
+    global way_on
+    way_on = "; the same command goes on" + (f", or: {resume}" if resume else "")
 
 
 @contextmanager
@@ -64,8 +64,7 @@ def ending(error: BaseException) -> tuple[str, int]:
     The traceback of what nobody foresaw is kept.
     """
     if isinstance(error, KeyboardInterrupt):
-        on = f"; the same command goes on, or: {resumed_by}" if resumed_by else ""
-        return f"interrupted{on}", INTERRUPTED
+        return f"interrupted{way_on}", INTERRUPTED
     assert isinstance(error, Exception)
     ours = as_ours(error)
     kept = ""

@@ -31,7 +31,7 @@ from davir_ray.train.ray_rows import Written, count_shared, write_rows
 from davir_ray.train.settings import beta_of, dtype_of, learning_rate_of
 from davir_ray.train.sources import Source
 from davir_ray.train.task import TrainTask
-from davir_ray.unexpected import stage
+from davir_ray.unexpected import begun, stage
 
 PACKAGES = ("torch", "transformers", "trl", "deepspeed", "peft", "ray")
 Frozen = Literal["store", "trainer"] | None
@@ -78,6 +78,7 @@ def run_training(source: Source, held_out: Source | None, train: TrainConfig, na
         check_pairs(one.inputs.listing.has_pairs, train, one.what)
     await_workers(train, device)
     run = Run.open(source.inputs.recipe, run.run_id, TRAINING)
+    begun()
     say(f"training {run.run_id} on {source.what} (if it stops, the same command goes on)")
     choice = engine_for(source.inputs)
     training = Training(source, held_out, train, run, choice, device, frozen_from(train, choice, device))

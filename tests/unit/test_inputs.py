@@ -120,13 +120,15 @@ VERBS = ("validate", "score", "plan", "select", "nightly")
 def test_a_score_of_pairs_is_refused_on_other_rows(tmp_path, tiny_models):
     asked(tmp_path, tiny_models, score={"name": "margin"})
     told = refused_by_each_verb(tmp_path, RecipeError.exit_code)
-    assert told.startswith("error: score.name: margin is defined for preference pairs alone, and the corpus holds")
+    assert told.startswith(
+        "error: score.name: margin is defined for preference pairs alone, and the corpus holds"
+    )
     assert check_inputs(asked(tmp_path, tiny_models, [PAIR], score={"name": "margin"})).score.pairs_only
 
 
 def test_no_reference_is_made_for_a_score_that_the_corpus_cannot_have(tmp_path, tiny_models):
-    models, score = {"base": tiny_models[0]}, {"name": "margin"}
-    recipe = asked(tmp_path, tiny_models, models=models, score=score, reference={"train": {"zero_stage": None}})
+    made = {"models": {"base": tiny_models[0]}, "reference": {"train": {"zero_stage": None}}}
+    recipe = asked(tmp_path, tiny_models, score={"name": "margin"}, **made)
     with pytest.raises(RecipeError, match="margin is defined for preference pairs alone"):
         reference_sources(recipe, recipe.reference)
     told = CliRunner().invoke(main, ["validate", str(tmp_path / "recipe.json")])
@@ -149,7 +151,9 @@ def test_a_template_that_refuses_every_row_is_told_with_the_commonest_reason(tmp
     (tmp_path / "t.jinja").write_text(refusing)
     asked(tmp_path, tiny_models, tokens={"template": str(tmp_path / "t.jinja")})
     told = refused_by_each_verb(tmp_path, CorpusError.exit_code)
-    assert told.startswith("error: none of the first 3 rows that fit their format can be scored; 3 of them with ")
+    assert told.startswith(
+        "error: none of the first 3 rows that fit their format can be scored; 3 of them with "
+    )
     assert "template_error: the chat template refused the row: TemplateError: no Say here" in told
     shown = CliRunner().invoke(main, ["inspect", str(tmp_path / "recipe.json")])
     assert (shown.exit_code, shown.output.count("no Say here")) == (0, 3)

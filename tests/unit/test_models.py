@@ -323,7 +323,13 @@ def test_a_uri_without_a_model_is_refused(tmp_path):
         ({"max_position_embeddings": 64, "rope_parameters": {"rope_type": "default", "rope_theta": 1.0}}, 64),
         ({"max_position_embeddings": 64, "rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, 64),
         ({"max_position_embeddings": 64, "rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, 64),
-        ({"max_position_embeddings": 64, "rope_parameters": {"full": {"rope_type": "linear", "factor": 2.0}}}, 128),
+        (
+            {
+                "max_position_embeddings": 64,
+                "rope_parameters": {"full": {"rope_type": "linear", "factor": 2.0}},
+            },
+            128,
+        ),
         (
             {
                 "model_type": "gemma3_text",

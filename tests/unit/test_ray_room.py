@@ -44,7 +44,9 @@ def cluster(monkeypatch):
     monkeypatch.setattr(ray_room, "_nodes", told.look)
     monkeypatch.setattr(ray_room, "SECONDS_BETWEEN_LOOKS", 0.001)
     monkeypatch.setattr(ray_room, "placement_group", lambda bundles: told.asked.extend(bundles))
-    monkeypatch.setattr(ray_room, "remove_placement_group", lambda group: setattr(told, "removed", told.removed + 1))
+    monkeypatch.setattr(
+        ray_room, "remove_placement_group", lambda group: setattr(told, "removed", told.removed + 1)
+    )
     return told
 
 
@@ -86,7 +88,9 @@ def test_waiting_ends_with_its_time_and_takes_the_request_back(cluster):
 def test_more_workers_than_the_cluster_can_hold_are_refused(cluster, monkeypatch):
     monkeypatch.setattr(ray_fit.ray_session, "node_cpus", lambda: 2)
     ray_fit.await_workers(TrainConfig(num_workers=2), "cpu")
-    with pytest.raises(TrainingError, match=r"^train\.num_workers: 3 \(device cpu\): asks for 3 x 1 CPU, each on one"):
+    with pytest.raises(
+        TrainingError, match=r"^train\.num_workers: 3 \(device cpu\): asks for 3 x 1 CPU, each on one"
+    ):
         ray_fit.await_workers(TrainConfig(num_workers=3), "cpu")
     with pytest.raises(TrainingError, match="asks for 1 x 1 CPU and 1 GPU"):
         ray_fit.await_workers(TrainConfig(), "cuda")

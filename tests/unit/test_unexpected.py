@@ -13,7 +13,7 @@ from davir_ray.config import TrainConfig
 from davir_ray.errors import CorpusError, EngineError, StoreError, TrainingError, Unexpected
 from davir_ray.logprobs import ray_measure
 from davir_ray.train.stage import run_training
-from davir_ray.unexpected import ending, goes_on_by, stage, unwrapped
+from davir_ray.unexpected import begun, ending, stage, unwrapped
 
 
 class Foreign(Exception):
@@ -150,12 +150,14 @@ def test_an_inner_stage_goes_before_an_outer_one():
 
 def test_an_interrupt_says_how_to_go_on(monkeypatch, tmp_path):
     def interrupted(*_, **__):
-        goes_on_by("davir resume runs/one")
+        begun("davir resume runs/one")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(unexpected, "resumed_by", "")
+    monkeypatch.setattr(unexpected, "way_on", "")
     assert ending(KeyboardInterrupt()) == ("interrupted", 130)
     monkeypatch.setattr(pipeline, "check_inputs", interrupted)
     told = CliRunner().invoke(main, ["score", corpus(tmp_path)])
     assert told.output == "interrupted; the same command goes on, or: davir resume runs/one\n"
     assert told.exit_code == 130
+    begun()
+    assert ending(KeyboardInterrupt()) == ("interrupted; the same command goes on", 130)
