@@ -127,8 +127,8 @@ def test_a_score_of_pairs_is_refused_on_other_rows(tmp_path, tiny_models):
 
 
 def test_no_reference_is_made_for_a_score_that_the_corpus_cannot_have(tmp_path, tiny_models):
-    made = {"models": {"base": tiny_models[0]}, "reference": {"train": {"zero_stage": None}}}
-    recipe = asked(tmp_path, tiny_models, score={"name": "margin"}, **made)
+    changes = {"score": {"name": "margin"}, "reference": {"train": {"zero_stage": None}}}
+    recipe = asked(tmp_path, (tiny_models[0], None), **changes)
     with pytest.raises(RecipeError, match="margin is defined for preference pairs alone"):
         reference_sources(recipe, recipe.reference)
     told = CliRunner().invoke(main, ["validate", str(tmp_path / "recipe.json")])
