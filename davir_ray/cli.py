@@ -1,7 +1,7 @@
 """The `davir` command: parse, call, print. Each verb is one function of the package.
 
 Exit codes: 0 done; 1 unexpected; 2 recipe or usage; 3 corpus; 4 model or tokenizer; 5 engine; 6 store; 7 training;
-8 nightly limits.
+8 nightly limits; 130 interrupted (Ctrl-C).
 """
 
 import json
@@ -16,7 +16,7 @@ import click
 
 from davir_ray import __version__
 from davir_ray.cli_show import show
-from davir_ray.errors import DavirError
+from davir_ray.unexpected import ending
 
 if TYPE_CHECKING:
     from davir_ray.config import Recipe
@@ -32,18 +32,24 @@ JSON = click.option("--json", "as_json", is_flag=True, help="On success, end std
 PLACE = click.argument("store_or_recipe")
 
 
+PASSED_ON = (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError)
+"""What click itself tells of."""
+
+
 class Verbs(click.Group):
-    """Turns the errors of the package into a message and an exit code."""
+    """Turns whatever is raised into a message and an exit code."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a verb, with the working folder importable: a recipe may name code that lies there."""
         sys.path.insert(0, os.getcwd())
         try:
             return super().invoke(ctx)
-        except DavirError as error:
-            # One that crossed from a Ray worker carries a traceback around the error itself.
-            click.echo(f"error: {getattr(error, 'cause', error)}", err=True)
-            ctx.exit(error.exit_code)
+        except PASSED_ON:
+            raise
+        except (Exception, KeyboardInterrupt) as error:
+            text, exit_code = ending(error)
+            click.echo(text, err=True)
+            ctx.exit(exit_code)
 
 
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})

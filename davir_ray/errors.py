@@ -6,6 +6,7 @@
     |   +-- UnknownFormat               no known format fits the columns
     |   +-- UnreadableFile              a file that is not what its name says
     +-- ModelError                  4   a model or tokenizer cannot be used
+    |   +-- ModelNotFound               there is none under its name
     |   +-- TokenizerMismatch           base and reference disagree on token ids
     +-- EngineError                 5   measuring failed
     |   +-- EngineDied                  the engine cannot go on; its process must end
@@ -15,6 +16,7 @@
     |   +-- Unreachable                 the storage of a store or a run fails, or refuses
     +-- TrainingError               7   training failed
     +-- PastLimits                  8   a night went past a limit of the recipe
+    +-- Unexpected                      what nobody foresaw: 1, or the code of the stage where one is known
 
 A row that cannot be scored raises `RowError` inside the stage that found it; the stage turns it into that
 row's `status` and `reason`, so a `RowError` never leaves the row it belongs to.
@@ -51,6 +53,10 @@ class ModelError(DavirError):
     """A model or its tokenizer cannot be used."""
 
     exit_code = 4
+
+
+class ModelNotFound(ModelError):
+    """There is no model under a name, or it cannot be had now."""
 
 
 class TokenizerMismatch(ModelError):
@@ -95,6 +101,18 @@ class PastLimits(DavirError):
     """A night is done, and went past a limit that the recipe sets."""
 
     exit_code = 8
+
+
+class Unexpected(DavirError):
+    """An exception of another library, or a mistake of ours: one line of it.
+
+    exit_code: that of the stage it came from. worker_traceback: where a worker raised it; empty if the driver did.
+    """
+
+    def __init__(self, message: str, exit_code: int = 1, worker_traceback: str = "") -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+        self.worker_traceback = worker_traceback
 
 
 class RowError(Exception):

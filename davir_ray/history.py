@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from davir_ray import storage
+from davir_ray.config import Recipe
 from davir_ray.run import RECIPE, Run
 
 
@@ -38,6 +39,24 @@ def past_run(folder: str) -> PastRun | None:
     run.read_events()
     recipe = json.loads(storage.read_bytes(run.uri(RECIPE)))
     return PastRun(record, recipe, tuple(run.events), run.folder)
+
+
+def references_measured(recipe: Recipe, name: str) -> tuple[str, ...]:
+    """Return the identities of a recipe's references as its latest finished run saw them; empty if none names them."""
+    names = _names(recipe.models.model_dump(mode="json"))
+    for run in reversed(past_runs(recipe.output, name)):
+        if _names(run.recipe["models"]) == names:
+            return tuple(run.record["models"]["reference"])
+    return ()
+
+
+def _names(models: Any) -> Any:
+    """Make the names of models absolute: a run keeps them so, and a recipe whose folders are gone cannot."""
+    if isinstance(models, dict):
+        return {key: _names(value) for key, value in models.items()}
+    if isinstance(models, list):
+        return [_names(value) for value in models]
+    return models if models is None or "://" in models else storage.absolute(models)
 
 
 def past_runs(output: str, name: str) -> list[PastRun]:

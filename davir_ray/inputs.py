@@ -1,7 +1,8 @@
 """Everything that a run is about, checked before an accelerator is claimed: corpus, models, tokenizers, score."""
 
 import os
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
@@ -23,13 +24,15 @@ from davir_ray.corpus.listing import Listing, list_corpus
 from davir_ray.corpus.misfits import no_row_fits
 from davir_ray.corpus.reading import Parsed, examples
 from davir_ray.corpus.split import Split
-from davir_ray.errors import CorpusError, RecipeError, UnreadableFile
+from davir_ray.errors import CorpusError, ModelError, RecipeError, RowError, UnreadableFile
 from davir_ray.models import ResolvedModel, resolve_all
-from davir_ray.schema import View
+from davir_ray.schema import PAIR_VIEWS, View
 from davir_ray.scores import resolve_score
 from davir_ray.scores.score import Need, Role, Score
 from davir_ray.tokens.agreement import check_agreement
 from davir_ray.tokens.tokenizer import Tokenizer, load_tokenizer, tokenizer_identity
+from davir_ray.tokens.views import sequences
+from davir_ray.unexpected import stage
 
 ROWS_TO_COMPARE = 256
 """Rows on which base and reference must give the same ids before anything is measured."""
@@ -70,6 +73,10 @@ class Inputs:
         wanted = {View.RESPONSE, *(view for _, view in self.needs)}
         return tuple(view for view in View if view in wanted)
 
+    def views_in(self, example: Example) -> list[View]:
+        """The views that one example is tokenised in: only a pair has a rejected side."""
+        return [view for view in self.views if view not in PAIR_VIEWS or example.rejected is not None]
+
     def views_of(self, role: Role) -> tuple[View, ...]:
         """The views that one model measures."""
         return tuple(view for view in self.views if (role, view) in self.needs)
@@ -97,6 +104,13 @@ class Inputs:
         """Name everything that decides the token ids of the corpus."""
         text = self.settings_digest + self.listing.digest
         return blake2b(text.encode(), digest_size=16).hexdigest()
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a user should know of the models before anything is measured, a line each."""
+        same = "the reference is the model that the base is: their losses are equal on every row"
+        doubts = [model.doubt for model in (self.base, *self.references) if model.doubt]
+        return tuple(dict.fromkeys([*([same] if self.base_is_reference else []), *doubts]))
 
     def parsed(self) -> Iterator[tuple[Split, Parsed]]:
         """Read the rows of the corpus; a file found to be damaged is left where it breaks, if those are skipped."""
@@ -190,11 +204,35 @@ def _needs(recipe: Recipe, score: Score, listing: Listing) -> tuple[Need, ...]:
     return tuple(dict.fromkeys([*score.needs, *difficulty, *pairs]))
 
 
-def check_inputs(recipe: Recipe, needs: tuple[Need, ...] | None = None) -> Inputs:
+def check_inputs(
+    recipe: Recipe,
+    needs: tuple[Need, ...] | None = None,
+    measured_under: Callable[[], Sequence[str]] | None = None,
+) -> Inputs:
     """Load what a run is about, and check that its parts fit each other. Raises a `DavirError` that says what not.
 
-    `needs` takes the place of what the recipe asks to measure; then no reference is looked at.
+    `needs` takes the place of what the recipe asks to measure; then no reference is looked at. measured_under: see
+    `resolve_all`.
     """
+    inputs = load_inputs(recipe, needs, measured_under)
+    sample = inputs.sample(ROWS_TO_COMPARE)
+    if not sample:
+        raise CorpusError(no_row_fits(inputs.parsed(), inputs.recipe.corpus, inputs.listing.formats))
+    _check_length(inputs)
+    _check_tokens(inputs, sample)
+    for reference in inputs.references:
+        if reference.tokenizer_path:  # one that is not there has none
+            theirs = load_tokenizer(reference.tokenizer_path, inputs.recipe.tokens)
+            check_agreement(inputs.tokenizer, theirs, sample, inputs.recipe.tokens)
+    return inputs
+
+
+def load_inputs(
+    recipe: Recipe,
+    needs: tuple[Need, ...] | None = None,
+    measured_under: Callable[[], Sequence[str]] | None = None,
+) -> Inputs:
+    """Load what a run is about, and look at no row of it; the same arguments as `check_inputs`."""
     recipe = anchored(recipe)
     score = resolve_score(recipe.score.name)
     if needs is not None:
@@ -203,15 +241,52 @@ def check_inputs(recipe: Recipe, needs: tuple[Need, ...] | None = None) -> Input
         raise RecipeError(
             f"score.name: {score.name} compares with models.reference, which the recipe does not name"
         )
-    listing = list_corpus(recipe.corpus, recipe.corpus.limit)
-    needs = _needs(recipe, score, listing) if needs is None else needs
-    base, references = resolve_all(recipe.models)
-    tokenizer = load_tokenizer(base.tokenizer_path, recipe.tokens)
-    inputs = Inputs(recipe, listing, score, base, references, tokenizer, needs)
-    sample = inputs.sample(ROWS_TO_COMPARE)
-    if not sample:
-        raise CorpusError(no_row_fits(inputs.parsed(), recipe.corpus, listing.formats))
-    for reference in references:
-        theirs = load_tokenizer(reference.tokenizer_path, recipe.tokens)
-        check_agreement(tokenizer, theirs, sample, recipe.tokens)
-    return inputs
+    with stage(CorpusError):
+        listing = list_corpus(recipe.corpus, recipe.corpus.limit)
+    if needs is None:
+        check_score(recipe, listing)
+        needs = _needs(recipe, score, listing)
+    with stage(ModelError):
+        base, references = resolve_all(recipe.models, measured_under=measured_under)
+        tokenizer = load_tokenizer(base.tokenizer_path, recipe.tokens)
+    return Inputs(recipe, listing, score, base, references, tokenizer, needs)
+
+
+def check_score(recipe: Recipe, listing: Listing) -> None:
+    """Check that the score is defined for what the corpus holds. Raises `RecipeError`."""
+    score = resolve_score(recipe.score.name)
+    if score.pairs_only and not listing.has_pairs:
+        formats = ", ".join(sorted(set(listing.formats.values())))
+        raise RecipeError(
+            f"score.name: {score.name} is defined for preference pairs alone, and the corpus holds none (format "
+            f"{formats}); `davir scores` lists the others, `davir formats` shows what a pair looks like"
+        )
+
+
+def _check_length(inputs: Inputs) -> None:
+    """Check that every model takes sequences of `tokens.max_length`; what is longer would fail row by row."""
+    asked = inputs.recipe.tokens.max_length
+    for model in (inputs.base, *inputs.references):
+        positions = model.positions if model.model_path else None
+        if positions is not None and asked > positions:
+            raise RecipeError(
+                f"tokens.max_length: {asked} is above the {positions} positions of {model.model_path} (its "
+                f"config.json); set it to {positions} or less"
+            )
+
+
+def _check_tokens(inputs: Inputs, sample: Sequence[Example]) -> None:
+    """Check that the template, the tokenizer and the settings let one of the first rows be scored."""
+    refused = Counter[str]()
+    for example in sample:
+        try:
+            sequences(example, inputs.tokenizer, inputs.recipe.tokens, inputs.views_in(example))
+        except RowError as error:
+            refused[f"{error.status}: {error.reason}"] += 1
+        else:
+            return
+    reason, count = refused.most_common(1)[0]
+    raise CorpusError(
+        f"none of the first {len(sample)} rows that fit their format can be scored; {count} of them with {reason} "
+        "(`davir inspect` shows each)"
+    )

@@ -13,7 +13,7 @@ from fsspec import AbstractFileSystem
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError
 
-from davir_ray.errors import ModelError
+from davir_ray.errors import ModelError, ModelNotFound
 from davir_ray.filesystems import filesystem, reaching
 
 WANTED = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
@@ -34,7 +34,7 @@ def fetch(name: str, revision: str | None, cache_dir: str | Path) -> Path:
     if folder.exists():
         raise ModelError(f"{name}: is a file; expected the model's folder")
     if not HUB_ID.fullmatch(name) or name.startswith("."):
-        raise ModelError(f"{name}: there is no such folder")
+        raise ModelNotFound(f"{name}: there is no such folder")
     return _download_from_hub(name, revision)
 
 
@@ -45,7 +45,7 @@ def _download_from_hub(name: str, revision: str | None) -> Path:
         )
     except (OSError, HFValidationError) as error:  # all errors of the hub and of the network are OSErrors
         version = f" at revision {revision}" if revision else ""
-        raise ModelError(
+        raise ModelNotFound(
             f"{name}: is no local folder, and no such model{version} could be had from the Hugging Face hub "
             f"or its local cache: {_first_line(error)}"
         ) from error
@@ -63,9 +63,9 @@ def _download(uri: str, cache_dir: Path) -> Path:
             if files and not folder.is_dir():
                 _copy(fs, root, [name for name, _, _ in files], folder)
     except OSError as error:  # there is no such folder, or it is a file
-        raise ModelError(f"{uri}: cannot be read: {_first_line(error)}") from error
+        raise ModelNotFound(f"{uri}: cannot be read: {_first_line(error)}") from error
     if not files:
-        raise ModelError(f"{uri}: there is no model there (no {', '.join(WANTED)})")
+        raise ModelNotFound(f"{uri}: there is no model there (no {', '.join(WANTED)})")
     return folder
 
 

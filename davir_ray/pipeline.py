@@ -22,14 +22,24 @@ from davir_ray.coreset.ray_rank import Ranked, Ranking, rank
 from davir_ray.coreset.rules import choose
 from davir_ray.coreset.summary import summarise
 from davir_ray.corpus.not_read import NotRead
-from davir_ray.errors import NotMeasured, RecipeError, StoreError, Unreachable, UnreadableFile
-from davir_ray.inputs import Inputs, check_inputs
+from davir_ray.errors import (
+    CorpusError,
+    DavirError,
+    NotMeasured,
+    RecipeError,
+    StoreError,
+    Unreachable,
+    UnreadableFile,
+)
+from davir_ray.history import references_measured
+from davir_ray.inputs import Inputs, anchored, check_inputs
 from davir_ray.logprobs.choice import Choice, choose_engine, numerics
 from davir_ray.logprobs.chunks import CHUNK_TOKENS
 from davir_ray.logprobs.ray_measure import Measurement, Plan, in_hand, measure, plan, unsettled
 from davir_ray.models import ResolvedModel
 from davir_ray.observe.progress import say
 from davir_ray.ray_exchange import gather
+from davir_ray.ray_room import await_engine
 from davir_ray.run import Run, run_id_of
 from davir_ray.scores import score_code, score_digest
 from davir_ray.scores.score import Role
@@ -42,6 +52,7 @@ from davir_ray.tokens.places import write_places
 from davir_ray.tokens.prepared import Prepared
 from davir_ray.tokens.preview import visible
 from davir_ray.tokens.ray_prepare import Preparation, prepare
+from davir_ray.unexpected import begun, stage
 
 Record = dict[str, Any]
 
@@ -77,9 +88,12 @@ def score(recipe: Recipe, name: str, *, may_measure: bool = True, resumed: str |
     and no model is loaded. resumed: the id that the run must have; with another, `RecipeError`.
     """
     started = monotonic()
-    job = open_job(check_inputs(recipe), name, resumed)
+    measured_under = None if may_measure else partial(references_measured, anchored(recipe), name)
+    job = open_job(check_inputs(recipe, measured_under=measured_under), name, resumed)
     if (record := finished(job.run)) is not None:
         return record
+    if may_measure:
+        await_engine(job.inputs.recipe.engine, job.choice)
     prepare_corpus(job)
     write_places(job.run, job.prepared, job.inputs.listing.splits)
     plans = measure_models(job, may_measure)
@@ -121,10 +135,11 @@ def open_job(inputs: Inputs, name: str, resumed: str | None = None) -> Job:
             "what this one has measured"
         )
     run = Run.open(inputs.recipe, run_id)
+    begun(run.resume)
     say(f"run {run.run_id} (if it stops, the same command goes on, or: {run.resume})")
     say(f"engine: {choice.type}, {choice.dtype} on {choice.device} ({choice.reason})")
-    if inputs.base_is_reference:
-        say("warning: models.reference is the model that models.base is: their losses are equal on every row")
+    for warning in inputs.warnings:
+        say(f"warning: {warning}")
     return job_of(inputs, run, choice)
 
 
@@ -195,6 +210,7 @@ def prepare_corpus(job: Job) -> None:
         say(f"not read of {source}: {visible(found.shown())}")
 
 
+@stage(CorpusError)
 def tokenise(job: Job) -> None:
     """Read, parse and tokenise the splits that are not prepared yet."""
     inputs = job.inputs
@@ -244,6 +260,7 @@ def measure_models(job: Job, may_measure: bool) -> dict[str, Plan]:
     return plans
 
 
+@stage(DavirError)
 def rank_corpus(job: Job) -> Ranked:
     """Score every row, and put all rows in the order of their scores."""
     inputs, rows = job.inputs, job.prepared.count_rows()
@@ -267,12 +284,14 @@ def rank_corpus(job: Job) -> Ranked:
     return rank(ranking, found, rows, job.run.uri("ranked"))
 
 
+@stage(StoreError)
 def look_up_role(job: Job, role: Role) -> list[Any]:
     """Look up what one model measured, or the references of all folds; a FOUND table a split."""
     folds = [look_up(job.prepared, one.views, one.store, one.fold) for one in job.measurements_of(role)]
     return folds[0] if len(folds) == 1 else gather(folds, align)
 
 
+@stage(DavirError)
 def select_and_export(job: Job, ranked: Ranked) -> Record:
     """Apply the selection rules, write the scored table and the core-set, and sum them up."""
     inputs, run = job.inputs, job.run

@@ -25,7 +25,7 @@ TRAINING = "training.json"
 """The recipe of a training, under another name: `davir resume` and `davir select` are for runs that score."""
 RECORD = "record.json"
 HOW_NOT_WHAT: dict[str, Any] = {
-    "engine": {"replicas", "num_cpus", "stall_seconds", "gpu_memory_utilization"},
+    "engine": {"replicas", "num_cpus", "stall_seconds", "gpu_memory_utilization", "wait_seconds"},
     "output": True,
     "store": True,
     "reference": True,
@@ -46,7 +46,7 @@ def run_id_of(recipe: Recipe, name: str, *content: str) -> str:
     return f"{name}-{blake2b(text.encode(), digest_size=6).hexdigest()}"
 
 
-HOW_TRAINED = {"max_failures", "num_cpus_per_worker", "report_to", "save_total_limit"}
+HOW_TRAINED = {"max_failures", "num_cpus_per_worker", "report_to", "save_total_limit", "wait_seconds"}
 """Settings of a training that leave its result as it is."""
 
 

@@ -10,6 +10,7 @@ from davir_ray.inputs import anchored
 from davir_ray.pipeline import Record, score
 from davir_ray.run import Run
 from davir_ray.train.checks import check_corpora, check_settings, with_deepspeed
+from davir_ray.train.ray_fit import await_workers
 from davir_ray.train.sources import Source, held_out_source, reference_sources, training_source
 from davir_ray.train.stage import device_of, run_training, training_run
 
@@ -33,6 +34,7 @@ def check_trainings(recipe: Recipe) -> None:
     reference = recipe.reference.train if recipe.reference is not None else None
     for config in filter(None, (reference, recipe.train)):
         check_settings(with_deepspeed(config), device_of(config))
+        await_workers(config, device_of(config))
         check_corpora(recipe, config)
 
 

@@ -41,7 +41,7 @@ def save_tiny_model(folder: Path, seed: int = 0) -> str:
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
-        max_position_embeddings=1024,
+        max_position_embeddings=2048,
         tie_word_embeddings=True,
         eos_token_id=fast.eos_token_id,
     )

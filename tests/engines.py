@@ -6,6 +6,8 @@ from pathlib import Path
 from threading import Event
 
 from davir_ray.logprobs.hash_engine import HashEngine
+from davir_ray.schema import View
+from davir_ray.scores.score import Score
 
 POISON = [ord(letter) for letter in "KILL"]
 
@@ -99,3 +101,18 @@ class DiesWhileLoading(HashEngine):
 
     def __init__(self, model_name: str) -> None:
         os._exit(137)
+
+
+class FailsToLoad(HashEngine):
+    """Raises what nobody expects before it is there."""
+
+    def __init__(self, model_name: str) -> None:
+        raise LookupError("no such weights\nand more lines")
+
+
+def divided(measured, config):
+    """Raise, as a score with a mistake in it does."""
+    return 1 // 0
+
+
+MISTAKEN = Score("mistaken", "1 / 0", (("base", View.RESPONSE),), "none", divided)

@@ -156,7 +156,10 @@ class EngineConfig(Section):
     type: str = "auto"
     """`auto`, `vllm`, `transformers`, `hash` (meaningless numbers, for trying a recipe), or `module:Class`."""
     device: Literal["auto", "cuda", "cpu"] = "auto"
-    """`auto`: a GPU where the cluster has one now; say `cuda` for a cluster that starts its GPUs on demand."""
+    """`auto`: a GPU where the cluster has one now; say `cuda` and `wait_seconds` where it starts them on demand."""
+    wait_seconds: float = Field(0.0, ge=0)
+    """How long to wait for a node that has room for an engine, where the cluster has none yet. The cluster is asked for
+    it meanwhile, so that an autoscaler starts one. 0: what cannot be had now is an error at once."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """`auto`: bfloat16 on a GPU, float32 on a CPU."""
     replicas: int | None = Field(None, ge=1)

@@ -90,6 +90,8 @@ class TrainConfig(Section):
     """A DeepSpeed configuration of your own, or the path of its JSON; it takes the place of the three above."""
     device: Literal["auto", "cuda", "cpu"] = "auto"
     """`auto`: a GPU where the cluster has one now."""
+    wait_seconds: float = Field(0.0, ge=0)
+    """How long to wait for room for all workers, where the cluster has too little yet (see `engine.wait_seconds`)."""
     num_workers: int = Field(1, ge=1)
     """How many processes train, each with a GPU or a share of the CPUs."""
     num_cpus_per_worker: float | None = Field(None, gt=0)

@@ -9,11 +9,8 @@ from dataclasses import replace
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-<<<<<<< HEAD
 from davir_ray.corpus import mistaken
-=======
 from davir_ray.corpus.json_text import decoded, json_columns
->>>>>>> export
 from davir_ray.corpus.opening import opened_file
 from davir_ray.corpus.split import BadRow, Record, Split
 from davir_ray.errors import UnreadableFile

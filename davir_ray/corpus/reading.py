@@ -25,8 +25,8 @@ from davir_ray.schema import Status
 class Parsed:
     """What became of one row. `example` is None unless `status` is `ok`; `row` counts from 0 in its file.
 
-    id: the user's own name of the row, where it has one. not_read: its columns with values that nothing reads, as far as
-    reading the row tells (see `not_read_columns`).
+    id: the user's own name of the row, where it has one. not_read: its columns with values that nothing reads, as far
+    as reading the row tells (see `not_read_columns`).
     """
 
     row: int

@@ -74,8 +74,9 @@ def choose_engine(
     else:
         kind, reason = config.type, "as the recipe asks"
         _check_asked(config, device, machine)
-    # A cluster that starts its GPUs on demand has none yet: then nothing can be said.
-    if config.tensor_parallel_size > max(gpus, 1) and (gpus or device == "cpu"):
+    # Of a cluster that starts its GPUs on demand nothing can be said yet.
+    on_demand = device == "cuda" and (not gpus or config.wait_seconds > 0)
+    if config.tensor_parallel_size > max(gpus, 1) and not on_demand:
         raise EngineError(
             f"engine.tensor_parallel_size: {config.tensor_parallel_size} GPUs an engine, "
             f"and the cluster has {gpus}"

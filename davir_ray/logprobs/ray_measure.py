@@ -19,11 +19,10 @@ import pyarrow.compute as pc
 import ray
 import ray.data
 from numpy.typing import NDArray
-from ray.exceptions import RayError
 
 from davir_ray import ray_session, storage
 from davir_ray.config import EngineConfig, ModelsConfig
-from davir_ray.errors import DavirError, EngineDied, EngineError, ModelError
+from davir_ray.errors import EngineDied, EngineError, ModelError, StoreError
 from davir_ray.logprobs.choice import Choice, build_engine
 from davir_ray.logprobs.chunk_rows import CHUNK_ROWS, chunk_of, sequences_of
 from davir_ray.logprobs.chunks import plan_chunks
@@ -41,6 +40,7 @@ from davir_ray.store.measurements import MeasurementStore
 from davir_ray.store.ray_lookup import look_up
 from davir_ray.tokens.folds import Fold
 from davir_ray.tokens.prepared import Prepared
+from davir_ray.unexpected import stage
 
 READER_CPUS = 0.25
 """What reading token ids takes beside an engine."""
@@ -96,6 +96,7 @@ class Plan:
     chunks: pa.Table
 
 
+@stage(StoreError)
 def plan(measurement: Measurement) -> Plan:
     """Find what the store does not hold and cut it into chunks; a plan that was written down is kept."""
     uri = measurement.plan_uri
@@ -169,6 +170,7 @@ class Effort:
     again: int = 0
 
 
+@stage(EngineError)
 def measure(measurement: Measurement, planned: Plan, todo: list[dict[str, Any]]) -> Effort:
     """Measure the chunks of a plan that are to be done. Raises `EngineError` if no engine can be had."""
     if not len(planned.chunks):
@@ -180,16 +182,13 @@ def measure(measurement: Measurement, planned: Plan, todo: list[dict[str, Any]])
     if not todo:
         return effort
     progress = Progress(f"measure {measurement.label}", sum(row["tokens"] for row in todo), "tokens")
-    try:
-        with ray_session.batches(_dataset(measurement, todo)) as batches:
-            for batch in batches:
-                progress.add(int(batch["tokens"].sum()), rows=int(batch["rows"].sum()))
-                effort.busy += float(batch["seconds"].sum())
-                effort.again += int(batch["again"].sum())
-                for text in batch["error"].tolist():
-                    ray_session.raise_told(text)
-    except RayError as error:
-        raise EngineError(f"measuring {measurement.label} stopped: {error}") from error
+    with ray_session.batches(_dataset(measurement, todo)) as batches:
+        for batch in batches:
+            progress.add(int(batch["tokens"].sum()), rows=int(batch["rows"].sum()))
+            effort.busy += float(batch["seconds"].sum())
+            effort.again += int(batch["again"].sum())
+            for text in batch["error"].tolist():
+                ray_session.raise_told(text, EngineError)
     storage.await_listing(lambda: not unsettled(measurement, planned), measurement.store.folder)
     return effort
 
@@ -248,7 +247,7 @@ def read_chunk(measurement: Measurement, batch: dict[str, Any]) -> pa.Table:
     (split,), (index,) = batch["split"].tolist(), batch["chunk"].tolist()
     try:
         return _read_chunk(measurement, split, index)
-    except DavirError as problem:
+    except Exception as problem:
         return chunk_of("", CHUNK_ROWS.empty_table(), told(problem))
 
 
@@ -284,7 +283,7 @@ class ChunkMeasurer:
         except EngineDied:
             # Raising would leave Ray with a dead engine in a live actor; ending the process gets a new one.
             end_process()
-        except DavirError as problem:
+        except Exception as problem:
             error = told(problem)
         seconds = monotonic() - started
         told_of = {

@@ -20,6 +20,7 @@ from davir_ray.logprobs.engine import TokenSequence
 from davir_ray.logprobs.packed_attention import KeysValues, Packing
 from davir_ray.logprobs.token_head import WHOLE_CHUNK_BYTES, logprobs_of, proven_head
 from davir_ray.logprobs.transformers_model import load_model, packed_limit, set_attention
+from davir_ray.models import positions_of
 
 BATCH_TOKENS = {"cpu": 768, "cuda": 16_384}
 """A CPU is fastest where a batch's activations stay in its cache; a GPU wants much work at once."""
@@ -40,6 +41,7 @@ class TransformersEngine:
         batch_tokens: int | None = None,
     ) -> None:
         self._model: PreTrainedModel = load_model(model_path, adapter_path, dtype, device)
+        self._positions = positions_of(self._model.config.to_dict())
         self._own_attention = self._model.config._attn_implementation
         limit = packed_limit(self._model)
         self._head = proven_head(self._model, sliceable=limit > 0)
@@ -74,9 +76,10 @@ class TransformersEngine:
 
     def _check(self, index: int, sequence: TokenSequence) -> None:
         """Refuse on the CPU what a GPU would answer with an error that it does not survive."""
-        positions = getattr(self._model.config, "max_position_embeddings", None) or len(sequence.ids)
-        if len(sequence.ids) > positions:
-            raise ValueError(f"sequence {index}: {len(sequence.ids)} tokens, but the model takes {positions}")
+        if self._positions is not None and len(sequence.ids) > self._positions:
+            raise ValueError(
+                f"sequence {index}: {len(sequence.ids)} tokens, but the model takes {self._positions}"
+            )
         if sequence.ids.min() < 0 or sequence.ids.max() >= self._vocabulary:
             raise ValueError(f"sequence {index}: token ids must lie in 0 to {self._vocabulary - 1}")
         if sequence.scored[0] or not sequence.scored.any():

@@ -9,8 +9,8 @@ from davir_ray.config import Recipe
 from davir_ray.corpus.reading import Parsed
 from davir_ray.corpus.split import Split
 from davir_ray.errors import RowError, StoreError, UnreadableFile
-from davir_ray.inputs import Inputs, check_inputs
-from davir_ray.schema import PAIR_VIEWS
+from davir_ray.inputs import Inputs, check_inputs, check_score, load_inputs
+from davir_ray.scores.score import Need
 from davir_ray.tokens.not_read import first_not_read
 from davir_ray.tokens.preview import bracketed, coloured, visible
 from davir_ray.tokens.views import ViewTokens, sequences
@@ -23,8 +23,9 @@ ROWS_LOOKED_AT = 256
 
 def validate(recipe: Recipe, *, colour: bool) -> Iterator[str]:
     """Check everything that can be checked without an accelerator; yield what was found, line by line."""
-    inputs = _inputs(recipe)
+    inputs = check_inputs(recipe, _needs(recipe))
     listing = inputs.listing
+    check_score(recipe, listing)
     for source, name in listing.formats.items():
         splits = [split for split in listing.splits if split.source == source]
         counts = [split.num_rows for split in splits]
@@ -35,8 +36,8 @@ def validate(recipe: Recipe, *, colour: bool) -> Iterator[str]:
     for role in ("base", "reference"):
         for model in inputs.models_of(role):
             yield f"{role:<10}{model.model_path}{' + ' + model.adapter_path if model.adapter_path else ''}"
-    if inputs.base_is_reference:
-        yield "warning   the reference is the model that the base is: their losses are equal on every row"
+    for warning in inputs.warnings:
+        yield f"warning   {warning}"
     if inputs.references:
         yield "tokens    base and reference give the same ids on the first rows"
     if recipe.reference is not None:
@@ -54,7 +55,7 @@ def validate(recipe: Recipe, *, colour: bool) -> Iterator[str]:
 
 def inspect(recipe: Recipe, rows: int, *, colour: bool) -> Iterator[str]:
     """Show the first rows of the corpus as tokens, what counts marked; a row without tokens with its reason."""
-    inputs = _inputs(recipe)
+    inputs = load_inputs(recipe, _needs(recipe))
     yield from _not_read(inputs)
     yield from _shown(inputs, inputs.parsed(), rows, colour)
 
@@ -72,9 +73,9 @@ def _not_read(inputs: Inputs) -> Iterator[str]:
             yield f"not read  {source}: {visible(found.shown())}; {found.rows:,} rows were looked at"
 
 
-def _inputs(recipe: Recipe) -> Inputs:
-    """Check the inputs; a reference that the recipe makes itself may not be there yet."""
-    return check_inputs(recipe, needs=() if recipe.reference is not None else None)
+def _needs(recipe: Recipe) -> tuple[Need, ...] | None:
+    """Look at no reference that the recipe makes itself: it may not be there yet."""
+    return () if recipe.reference is not None else None
 
 
 def _validate_training(recipe: Recipe) -> Iterator[str]:
@@ -115,5 +116,5 @@ def _shown(inputs: Inputs, rows: Iterator[tuple[Split, Parsed]], count: int, col
 def _sequences(inputs: Inputs, parsed: Parsed) -> list[ViewTokens]:
     if parsed.example is None:
         raise RowError(parsed.status, parsed.reason or "")
-    views = [view for view in inputs.views if view not in PAIR_VIEWS or parsed.example.rejected is not None]
+    views = inputs.views_in(parsed.example)
     return sequences(parsed.example, inputs.tokenizer, inputs.recipe.tokens, views)

@@ -16,7 +16,7 @@ from davir_ray.config import CorpusConfig, TokensConfig
 from davir_ray.corpus.not_read import NotRead
 from davir_ray.corpus.reading import Parsed, examples, not_read_columns
 from davir_ray.corpus.split import Split
-from davir_ray.errors import DavirError, RowError, UnreadableFile
+from davir_ray.errors import CorpusError, RowError, UnreadableFile
 from davir_ray.observe.progress import Progress
 from davir_ray.ray_session import told
 from davir_ray.schema import EXAMPLES, PAIR_VIEWS, SCORABLE, TOKENS, Status, View
@@ -60,7 +60,7 @@ def prepare(preparation: Preparation, workers: int) -> None:
     with ray_session.batches(dataset) as batches:
         for batch in batches:
             for text in batch["error"].tolist():
-                ray_session.raise_told(text)
+                ray_session.raise_told(text, CorpusError)
             bad.update(batch["split"][batch["bad"]].tolist())
             progress.add(len(batch["split"]), int(batch["rows"].sum()), int(batch["size"].sum()))
     storage.await_listing(lambda: bad <= preparation.prepared.bad().keys(), preparation.prepared.folder)
@@ -89,14 +89,14 @@ class SplitPreparer:
             if plan.corpus.on_bad_file == "error":
                 return {"error": told(error)}
             return self._leave_out(index, error)
-        except DavirError as error:
+        except Exception as error:
             return {"error": told(error)}
         return {"rows": len(examples), "size": examples.nbytes + tokens.nbytes}
 
     def _leave_out(self, index: int, reason: UnreadableFile) -> dict[str, Any]:
         try:
             self.preparation.prepared.write_bad(index, str(reason))
-        except DavirError as error:
+        except Exception as error:
             return {"error": told(error)}
         return {"bad": True}
 

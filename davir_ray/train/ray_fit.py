@@ -18,6 +18,7 @@ from davir_ray.config import TrainConfig
 from davir_ray.errors import TrainingError, Unreachable
 from davir_ray.filesystems import filesystem
 from davir_ray.observe.progress import duration, say
+from davir_ray.ray_room import await_room
 from davir_ray.train.metrics import read_metrics
 from davir_ray.train.task import TrainTask, train_worker
 
@@ -42,6 +43,13 @@ def fit(task: TrainTask) -> None:
             trainer.fit()
         except TrainingFailedError as error:
             raise TrainingError(f"training stopped: {_innermost(error)}") from error
+
+
+def await_workers(train: TrainConfig, device: str) -> None:
+    """Wait for room for all workers, as long as the settings allow. Raises `TrainingError` if there comes none."""
+    asked = scaling(train, device)
+    what = f"train.num_workers: {train.num_workers} (device {device})"
+    await_room(what, asked.resources_per_worker or {}, train.num_workers, train.wait_seconds, TrainingError)
 
 
 def scaling(train: TrainConfig, device: str) -> ScalingConfig:

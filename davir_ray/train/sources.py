@@ -1,16 +1,21 @@
 """What is trained on: a core-set, a corpus, or the share of it that a reference is made from."""
 
+import json
+import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from davir_ray.config import Recipe, ReferenceConfig, TrainConfig
 from davir_ray.errors import TrainingError
-from davir_ray.inputs import Inputs, check_inputs
+from davir_ray.history import past_runs
+from davir_ray.inputs import Inputs, check_inputs, check_score
 from davir_ray.pipeline import engine_for, name_run, scan_folder
-from davir_ray.run import Run
+from davir_ray.run import HOW_NOT_WHAT, Run
 from davir_ray.scores.score import Need
 from davir_ray.store.keys import keys_of
 from davir_ray.tokens.folds import Fold
@@ -31,6 +36,7 @@ class Source:
 def reference_sources(recipe: Recipe, reference: ReferenceConfig) -> list[Source]:
     """Name the rows that the reference, or the reference of each fold, is trained on."""
     inputs = check_inputs(recipe, needs=())
+    check_score(recipe, inputs.listing)  # a reference is made for the score
     return [Source(inputs, pick, what, what) for what, pick in picks_of(reference).items()]
 
 
@@ -66,9 +72,39 @@ def core_set_source(recipe: Recipe, name: str, needs: tuple[Need, ...]) -> Sourc
     run_id = name_run(inputs, engine_for(inputs), name)
     run = Run.named(recipe.output, run_id)
     if run.record() is None:
-        raise TrainingError(f"run {run_id} has no core-set yet; `davir score` makes it, `davir run` does all")
+        raise TrainingError(
+            f"run {run_id} has no core-set yet; `davir score` makes it, `davir run` does all"
+            + _finished_instead(recipe, name)
+        )
     core_set = read_core_set(run.uri("scored"))
     return Source(check_inputs(recipe, needs), core_set, f"the core-set of {run_id}", digest_of(core_set))
+
+
+def _finished_instead(recipe: Recipe, name: str) -> str:
+    """Name the latest finished run of a name, and what to write to mean it; empty if there is none."""
+    if not (past := past_runs(recipe.output, name)):
+        return ""
+    run = past[-1]
+    ours, theirs = (_settings(one) for one in (recipe.model_dump(mode="json"), run.recipe))
+    other = {key: value for key, value in theirs.items() if ours.get(key, value) != value}
+    if not other:
+        return (
+            f". Finished is {run.run_id}, whose corpus (files, sizes or times), models or engine were others"
+        )
+    written = " ".join(f"--set {shlex.quote(f'{key}={json.dumps(value)}')}" for key, value in other.items())
+    return f". Finished is {run.run_id}: to train on its core-set, add {written}"
+
+
+def _settings(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Name as `section.setting` what a recipe, given as plain data, says of the result of a run."""
+    found: dict[str, Any] = {}
+    for section, values in tree.items():
+        skipped = HOW_NOT_WHAT.get(section, ())
+        if skipped is True:
+            continue
+        one = values if isinstance(values, Mapping) else {"": values}
+        found |= {f"{section}.{key}".rstrip("."): one[key] for key in one if key not in skipped}
+    return found
 
 
 def read_core_set(scored: str) -> CoreSet:

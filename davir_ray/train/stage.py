@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from davir_ray import ray_session, storage
 from davir_ray.config import TrainConfig
-from davir_ray.errors import RecipeError
+from davir_ray.errors import RecipeError, TrainingError
 from davir_ray.logprobs.choice import Choice, numerics
 from davir_ray.observe.progress import say
 from davir_ray.pipeline import Record, engine_for, job_of, look_up_role, measure_models, prepare_corpus
@@ -26,11 +26,12 @@ from davir_ray.train.checks import (
     with_deepspeed,
 )
 from davir_ray.train.metrics import METRICS, read_metrics
-from davir_ray.train.ray_fit import fit
+from davir_ray.train.ray_fit import await_workers, fit
 from davir_ray.train.ray_rows import Written, count_shared, write_rows
 from davir_ray.train.settings import beta_of, dtype_of, learning_rate_of
 from davir_ray.train.sources import Source
 from davir_ray.train.task import TrainTask
+from davir_ray.unexpected import begun, stage
 
 PACKAGES = ("torch", "transformers", "trl", "deepspeed", "peft", "ray")
 Frozen = Literal["store", "trainer"] | None
@@ -60,6 +61,7 @@ def training_run(source: Source, held_out: Source | None, train: TrainConfig, na
     return Run.named(inputs.recipe.output, training_id_of(with_deepspeed(train), name, *content))
 
 
+@stage(TrainingError)
 def run_training(source: Source, held_out: Source | None, train: TrainConfig, name: str) -> Record:
     """Train on the rows of a source, or find the model that did; return the record."""
     started = monotonic()
@@ -74,7 +76,9 @@ def run_training(source: Source, held_out: Source | None, train: TrainConfig, na
     check_base(source.inputs.base)
     for one in filter(None, (source, held_out)):
         check_pairs(one.inputs.listing.has_pairs, train, one.what)
+    await_workers(train, device)
     run = Run.open(source.inputs.recipe, run.run_id, TRAINING)
+    begun()
     say(f"training {run.run_id} on {source.what} (if it stops, the same command goes on)")
     choice = engine_for(source.inputs)
     training = Training(source, held_out, train, run, choice, device, frozen_from(train, choice, device))

@@ -1,10 +1,14 @@
 """Engines that die, stall or fail: the run goes on, the guilty rows are marked, the others are as ever."""
 
+from pathlib import Path
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 
 from davir_ray import pipeline
+from davir_ray.cli import main
 from davir_ray.config import parse_recipe
 from davir_ray.errors import EngineError
 
@@ -101,3 +105,37 @@ def test_an_engine_that_fails_on_everything_stops_the_run(tmp_path, tiny_models)
 def test_an_engine_that_dies_while_it_is_loaded_is_given_up(tmp_path, tiny_models):
     with pytest.raises(EngineError, match="died or stalled 3 times while it loaded the model"):
         run(tmp_path, tiny_models, "tests.engines:DiesWhileLoading", "unborn")
+
+
+@pytest.mark.parametrize(
+    ("engine", "score", "line", "where", "code"),
+    [
+        ("FailsToLoad", "davir", "LookupError: no such weights", "engines.py", 5),
+        (
+            "HashEngine",
+            "tests.engines:MISTAKEN",
+            "ZeroDivisionError: integer division or modulo by zero",
+            "divided",
+            1,
+        ),
+    ],
+)
+def test_what_nobody_foresaw_in_a_worker_is_told_in_one_line(
+    tmp_path, tiny_models, engine, score, line, where, code
+):
+    name = score.partition(":")[0]
+    asked = recipe(
+        tmp_path, tiny_models, f"tests.engines:{engine}", name, rows=ROWS[:3], score={"name": score}
+    )
+    (tmp_path / "recipe.yaml").write_text(asked.model_dump_json(exclude_none=True))
+    told = CliRunner().invoke(main, ["score", str(tmp_path / "recipe.yaml")])
+    last = told.output.splitlines()[-1]
+    assert last.startswith(f"error: unexpected {line}; the full traceback is in ")
+    assert (told.exit_code, "Traceback" in told.output, "ray.exceptions" in told.output) == (
+        code,
+        False,
+        False,
+    )
+    kept = Path(last.rpartition(" ")[2])
+    assert where in kept.read_text()
+    kept.unlink()

@@ -1,10 +1,15 @@
+import json
+import shutil
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from davir_ray.cli import main
 from davir_ray.config import parse_recipe
-from davir_ray.errors import RecipeError
+from davir_ray.errors import CorpusError, ModelNotFound, RecipeError
 from davir_ray.inputs import anchored, check_inputs
+from davir_ray.train.sources import reference_sources
 
 TREE = {
     "corpus": {"paths": ["rows/*.parquet", "s3://bucket/x"]},
@@ -93,3 +98,97 @@ def test_frozen_log_probabilities_of_a_corpus_without_pairs_are_refused(tmp_path
         RecipeError, match="trl_frozen is for preference pairs, and the corpus holds none; say trl"
     ):
         check_inputs(parse_recipe(TREE | tree, "r"))
+
+
+ROWS = [{"question": f"Say {i}.", "answer": f"{i}."} for i in range(3)]
+PAIR = {"prompt": "Say A.", "chosen": "A", "rejected": "B"}
+
+
+def asked(folder: Path, models: tuple[str, str], rows: list[dict] = ROWS, **changes):
+    """A recipe on a few rows, in a file too."""
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    (folder / "rows.jsonl").write_text(text)
+    tree = {
+        "corpus": {"paths": str(folder / "rows.jsonl")},
+        "models": {"base": models[0], "reference": models[1]},
+        "store": str(folder / "store"),
+        "output": str(folder / "runs"),
+    }
+    tree |= changes
+    (folder / "recipe.json").write_text(json.dumps(tree))
+    return parse_recipe(tree, "r")
+
+
+def refused_by_each_verb(folder: Path, code: int) -> str:
+    """Check that every verb refuses a recipe in the same words, before it starts Ray; return them."""
+    told = [CliRunner().invoke(main, [verb, str(folder / "recipe.json")]) for verb in VERBS]
+    assert [one.exit_code for one in told] == [code] * len(VERBS)
+    assert len({one.output for one in told}) == 1
+    return told[0].output
+
+
+VERBS = ("validate", "score", "plan", "select", "nightly")
+
+
+def test_a_score_of_pairs_is_refused_on_other_rows(tmp_path, tiny_models):
+    asked(tmp_path, tiny_models, score={"name": "margin"})
+    told = refused_by_each_verb(tmp_path, RecipeError.exit_code)
+    assert told.startswith(
+        "error: score.name: margin is defined for preference pairs alone, and the corpus holds"
+    )
+    assert check_inputs(asked(tmp_path, tiny_models, [PAIR], score={"name": "margin"})).score.pairs_only
+
+
+def test_no_reference_is_made_for_a_score_that_the_corpus_cannot_have(tmp_path, tiny_models):
+    changes = {"score": {"name": "margin"}, "reference": {"train": {"zero_stage": None}}}
+    recipe = asked(tmp_path, (tiny_models[0], None), **changes)
+    with pytest.raises(RecipeError, match="margin is defined for preference pairs alone"):
+        reference_sources(recipe, recipe.reference)
+    told = CliRunner().invoke(main, ["validate", str(tmp_path / "recipe.json")])
+    assert (told.exit_code, "preference pairs alone" in told.output) == (RecipeError.exit_code, True)
+
+
+def test_sequences_longer_than_the_models_positions_are_refused(tmp_path, tiny_models):
+    asked(tmp_path, tiny_models, tokens={"max_length": 2049})
+    told = refused_by_each_verb(tmp_path, RecipeError.exit_code)
+    assert f"tokens.max_length: 2049 is above the 2048 positions of {tiny_models[0]}" in told
+    assert "set it to 2048 or less" in told
+    check_inputs(asked(tmp_path, tiny_models, tokens={"max_length": 2048}))
+
+
+def test_a_template_that_refuses_every_row_is_told_with_the_commonest_reason(tmp_path, tiny_models):
+    refusing = (
+        "{% for m in messages %}{% if 'Say' in m['content'] %}{{ raise_exception('no Say here') }}{% endif %}"
+        "{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
+    )
+    (tmp_path / "t.jinja").write_text(refusing)
+    asked(tmp_path, tiny_models, tokens={"template": str(tmp_path / "t.jinja")})
+    told = refused_by_each_verb(tmp_path, CorpusError.exit_code)
+    assert told.startswith(
+        "error: none of the first 3 rows that fit their format can be scored; 3 of them with "
+    )
+    assert "template_error: the chat template refused the row: TemplateError: no Say here" in told
+    shown = CliRunner().invoke(main, ["inspect", str(tmp_path / "recipe.json")])
+    assert (shown.exit_code, shown.output.count("no Say here")) == (0, 3)
+    one_good = [*ROWS, {"question": "Tell A.", "answer": "A"}]
+    check_inputs(asked(tmp_path, tiny_models, one_good, tokens={"template": str(tmp_path / "t.jinja")}))
+
+
+def test_rows_that_are_all_too_long_are_refused(tmp_path, tiny_models):
+    recipe = asked(tmp_path, tiny_models, tokens={"max_length": 8, "truncation": "drop"})
+    with pytest.raises(CorpusError, match=r"3 of them with too_long: \d+ tokens; tokens\.max_length is 8"):
+        check_inputs(recipe)
+
+
+def test_a_reference_that_is_gone_is_known_by_what_was_measured_under_it(tmp_path, tiny_models):
+    gone = Path(shutil.copytree(tiny_models[1], tmp_path / "gone"))
+    recipe = asked(tmp_path, (tiny_models[0], str(gone)))
+    (before,) = check_inputs(recipe).references
+    shutil.rmtree(gone)
+    with pytest.raises(ModelNotFound, match="gone: there is no such folder"):
+        check_inputs(recipe)
+    with pytest.raises(ModelNotFound):
+        check_inputs(recipe, measured_under=lambda: ())
+    inputs = check_inputs(recipe, measured_under=lambda: (before.identity,))
+    assert [model.identity for model in inputs.references] == [before.identity]
+    assert "gone: there is no such folder; what was measured under it is used" in inputs.warnings[0]

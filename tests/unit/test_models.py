@@ -4,8 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
+from davir_ray import models
 from davir_ray.config import ModelConfig, ModelsConfig
 from davir_ray.errors import ModelError
 from davir_ray.models import resolve, resolve_all
@@ -91,6 +92,7 @@ def test_a_reference_that_is_only_an_adapter_goes_over_the_base(tmp_path):
     assert (reference.model_path, reference.adapter_path) == (base_path, adapter)
     assert reference.identity != base.identity
     assert resolve_all(ModelsConfig(base=base_path))[1] == ()
+    assert reference.doubt == ""
 
 
 def test_the_tokenizer_is_the_adapters_where_it_brings_one(tmp_path):
@@ -126,12 +128,89 @@ def test_an_adapter_is_no_model(tmp_path):
     [
         ({"width": 8}, r"q_proj is \[8, 8\] in the adapter and \[4, 4\] in the model"),
         ({"peft_type": "IA3"}, "peft_type is 'IA3'"),
+        (
+            {"r": 8},
+            r"says rank 8 \(r, rank_pattern\) for model\.layers\.0\.self_attn\.q_proj, .* holds rank 2",
+        ),
+        ({"r": None}, "r is None; expected the rank"),
+        ({"rank_pattern": {"q_proj": 4}}, "says rank 4"),
+        ({"rank_pattern": {"q_proj": "4"}}, r"rank_pattern\['q_proj'\] is '4'"),
     ],
 )
 def test_an_adapter_that_does_not_fit_is_refused(tmp_path, change, message):
     base, adapter = save_model(tmp_path / "base"), save_adapter(tmp_path / "adapter", **change)
     with pytest.raises(ModelError, match=message):
         resolve(named(base, adapter_name_or_path=adapter))
+
+
+@pytest.mark.parametrize("pattern", ["q_proj", "self_attn.q_proj", r"layers\.[01]\.self_attn\.q_proj"])
+def test_a_rank_pattern_is_read_as_peft_reads_it(tmp_path, pattern):
+    base = save_model(tmp_path / "base")
+    adapter = save_adapter(tmp_path / "adapter", r=16, rank_pattern={pattern: 2, "k_proj": 64})
+    assert resolve(named(base, adapter_name_or_path=adapter)).adapter_path == adapter
+
+
+def save_resized(folder: Path, rows: int) -> str:
+    """An adapter as PEFT saves it after `resize_token_embeddings`: the whole embedding is in it."""
+    save_adapter(folder)
+    weights = load_file(folder / "adapter_model.safetensors")
+    weights["base_model.model.model.embed_tokens.weight"] = np.zeros((rows, 4), np.float32)
+    save_file(weights, folder / "adapter_model.safetensors")
+    return str(folder)
+
+
+def test_an_adapter_with_resized_embeddings_is_refused_with_both_sizes(tmp_path):
+    base = save_model(tmp_path / "base")
+    weights = load_file(tmp_path / "base" / "model.safetensors")
+    weights["model.embed_tokens.weight"] = np.zeros((10, 4), np.float32)
+    save_file(weights, tmp_path / "base" / "model.safetensors", metadata={"format": "pt"})
+    for rows in (11, 10):
+        config = named(base, adapter_name_or_path=save_resized(tmp_path / f"adapter{rows}", rows))
+        if rows == 10:
+            assert resolve(config).adapter_path is not None, "as PEFT loads it"
+            continue
+        with pytest.raises(
+            ModelError, match=r"embed_tokens is \[11, 4\] in the adapter and \[10, 4\] in the"
+        ):
+            resolve(config)
+
+
+@pytest.mark.parametrize(
+    ("made_for", "doubt"),
+    [
+        ("{tmp}/base", None),
+        ("{tmp}/copy", None),
+        ("/elsewhere/base", None),
+        ("org/base", None),
+        ("{tmp}/other", "another model (other weights or config)"),
+        ("org/another", "cannot be known here"),
+        ("/elsewhere/another", "cannot be known here"),
+    ],
+)
+def test_an_adapter_made_for_another_base_is_told_of(tmp_path, made_for, doubt):
+    base = save_model(tmp_path / "base")
+    save_model(tmp_path / "copy")
+    save_model(tmp_path / "other", value=1.0)
+    made_for = made_for.format(tmp=tmp_path)
+    adapter = save_adapter(tmp_path / "adapter", base_model_name_or_path=made_for)
+    _, (reference,) = resolve_all(pair(base, adapter))
+    assert (doubt is None) == (reference.doubt == "")
+    assert doubt is None or (doubt in reference.doubt and f"was made for {made_for}" in reference.doubt)
+
+
+def test_the_name_of_a_base_in_a_cache_is_what_the_recipe_calls_it(tmp_path, monkeypatch):
+    folder = save_model(tmp_path / "snapshots" / "5ae01f")
+    adapter = save_adapter(tmp_path / "adapter", base_model_name_or_path="org/name")
+    monkeypatch.setattr(models, "fetch", lambda name, *_: Path(folder if name == "org/name" else adapter))
+    _, (reference,) = resolve_all(pair("org/name", adapter))
+    assert reference.doubt == ""
+
+
+def test_an_adapter_for_another_architecture_is_refused(tmp_path):
+    base, other = save_model(tmp_path / "base"), save_model(tmp_path / "other", model_type="qwen2")
+    adapter = save_adapter(tmp_path / "adapter", base_model_name_or_path=other)
+    with pytest.raises(ModelError, match=r"was made for .*other, a qwen2; .*base is a llama"):
+        resolve_all(pair(base, adapter))
 
 
 def test_an_adapter_with_more_layers_than_the_model_is_refused(tmp_path):
@@ -229,3 +308,37 @@ def test_a_model_behind_a_uri_is_copied_once_and_whole(tmp_path):
 def test_a_uri_without_a_model_is_refused(tmp_path):
     with pytest.raises(ModelError, match="memory://models/none"):
         resolve(named("memory://models/none"), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("config", "positions"),
+    [
+        ({}, None),
+        ({"max_position_embeddings": 64}, 64),
+        ({"n_positions": 1024}, 1024),
+        ({"text_config": {"max_position_embeddings": 32}, "max_position_embeddings": 64}, 32),
+        ({"max_position_embeddings": 64, "sliding_window": 16}, 64),
+        ({"max_position_embeddings": 64, "rope_scaling": {"type": "linear", "factor": 4.0}}, 256),
+        ({"max_position_embeddings": 64, "rope_parameters": {"rope_type": "dynamic", "factor": 2.0}}, 128),
+        ({"max_position_embeddings": 64, "rope_parameters": {"rope_type": "default", "rope_theta": 1.0}}, 64),
+        ({"max_position_embeddings": 64, "rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, 64),
+        ({"max_position_embeddings": 64, "rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, 64),
+        (
+            {
+                "max_position_embeddings": 64,
+                "rope_parameters": {"full": {"rope_type": "linear", "factor": 2.0}},
+            },
+            128,
+        ),
+        (
+            {
+                "model_type": "gemma3_text",
+                "max_position_embeddings": 64,
+                "rope_scaling": {"rope_type": "linear", "factor": 8.0},
+            },
+            64,
+        ),
+    ],
+)
+def test_the_positions_of_a_model_are_counted_as_the_engines_count_them(config, positions):
+    assert models.positions_of(config) == positions
