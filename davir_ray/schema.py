@@ -84,6 +84,8 @@ MEASUREMENTS = pa.schema(
 SCORED = pa.schema(
     [
         pa.field("example_id", ID, nullable=False),
+        pa.field("file", pa.string(), nullable=False),  # where the row lies, of repeats the first
+        pa.field("row", pa.int64(), nullable=False),  # position in the file, from 0
         pa.field("source", pa.string(), nullable=False),
         pa.field("group", pa.string(), nullable=False),
         pa.field("status", pa.string(), nullable=False),

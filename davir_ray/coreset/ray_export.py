@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import ray
 from numpy.typing import NDArray
 
@@ -64,7 +65,7 @@ def write_scored_part(
     export: Export, ranked: Ranked, index: int, choice: Choice, rules: Sequence[str]
 ) -> NDArray[np.int64]:
     """Write one part of the scored table; count the places that it selects, by split."""
-    table = ranked.part(index)
+    table = _with_place(ranked.part(index), export.splits)
     uri = storage.join(export.run_dir, "scored", f"{index:05d}.parquet")
     has_rank = np.asarray(table["rank"].is_valid())
     selected = np.zeros(len(table), dtype=bool)
@@ -79,6 +80,14 @@ def write_scored_part(
     write_unscored(export, table.filter(pa.array(~has_rank)), index)
     places = table.filter(pa.array(selected))["locations"].combine_chunks().flatten()
     return np.bincount(places.field("split").to_numpy(), minlength=len(export.splits))
+
+
+def _with_place(table: pa.Table, splits: Sequence[Split]) -> pa.Table:
+    """Add the file and the row of each row of the table, of repeats the first."""
+    place = pc.list_element(table["locations"].combine_chunks(), 0)
+    names = np.array([split.path for split in splits], dtype=object)
+    file = pa.array(names[place.field("split").to_numpy()], pa.string())
+    return table.append_column("file", file).append_column("row", place.field("row"))
 
 
 def write_unscored(export: Export, table: pa.Table, index: int) -> None:
