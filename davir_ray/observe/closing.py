@@ -116,4 +116,4 @@ def _measured(record: Record) -> Iterator[str]:
 
 
 def _number(value: float | None) -> str:
-    return "not defined" if value is None else f"{value:+.2f}"
+    return "not defined" if value is None else f"{value:+z.2f}"  # z: no "-0.00"
