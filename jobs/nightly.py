@@ -5,9 +5,7 @@
 Takes the arguments of `davir nightly`.
 """
 
-import sys
-
-from davir_ray.cli import main
+from start import start
 
 if __name__ == "__main__":
-    main(["nightly", *sys.argv[1:]])
+    start("nightly")

@@ -1,13 +1,11 @@
 """Make the reference model, as a Ray job.
 
-    ray job submit --address http://127.0.0.1:8265 --working-dir . -- python jobs/reference.py RECIPE.yaml
+    ray job submit --address http://127.0.0.1:8265 --working-dir . -- python jobs/reference.py jobs/recipes/quickstart.yaml
 
 Takes the arguments of `davir reference`.
 """
 
-import sys
-
-from davir_ray.cli import main
+from start import start
 
 if __name__ == "__main__":
-    main(["reference", *sys.argv[1:]])
+    start("reference")
