@@ -1,6 +1,6 @@
 """Make the reference model, as a Ray job.
 
-    ray job submit --address http://127.0.0.1:8265 --working-dir . -- python jobs/reference.py jobs/recipes/quickstart.yaml
+    ray job submit --address http://127.0.0.1:8265 --working-dir . -- python jobs/reference.py RECIPE.yaml
 
 Takes the arguments of `davir reference`.
 """
