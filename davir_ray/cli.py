@@ -1,7 +1,7 @@
 """The `davir` command: parse, call, print. Each verb is one function of the package.
 
-Exit codes: 0 done; 1 unexpected; 2 recipe or usage; 3 corpus; 4 model or tokenizer; 5 engine; 6 store; 7 training;
-8 nightly limits.
+Exit codes: 0 done; 1 unexpected; 2 recipe or usage; 3 corpus, or nothing of it could be chosen; 4 model or tokenizer;
+5 engine; 6 store; 7 training; 8 nightly limits.
 """
 
 import json

@@ -68,6 +68,11 @@ def check_script(words):
     assert (ROOT / words[0]).is_file()
 
 
+def check_ci(words):
+    assert words == []
+    assert os.access(ROOT / ".ci" / "run", os.X_OK)
+
+
 def check_kubectl(words):
     """There is no Kubernetes to try it on: its verb is looked at, and the file that it applies."""
     assert words[:2] == ["create", "secret"] or (words[:2] == ["apply", "-f"] and (ROOT / words[2]).is_file())
@@ -99,7 +104,7 @@ CHECKS = {
     "pip": check_pip,
     "pytest": check_pytest,
     ".venv/bin/python": check_script,
-    ".ci/run": lambda words: os.access(ROOT / ".ci/run", os.X_OK),
+    ".ci/run": check_ci,
     "kubectl": check_kubectl,
     "export": check_export,
     "30": lambda words: check_cron(words[1:]),
@@ -134,6 +139,9 @@ def test_a_command_of_the_documents_exists(command: Command):
         "pytest -m nightly tests/ray/test_nothing.py",
         "kubectl apply -f jobs/none.yaml",
         "ray job submit --working-dir . -- python jobs/none.py jobs/recipes/cluster.yaml",
+        "30 2 * * *  cd /srv/davir_ray && .venv/bin/ray job submit -- python jobs/none.py jobs/recipes/cluster.yaml",
+        ".venv/bin/python jobs/none.py",
+        ".ci/run fast",
         "python jobs/score.py",
         "export HOME=.",
     ],
