@@ -142,8 +142,12 @@ def scored(head, folder, bare):
 
 
 def test_a_submitted_job_scores_a_corpus(scored):
-    assert scored["selected"] == 3
-    assert pq.read_table(scored["coreset"]["parquet"]).num_rows == 3
+    coreset = pq.read_table(scored["coreset"]["parquet"]).to_pylist()
+    assert scored["selected"] == len(coreset) == 3
+    told = {row["rank"]: f"What is {row['row']}?" for row in scored["best"]}
+    assert told == {row["davir_rank"]: row["question"] for row in coreset}
+    assert {row["file"] for row in scored["best"]} == {scored["best"][0]["file"]}
+    assert scored["best"][0]["file"].endswith("/data/alpaca/rows.parquet")
 
 
 def test_the_cron_line_finds_the_night_done(head, folder, bare, scored):

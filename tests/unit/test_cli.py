@@ -65,9 +65,8 @@ def test_every_error_has_the_exit_code_that_the_help_states():
 @pytest.fixture
 def nothing_chosen(tmp_path, monkeypatch):
     """A recipe whose scoring chooses nothing, and the record that it ends with."""
-    from tests.unit.observe.test_closing import RECORD
-
     from davir_ray import pipeline, training
+    from tests.unit.observe.test_closing import RECORD
 
     record = RECORD | {"ranked": 0, "selected": 0, "status": {"no_score": 12}}
     monkeypatch.setattr(pipeline, "score", lambda *args, **kwargs: record)
