@@ -71,7 +71,7 @@ def _left_out(record: Record) -> Iterator[str]:
 
 def _groups(dropped: Record) -> Iterator[str]:
     for group, count in dropped["groups"].items():
-        yield f"    {group:<18}{count:>10,}"
+        yield f"    {group or '(no group)':<18}{count:>10,}"
     if dropped["other_groups"]:
         yield f"    {'... {:,} more'.format(dropped['other_groups']):<18}{dropped['other_rows']:>10,}"
 

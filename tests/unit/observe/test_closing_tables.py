@@ -165,6 +165,11 @@ def test_groups_of_a_quota_beyond_the_tenth_are_counted_together():
     assert "group 10" not in text
 
 
+def test_rows_without_a_group_are_a_group():
+    text = middle(table_of(ranked_rows(4, group=["", "", "", "sums"]), [QuotaRule(count=1)]))
+    assert "  0:quota                      2\n    (no group)                 2\nscore" in text
+
+
 def test_a_length_quota_cuts_in_each_band_and_holds_a_strong_correlation():
     rows = ranked_rows(num_tokens=sorted(LENGTHS))
     assert middle(table_of(rows, [LengthQuotaRule(bands=2, fraction=0.5)])) == (
