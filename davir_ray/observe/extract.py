@@ -29,7 +29,7 @@ def extracts(places: Iterable[Place]) -> dict[Place, str]:
     by_file: dict[str, set[int]] = defaultdict(set)
     for file, row in places:
         by_file[file].add(row)
-    found = {}
+    found: dict[Place, str] = {}
     for file, rows in by_file.items():
         try:
             found |= {(file, row): _shortened(record) for row, record in _records(file, rows)}
