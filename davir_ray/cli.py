@@ -1,7 +1,7 @@
 """The `davir` command: parse, call, print. Each verb is one function of the package.
 
-Exit codes: 0 done; 1 unexpected; 2 recipe or usage; 3 corpus; 4 model or tokenizer; 5 engine; 6 store; 7 training;
-8 nightly limits; 130 interrupted (Ctrl-C).
+Exit codes: 0 done; 1 unexpected; 2 recipe or usage; 3 corpus, or nothing of it could be chosen; 4 model or tokenizer;
+5 engine; 6 store; 7 training; 8 nightly limits; 130 interrupted (Ctrl-C).
 """
 
 import json
@@ -75,7 +75,7 @@ def score(recipe: str, overrides: tuple[str, ...], limit: int | None, dry_run: b
     from davir_ray import pipeline
     from davir_ray.observe.closing import record_lines
 
-    _finish(pipeline.score(*_with_reference(*loaded)), record_lines, as_json)
+    _finish_run(pipeline.score(*_with_reference(*loaded)), record_lines, as_json)
 
 
 @main.command()
@@ -96,7 +96,7 @@ def plan(recipe: str, overrides: tuple[str, ...], limit: int | None, as_json: bo
 def nightly(recipe: str, overrides: tuple[str, ...], limit: int | None, as_json: bool) -> None:
     """Do what is new, once however often it is started; end with the drift against the night before.
 
-    Exit code 8 if the night went past a limit of the recipe's `nightly` section.
+    Exit code 8 if the night went past a limit of the recipe's `nightly` section, 3 if nothing could be chosen.
     """
     loaded = _load(recipe, overrides, limit)
     from davir_ray.nightly.limits import check_limits
@@ -104,7 +104,7 @@ def nightly(recipe: str, overrides: tuple[str, ...], limit: int | None, as_json:
     from davir_ray.observe.nights import night_lines
 
     night = run_night(*loaded)
-    _finish(night, night_lines, as_json)
+    _finish_run(night, night_lines, as_json)
     check_limits(night)
 
 
@@ -120,7 +120,7 @@ def select(run_or_recipe: str, overrides: tuple[str, ...], limit: int | None, as
     from davir_ray.observe.closing import record_lines
 
     record = pipeline.score(*_with_reference(*loaded), may_measure=False)
-    _finish(record, record_lines, as_json)
+    _finish_run(record, record_lines, as_json)
 
 
 @main.command()
@@ -136,7 +136,7 @@ def resume(run_dir: str, as_json: bool) -> None:
     from davir_ray.observe.closing import resumed_lines
 
     record = pipeline.score(*loaded, resumed=run.run_id)
-    _finish(record, partial(resumed_lines, trains=loaded[0].train is not None), as_json)
+    _finish_run(record, partial(resumed_lines, trains=loaded[0].train is not None), as_json)
 
 
 @main.command()
@@ -191,7 +191,7 @@ def run(recipe: str, overrides: tuple[str, ...], limit: int | None, as_json: boo
     from davir_ray import training
     from davir_ray.observe.trained import run_lines
 
-    _finish(training.run_all(*loaded), run_lines, as_json)
+    _finish_run(training.run_all(*loaded), run_lines, as_json)
 
 
 @main.command()
@@ -338,6 +338,17 @@ def _finish(record: dict[str, Any], show: Callable[[dict[str, Any]], Iterable[st
 
         leave()
         click.echo(json.dumps(record))
+
+
+def _finish_run(
+    record: dict[str, Any], show: Callable[[dict[str, Any]], Iterable[str]], as_json: bool
+) -> None:
+    """Print what a run came to; one that chose nothing ends with exit code 3, at every start."""
+    from davir_ray.observe.closing import check_chosen
+
+    _finish(record, show, as_json)
+    if "busy" not in record:
+        check_chosen(record)
 
 
 if __name__ == "__main__":

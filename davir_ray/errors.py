@@ -5,6 +5,7 @@
     +-- CorpusError                 3   the corpus cannot be read or understood
     |   +-- UnknownFormat               no known format fits the columns
     |   +-- UnreadableFile              a file that is not what its name says
+    |   +-- NothingChosen               a run is done, and no row of the corpus could be chosen
     +-- ModelError                  4   a model or tokenizer cannot be used
     |   +-- ModelNotFound               there is none under its name
     |   +-- TokenizerMismatch           base and reference disagree on token ids
@@ -47,6 +48,10 @@ class UnknownFormat(CorpusError):
 
 class UnreadableFile(CorpusError):
     """A file is empty, cut off, or not what its name says."""
+
+
+class NothingChosen(CorpusError):
+    """A run is done, and chose nothing: no row has a score, or the rules left none."""
 
 
 class ModelError(DavirError):

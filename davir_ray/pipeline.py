@@ -17,6 +17,7 @@ import ray
 import davir_ray
 from davir_ray import ray_session, storage
 from davir_ray.config import NearDuplicatesRule, Recipe
+from davir_ray.coreset.borderline import rule_names
 from davir_ray.coreset.ray_export import Export, write_coreset, write_scored
 from davir_ray.coreset.ray_rank import Ranked, Ranking, rank
 from davir_ray.coreset.rules import choose
@@ -305,10 +306,9 @@ def select_and_export(job: Job, ranked: Ranked) -> Record:
         run_dir=run.folder,
         template_kwargs=inputs.recipe.tokens.chat_template_kwargs,
     )
-    rules = [f"{index}:{rule.type}" for index, rule in enumerate(inputs.recipe.select)]
-    counts = write_scored(ranked, choices, rules, export)
+    counts = write_scored(ranked, choices, rule_names(inputs.recipe.select), export)
     storage.await_files(run.uri("scored"), len(choices))
-    summary = summarise(partial(scan_folder, run.uri("scored")))
+    summary = summarise(partial(scan_folder, run.uri("scored")), inputs.recipe.select)
     folders = write_coreset(export, ranked, choices, counts)
     return {"scored": run.uri("scored"), "coreset": folders, **summary.as_dict()}
 

@@ -16,13 +16,16 @@ from davir_ray.train.stage import device_of, run_training, training_run
 
 
 def run_all(recipe: Recipe, name: str) -> Record:
-    """Make the reference, score, select and train, as far as the recipe asks; what is done is not done again."""
+    """Make the reference, score, select and train, as far as the recipe asks; what is done is not done again.
+
+    A run that chose nothing ends there: there is nothing to train on.
+    """
     record: Record = {}
     check_trainings(recipe)
     if recipe.reference is not None:
         record["reference"] = make_reference(recipe, name)
     record |= score(with_reference(recipe, name), name)
-    if recipe.train is not None:
+    if recipe.train is not None and record["selected"]:
         record["train"] = train(recipe, name)
     return record
 

@@ -5,9 +5,7 @@
 Takes the arguments of `davir reference`.
 """
 
-import sys
-
-from davir_ray.cli import main
+from start import start
 
 if __name__ == "__main__":
-    main(["reference", *sys.argv[1:]])
+    start("reference")

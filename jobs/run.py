@@ -1,13 +1,11 @@
 """Make the reference, score, select and train, as a Ray job.
 
-    ray job submit --address http://127.0.0.1:8265 --working-dir . -- python jobs/run.py jobs/recipes/quickstart.yaml
+    ray job submit --address http://127.0.0.1:8265 --working-dir . -- python jobs/run.py RECIPE.yaml
 
 Takes the arguments of `davir run`.
 """
 
-import sys
-
-from davir_ray.cli import main
+from start import start
 
 if __name__ == "__main__":
-    main(["run", *sys.argv[1:]])
+    start("run")

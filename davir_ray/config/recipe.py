@@ -19,7 +19,7 @@ from davir_ray.config.measuring import (
     TokensConfig,
 )
 from davir_ray.config.nightly import NightlyConfig
-from davir_ray.config.rules import FractionRule, KeepSourcesRule, NearDuplicatesRule, SelectRule
+from davir_ray.config.rules import FractionRule, KeepSourcesRule, NearDuplicatesRule, QuotaRule, SelectRule
 from davir_ray.config.section import Section
 from davir_ray.config.training import ReferenceConfig, TrainConfig
 from davir_ray.errors import RecipeError
@@ -67,6 +67,17 @@ class Recipe(Section):
                 f"export.formats: trl_frozen is for tokens.template: chat, which TRL renders with; "
                 f"not for {self.tokens.template}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _known_groups(self) -> "Recipe":
+        if self.corpus.group_by is None:
+            for index, rule in enumerate(self.select):
+                if isinstance(rule, QuotaRule) and rule.by == "group":
+                    raise ValueError(
+                        f"select.{index}: a quota `by: group` (the default) counts by the column that corpus.group_by "
+                        "names, and that is not set; set it, or say `by: source`"
+                    )
         return self
 
     @model_validator(mode="after")

@@ -1,10 +1,10 @@
 """What the table at the end of a run shows: where rows went, what was chosen, how score and length relate.
 
-Two scans of the scored table, a part at a time. What is held does not grow with the rows.
+Two scans of the scored table, a part at a time. What is held grows with the groups of a quota, not with the rows.
 """
 
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -13,11 +13,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from davir_ray.config import KeepSourcesRule, QuotaRule, SelectRule
+from davir_ray.coreset.borderline import Nearest, Spans, add_spans, rule_names, sides
 from davir_ray.coreset.cuts import tokens_in
 from davir_ray.coreset.rank_correlation import RankCorrelation
 from davir_ray.coreset.rules import Scan
 
-ROW = ("example_id", "file", "row", "score", "num_tokens", "rank", "selected")
+ROW = ("example_id", "file", "row", "score", "num_tokens", "rank", "selected", "dropped_by")
+GROUPS_KEPT = 10
+"""Groups of a quota that are kept by name; the others are counted together."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ class SourceShare:
 
 @dataclass(frozen=True)
 class Row:
-    """One row of the ranking. The id is in hex; file and row (from 0) are its place in the corpus."""
+    """One row of the ranking. The id is in hex; `row` counts from 0 in `file`."""
 
     example_id: str
     file: str
@@ -42,6 +46,24 @@ class Row:
     num_tokens: int
     rank: int
     selected: bool
+    dropped_by: str | None
+
+
+@dataclass(frozen=True)
+class DroppedGroups:
+    """What a quota left out, by group (or source): the groups that lost most, and the others together."""
+
+    by: str
+    groups: dict[str, int]
+    other_groups: int
+    other_rows: int
+
+    @classmethod
+    def of(cls, by: str, counted: Counter[str]) -> "DroppedGroups":
+        """Keep the groups that lost most."""
+        ordered = sorted(counted.items(), key=lambda item: (-item[1], item[0]))
+        others = ordered[GROUPS_KEPT:]
+        return cls(by, dict(ordered[:GROUPS_KEPT]), len(others), sum(count for _, count in others))
 
 
 @dataclass(frozen=True)
@@ -53,59 +75,100 @@ class Summary:
     selected: int
     tokens: int
     """Response tokens of the selected rows."""
+    ranked_tokens: int
+    """Response tokens of all ranked rows."""
     status: dict[str, int]
     """Rows by status; they add up to `rows`."""
     dropped_by: dict[str, int]
-    """Ranked rows that a selection rule left out, by rule; with `selected` they add up to `ranked`."""
+    """Ranked rows that each selection rule left out; with `selected` they add up to `ranked`."""
+    dropped_groups: dict[str, DroppedGroups]
+    """The same by group, for each quota."""
     sources: dict[str, SourceShare]
     length_correlation: float | None
     """Spearman's, of score and response tokens over all ranked rows; None where one of them is constant."""
     best: list[Row]
     borderline: list[Row]
-    """Around the rank at which a plain cut of the same size would fall."""
+    """Both sides of the cut, see borderline.py; without rows that are among the best or the worst."""
     worst: list[Row]
+    """Without rows that are among the best."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the figures as plain data."""
         return asdict(self)
 
 
-def summarise(scan: Scan, shown: int = 3) -> Summary:
+def summarise(scan: Scan, rules: Sequence[SelectRule], shown: int = 3) -> Summary:
     """Sum up the scored table, which `scan` reads in rank order with the columns of `schema.SCORED`.
 
-    Rows without a rank may stand anywhere. `shown` is how many best, worst and borderline rows to keep.
+    Rows without a rank may stand anywhere. `rules` made the choice. `shown` is how many best and worst rows to keep.
     """
-    totals = count_rows(scan)
+    totals = count_rows(scan, rules)
     correlation = RankCorrelation(totals.lengths)
-    windows = [_Window(0, shown), _around(totals, shown), _Window(totals.ranked - shown, totals.ranked)]
-    for table in _ranked(scan, ROW):
+    best, worst = Nearest(_all, shown), Nearest(_all, shown, is_last=True)
+    cut = list(sides(rules, totals.spans, (shown + 1) // 2))
+    for table in _ranked(scan, (*ROW, "source")):
         correlation.add(np.asarray(table["score"].to_numpy(), dtype=np.float64), tokens_in(table))
-        for window in windows:
-            window.add(table)
+        for wanted in (best, worst, *cut):
+            wanted.add(table)
+    ends = [*_rows([best]), *_rows([worst])]
     return Summary(
         rows=sum(totals.status.values()),
         ranked=totals.ranked,
         selected=sum(totals.selected.values()),
         tokens=sum(totals.tokens.values()),
+        ranked_tokens=int(totals.lengths @ np.arange(len(totals.lengths))),
         status=dict(sorted(totals.status.items())),
-        dropped_by=dict(sorted(totals.dropped_by.items())),
+        dropped_by=_by_rule(totals, rules),
+        dropped_groups={
+            name: DroppedGroups.of(rule.by, totals.groups[name]) for name, rule in _quotas(rules).items()
+        },
         sources=_shares(totals),
         length_correlation=correlation.finish(),
-        best=windows[0].rows,
-        borderline=windows[1].rows,
-        worst=windows[2].rows,
+        best=_rows([best]),
+        borderline=[row for row in _rows(cut) if row not in ends],
+        worst=[row for row in _rows([worst]) if row not in _rows([best])],
     )
+
+
+def _all(table: pa.Table) -> NDArray[np.bool_]:
+    return np.ones(len(table), dtype=bool)
+
+
+def _rows(found: Sequence[Nearest]) -> list[Row]:
+    """Return what was found in the order of ranks, each row once."""
+    by_rank = {row["rank"]: row for one in found for row in one.rows}
+    return [_row(by_rank[rank]) for rank in sorted(by_rank)]
+
+
+def _row(row: dict[str, Any]) -> Row:
+    return Row(**{name: row[name] for name in ROW} | {"example_id": row["example_id"].hex()})
+
+
+def _quotas(rules: Sequence[SelectRule]) -> dict[str, QuotaRule]:
+    named = zip(rule_names(rules), rules, strict=True)
+    return {name: rule for name, rule in named if isinstance(rule, QuotaRule)}
+
+
+def _by_rule(totals: "Totals", rules: Sequence[SelectRule]) -> dict[str, int]:
+    """Count for every rule that can leave rows out."""
+    named = zip(rule_names(rules), rules, strict=True)
+    return {name: totals.dropped_by[name] for name, rule in named if not isinstance(rule, KeepSourcesRule)}
 
 
 @dataclass
 class Totals:
-    """Counts over the whole table: by status, by rule, by source, and by length of the ranked rows."""
+    """Counts over the whole table: by status, by rule, by source, and by length of the ranked rows.
+
+    groups: what each quota left out, by group. spans: see borderline.py.
+    """
 
     status: Counter[str] = field(default_factory=Counter)
     dropped_by: Counter[str] = field(default_factory=Counter)
     sources: Counter[str] = field(default_factory=Counter)
     selected: Counter[str] = field(default_factory=Counter)
     tokens: Counter[str] = field(default_factory=Counter)
+    groups: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    spans: Spans = field(default_factory=dict)
     lengths: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
     @property
@@ -114,18 +177,27 @@ class Totals:
         return int(self.lengths.sum())
 
 
-def count_rows(scan: Scan) -> Totals:
+def count_rows(scan: Scan, rules: Sequence[SelectRule]) -> Totals:
     """Count in one scan what needs no order."""
     totals = Totals()
-    for table in scan(["status", "source", "num_tokens", "rank", "selected", "dropped_by"]):
+    for table in scan(["status", "source", "group", "num_tokens", "rank", "selected", "dropped_by"]):
         totals.status.update(_counts(table["status"]))
-        totals.dropped_by.update(_counts(table["dropped_by"].drop_null()))
         totals.sources.update(_counts(table["source"]))
-        totals.lengths = _add_lengths(totals.lengths, table.filter(table["rank"].is_valid()))
-        chosen = table.filter(table["selected"])
+        ranked, chosen = table.filter(table["rank"].is_valid()), table.filter(table["selected"])
+        totals.lengths = _add_lengths(totals.lengths, ranked)
         totals.selected.update(_counts(chosen["source"]))
         totals.tokens.update(_tokens_by_source(chosen))
+        add_spans(totals.spans, ranked, rules)
+        _add_dropped(totals, ranked, rules)
     return totals
+
+
+def _add_dropped(totals: Totals, ranked: pa.Table, rules: Sequence[SelectRule]) -> None:
+    """Count what each rule left out, and for quotas of which group."""
+    totals.dropped_by.update(_counts(ranked["dropped_by"].drop_null()))
+    for name, rule in _quotas(rules).items():
+        dropped = ranked.filter(pc.fill_null(pc.equal(ranked["dropped_by"], name), False))
+        totals.groups[name].update(_counts(dropped[rule.by]))
 
 
 def _counts(column: pa.ChunkedArray) -> dict[str, int]:
@@ -160,24 +232,3 @@ def _shares(totals: Totals) -> dict[str, SourceShare]:
         )
         for name, rows in sorted(totals.sources.items())
     }
-
-
-class _Window:
-    """The rows whose ranks are above `above`, up to `upto`."""
-
-    def __init__(self, above: int, upto: int) -> None:
-        self.above, self.upto = above, upto
-        self.rows: list[Row] = []
-
-    def add(self, table: pa.Table) -> None:
-        rank = table["rank"].to_numpy()
-        inside = (rank > self.above) & (rank <= self.upto)
-        if inside.any():
-            rows = table.select(ROW).filter(pa.array(inside)).to_pylist()
-            self.rows += [Row(**{**row, "example_id": row["example_id"].hex()}) for row in rows]
-
-
-def _around(totals: Totals, shown: int) -> _Window:
-    selected = sum(totals.selected.values())
-    above = max(selected - (shown + 1) // 2, 0)
-    return _Window(above, above + shown if selected else 0)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from davir_ray.observe.closing import record_lines
+from davir_ray.observe.figures import as_written
 
 Record = dict[str, Any]
 
@@ -20,7 +21,7 @@ def training_lines(record: Record) -> Iterator[str]:
     """Tell what was trained on what, and what it did to held-out rows."""
     yield f"training  {record['run_id']}  ({record['seconds']} s)"
     yield f"trained   {record['objective']} on {record['trained_on']}: {record['rows']:,} rows, {record['steps']} steps"
-    settings = ", ".join(f"{name} {value}" for name, value in record["settings"].items())
+    settings = ", ".join(f"{name} {as_written(value)}" for name, value in record["settings"].items())
     yield f"settings  {settings}"
     if record["frozen_logps"]:
         yield f"frozen    log-probabilities from the {record['frozen_logps']}"

@@ -71,10 +71,14 @@ def core_set_source(recipe: Recipe, name: str, needs: tuple[Need, ...]) -> Sourc
     inputs = check_inputs(recipe)
     run_id = name_run(inputs, engine_for(inputs), name)
     run = Run.named(recipe.output, run_id)
-    if run.record() is None:
+    if (record := run.record()) is None:
         raise TrainingError(
             f"run {run_id} has no core-set yet; `davir score` makes it, `davir run` does all"
             + _finished_instead(recipe, name)
+        )
+    if not record["selected"]:
+        raise TrainingError(
+            f"run {run_id} chose nothing: there is no row to train on; `davir score` says why"
         )
     core_set = read_core_set(run.uri("scored"))
     return Source(check_inputs(recipe, needs), core_set, f"the core-set of {run_id}", digest_of(core_set))

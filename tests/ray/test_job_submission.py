@@ -1,7 +1,12 @@
-"""`ray job submit -- python jobs/score.py` on a head node of its own, started as a user would start one."""
+"""The commands of the documents as they stand there, in shells without an activated environment.
+
+The folder is one as `make install` leaves it, with the smallest recipe of the README and what that names. Changed are
+only the ports of the head (this machine may have another cluster), the folder of the cron line, and names of runs.
+"""
 
 import json
-import os
+import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -10,13 +15,22 @@ import tempfile
 import time
 from pathlib import Path
 
+import click
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import yaml
+
+from tests.documented_commands import FENCED, Command, documented, of_block
 
 ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text()
+COMMANDS = documented()
 pytestmark = pytest.mark.ray
+
+
+def block_with(text: str) -> str:
+    """Return the block of the README that holds a text."""
+    return next(block for _, block in FENCED.findall(README) if text in block)
 
 
 def free_port() -> int:
@@ -36,70 +50,148 @@ def wait_for(port: int) -> None:
     raise TimeoutError(f"nothing listens on port {port}")
 
 
-@pytest.fixture
-def head(tmp_path_factory):
-    """A head node with a job server; stopped by its own process group."""
-    port, dashboard = free_port(), free_port()
-    bin_folder = Path(sys.executable).parent
-    # Ray keeps its token in HOME and its sessions in RAY_TMPDIR: this cluster has its own of both. The second holds
-    # sockets, so its path must be short.
-    home, sessions = tmp_path_factory.mktemp("home"), tempfile.mkdtemp(prefix="ray-")
-    environment = {
-        **os.environ,
-        "PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}",
-        "HOME": str(home),
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, tiny_models):
+    """A clone of this repository after `make install`, with a corpus, two models and recipes."""
+    clone = tmp_path_factory.mktemp("davir_ray")
+    for name in ("davir_ray", "jobs"):
+        shutil.copytree(ROOT / name, clone / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "requirements", clone / "requirements")
+    for name in (".gitignore", "Makefile", "pyproject.toml"):
+        shutil.copy(ROOT / name, clone)
+    (clone / ".venv").mkdir()
+    for name in ("bin", "lib", "pyvenv.cfg"):
+        (clone / ".venv" / name).symlink_to(Path(sys.prefix) / name)
+    (clone / "models").mkdir()
+    for name, model in zip(("base", "reference"), tiny_models, strict=True):
+        (clone / "models" / name).symlink_to(model)
+    rows = [{"question": f"What is {i}?", "answer": f"It is {i}."} for i in range(60)]
+    (clone / "data" / "alpaca").mkdir(parents=True)
+    pq.write_table(pa.Table.from_pylist(rows), clone / "data" / "alpaca" / "rows.parquet")
+    text = block_with("paths: data/alpaca/*.parquet      #")
+    (clone / "recipe.yaml").write_text(text)
+    # A job works in a copy of the folder: as the README says, its recipe has absolute paths.
+    text = re.sub(r"(data|models)/", rf"{clone}/\1/", text)
+    (clone / "jobs" / "recipes" / "cluster.yaml").write_text(
+        f"{text}\nengine: {{type: transformers}}\nstore: {clone}/davir/store\noutput: {clone}/davir/runs\n"
+    )
+    return clone
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory):
+    """The environment of a shell that nobody prepared; Ray has sessions of its own, in a short path for its sockets."""
+    sessions = tempfile.mkdtemp(prefix="ray-")
+    yield {
+        "PATH": "/usr/bin:/bin",
+        "HOME": str(tmp_path_factory.mktemp("home")),
+        "PYTHONPATH": str(ROOT),  # the environment may have been made for another clone
         "RAY_TMPDIR": sessions,
-        "RAY_AUTH_MODE": "token",
         "RAY_USAGE_STATS_ENABLED": "0",
     }
-    environment.pop("RAY_ADDRESS", None)
-    command = [f"{bin_folder}/ray", "start", "--head", "--block", f"--port={port}", "--num-cpus=2"]
-    # The cluster of the other tests has an agent, too: each needs ports of its own.
-    command += [f"--dashboard-agent-listen-port={free_port()}", f"--ray-client-server-port={free_port()}"]
-    command += [
-        "--dashboard-host=127.0.0.1",
-        f"--dashboard-port={dashboard}",
-        "--object-store-memory=200000000",
-    ]
-    subprocess.run(
-        [f"{bin_folder}/ray", "get-auth-token", "--generate"], env=environment, check=True, timeout=60
-    )
-    with (home / "head.log").open("wb") as log:
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
-        wait_for(dashboard)
-        yield f"http://127.0.0.1:{dashboard}", environment, bin_folder
-        process.terminate()
-        process.wait(timeout=60)
     shutil.rmtree(sessions, ignore_errors=True)
 
 
-def run_when_ready(command: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess:
-    """Run a submission; again while the head is up and its job agent is not."""
+@pytest.fixture(scope="module")
+def head(folder, bare):
+    """A head node, started by the README's own lines; the port of its job server."""
+    *before, start, _ = of_block(block_with("ray start --head"))
+    port = free_port()
+    # The cluster of the other tests has an agent, too: each needs ports of its own.
+    start += (
+        f" --block --port={free_port()} --dashboard-port={port} --num-cpus=2 --object-store-memory=200000000"
+    )
+    start += f" --dashboard-agent-listen-port={free_port()} --ray-client-server-port={free_port()}"
+    with (folder.parent / "head.log").open("wb") as log:
+        command = ["sh", "-ec", "\n".join([*before, f"exec {start}"])]
+        process = subprocess.Popen(
+            command, cwd=folder, env=bare, stdout=log, stderr=log, start_new_session=True
+        )
+        wait_for(port)
+        yield port
+        process.terminate()
+        process.wait(timeout=60)
+
+
+def typed(text: str, folder: Path, bare: dict[str, str], *before: str) -> subprocess.CompletedProcess:
+    """Run what somebody types into a fresh shell; again while the head is up and its job agent is not."""
     for _ in range(20):
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+        done = subprocess.run(
+            ["sh", "-ec", "\n".join([*before, text])],
+            cwd=folder,
+            env=bare,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
         if "No available agent to submit job" not in done.stderr:
             break
         time.sleep(2)
     return done
 
 
-def test_a_submitted_job_scores_a_corpus(head, tmp_path, tiny_models):
-    address, environment, bin_folder = head
-    rows = [{"question": f"What is {i}?", "answer": f"It is {i}."} for i in range(30)]
-    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
-    recipe = {
-        "corpus": {"paths": str(tmp_path / "rows.parquet")},
-        "models": {"base": tiny_models[0], "reference": tiny_models[1]},
-        "engine": {"type": "transformers"},
-        "select": [{"type": "count", "count": 5}],
-        "store": str(tmp_path / "store"),
-        "output": str(tmp_path / "runs"),
-    }
-    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    submit = [f"{bin_folder}/ray", "job", "submit", "--address", address, "--working-dir", str(ROOT), "--"]
-    job = ["python", "jobs/score.py", str(tmp_path / "recipe.yaml"), "--json"]
-    done = run_when_ready([*submit, *job], environment)
+@pytest.fixture(scope="module")
+def scored(head, folder, bare):
+    """What `ray job submit ... jobs/score.py` made, as the README submits it."""
+    exports = [line for line in of_block(block_with("ray start --head")) if line.startswith("export ")]
+    submit = list(of_block(block_with("ray start --head")))[-1].replace(":8265", f":{head}")
+    done = typed(submit, folder, bare, *exports)
     assert done.returncode == 0, done.stdout + done.stderr
-    record = json.loads(next(line for line in done.stdout.splitlines() if line.startswith('{"run_id"')))
-    assert record["selected"] == 5
-    assert pq.read_table(record["coreset"]["parquet"]).num_rows == 5
+    (record,) = folder.glob("davir/runs/cluster-*/record.json")
+    return json.loads(record.read_text())
+
+
+def test_a_submitted_job_scores_a_corpus(scored):
+    coreset = pq.read_table(scored["coreset"]["parquet"]).to_pylist()
+    assert scored["selected"] == len(coreset) == 3
+    told = {row["rank"]: f"What is {row['row']}?" for row in scored["best"]}
+    assert told == {row["davir_rank"]: row["question"] for row in coreset}
+    assert {row["file"] for row in scored["best"]} == {scored["best"][0]["file"]}
+    assert scored["best"][0]["file"].endswith("/data/alpaca/rows.parquet")
+
+
+def test_the_cron_line_finds_the_night_done(head, folder, bare, scored):
+    (line,) = [one.text for one in COMMANDS if one.text.startswith("30 2 * * *")]
+    line = line.removeprefix("30 2 * * *").replace("/srv/davir_ray", str(folder)).replace(":8265", f":{head}")
+    done = typed(line, Path("/"), bare)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (night,) = (folder / "davir/runs/nightly/cluster/nights.jsonl").read_text().splitlines()
+    assert json.loads(night)["run_id"] == scored["run_id"]
+
+
+PLAIN = re.compile(r"davir (validate|inspect|scores|formats|status|store|--help)|make ")
+"""Verbs that neither measure nor train: they take a second or two. Of `make` it is asked what it would do."""
+
+
+@pytest.mark.parametrize(
+    "command",
+    [one for one in COMMANDS if PLAIN.match(one.text) and not (one.is_named and one.text == "davir status")],
+    ids=lambda one: one.text,
+)
+def test_a_plain_command_runs_as_it_stands(command: Command, folder, bare, scored):
+    text = re.sub(r"recipe-[0-9a-f]{12}", scored["run_id"], command.text)
+    text = re.sub("^make ", "make -n ", text)
+    export = next(of_block(block_with("davir validate recipe.yaml")))
+    assert export.startswith("export PATH=")
+    done = typed(text, folder, bare, export)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout
+
+
+RAY = [one for one in COMMANDS if re.search(r"(^|/| )ray ", one.text)]
+
+
+@pytest.mark.parametrize("command", RAY, ids=lambda one: f"{one.file}: {one.text[:60]}")
+def test_ray_has_the_verbs_and_options_of_a_command(command: Command):
+    """`ray up` and its like would start machines of a cloud: of those, and of all others, words are looked at."""
+    from ray.scripts.scripts import cli
+
+    words = shlex.split(command.text)
+    first = next(index for index, word in enumerate(words) if word.rsplit("/", 1)[-1] == "ray")
+    verb, rest = cli, words[first + 1 :]
+    while isinstance(verb, click.Group):
+        name, *rest = rest
+        verb = verb.get_command(click.Context(verb), name)
+        assert verb is not None, name
+    if not command.is_named:
+        verb.make_context(name, rest)

@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 
@@ -59,3 +60,51 @@ def test_every_error_has_the_exit_code_that_the_help_states():
         if isinstance(error, type) and hasattr(error, "exit_code")
     }
     assert codes == {1, *words}
+
+
+@pytest.fixture
+def nothing_chosen(tmp_path, monkeypatch):
+    """A recipe whose scoring chooses nothing, and the record that it ends with."""
+    from davir_ray import pipeline, training
+    from tests.unit.observe.test_closing import RECORD
+
+    record = RECORD | {"ranked": 0, "selected": 0, "status": {"no_score": 12}}
+    monkeypatch.setattr(pipeline, "score", lambda *args, **kwargs: record)
+    monkeypatch.setattr(training, "score", pipeline.score)
+    monkeypatch.setattr(training, "check_trainings", lambda recipe: None)
+    monkeypatch.setattr(training, "train", lambda *args: pytest.fail("there is nothing to train on"))
+    (tmp_path / "recipe.yaml").write_text("{corpus: {paths: rows.jsonl}, models: {base: base}, train: {}}")
+    return str(tmp_path / "recipe.yaml"), record
+
+
+@pytest.mark.parametrize("verb", ["score", "select", "run"])
+def test_a_run_that_chose_nothing_is_told_whole_and_ends_with_exit_code_3(verb, nothing_chosen):
+    recipe, record = nothing_chosen
+    result = CliRunner().invoke(main, [verb, recipe, "--json"])
+    assert result.exit_code == errors.CorpusError.exit_code == 3
+    assert "selected  0 rows, 30 response tokens" in result.stdout
+    assert json.loads(result.stdout.splitlines()[-1]) == record
+    assert result.stderr == (
+        "error: nothing was chosen: none of the 12 rows has a score (no_score: 12); "
+        "runs/one-1/unscored has the reason of each\n"
+    )
+
+
+def test_a_night_that_chose_nothing_ends_like_a_run_whatever_its_limits(nothing_chosen, monkeypatch):
+    from davir_ray.nightly import night
+
+    recipe, record = nothing_chosen
+    facts = {"night": {"time": "now"}, "drift": None, "past_limits": ["too many failed"], "is_new": True}
+    monkeypatch.setattr(night, "run_night", lambda *args: record | facts)
+    result = CliRunner().invoke(main, ["nightly", recipe])
+    assert result.exit_code == 3
+    assert "limit     too many failed" in result.stdout
+    assert "nothing was chosen" in result.stderr
+
+
+def test_a_night_that_another_start_works_on_is_no_night_without_a_choice(nothing_chosen, monkeypatch):
+    from davir_ray.nightly import night
+
+    holder = {"pid": 7, "host": "node-3 pid:[1]", "started": 0.0, "heartbeat": 60.0}
+    monkeypatch.setattr(night, "run_night", lambda *args: {"busy": holder})
+    assert CliRunner().invoke(main, ["nightly", nothing_chosen[0]]).exit_code == 0

@@ -96,6 +96,10 @@ def test_a_recipe_survives_the_way_through_its_own_json():
         ({"select": [{"type": "fraction", "fraction": 0}]}, "select.0.fraction.fraction"),
         ({"select": [{"type": "threshold"}]}, "needs min_score, max_score or both"),
         ({"select": [{"type": "quota"}]}, "needs either fraction or count"),
+        (
+            {"select": [{"type": "count", "count": 9}, {"type": "quota", "fraction": 0.1}]},
+            "select.1: a quota `by: group` (the default) counts by the column that corpus.group_by names",
+        ),
         ({"tokens": {"max_length": 1}}, "tokens.max_length"),
         (
             {"select": [{"type": "keep_sources", "sources": ["gsm8k"]}]},

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from davir_ray.config import CountRule, FractionRule, QuotaRule, ThresholdRule
 from davir_ray.coreset.summary import summarise
 from davir_ray.schema import SCORED, Status
 
@@ -43,7 +44,7 @@ def table_of(rows):
                 "file": "a.jsonl",
                 "row": index,
                 "source": row["source"],
-                "group": "",
+                "group": row.get("group", ""),
                 "status": str(Status.OK if has_rank else row["bad"]),
                 "num_tokens": row["num_tokens"] if has_rank else None,
                 "score": row["score"],
@@ -68,15 +69,20 @@ def scan_of(table, cuts=()):
 @settings(max_examples=50)
 @given(scored_tables(), st.lists(st.integers(0, 50), max_size=4))
 def test_a_summary_is_what_pandas_counts_however_the_table_is_cut(table, cuts):
-    summary = summarise(scan_of(table, cuts))
-    assert summary == summarise(scan_of(table))
+    rules = [ThresholdRule(min_score=0.0), FractionRule(fraction=0.5)]
+    summary = summarise(scan_of(table, cuts), rules)
+    assert summary == summarise(scan_of(table), rules)
     frame = table.to_pandas()
     ranked, selected = frame[frame["rank"].notna()], frame[frame["selected"].astype(bool)]
     assert summary.rows == len(frame) == sum(summary.status.values())
     assert summary.status == frame["status"].value_counts().to_dict()
     assert summary.ranked == len(ranked) == summary.selected + sum(summary.dropped_by.values())
-    assert summary.dropped_by == ranked["dropped_by"].value_counts().to_dict()
+    counted = ranked["dropped_by"].value_counts().to_dict()
+    assert summary.dropped_by == {"0:threshold": 0, "1:fraction": 0} | counted
     assert (summary.selected, summary.tokens) == (len(selected), selected["num_tokens"].sum())
+    assert summary.ranked_tokens == ranked["num_tokens"].sum()
+    shown = [row.rank for row in (*summary.best, *summary.borderline, *summary.worst)]
+    assert len(shown) == len(set(shown))
     for name, share in summary.sources.items():
         chosen = selected[selected["source"] == name]
         assert share.rows == (frame["source"] == name).sum()
@@ -102,12 +108,18 @@ def scored(count, chosen):
 
 
 def test_best_worst_and_borderline_rows_are_the_ends_and_the_cut_of_the_ranking():
-    summary = summarise(scan_of(scored(20, 8), [5, 8, 18]))
+    summary = summarise(scan_of(scored(20, 8), [5, 8, 18]), [CountRule(count=8)])
     assert [row.rank for row in summary.best] == [1, 2, 3]
     assert [row.rank for row in summary.worst] == [18, 19, 20]
-    assert [(row.rank, row.selected) for row in summary.borderline] == [(7, True), (8, True), (9, False)]
+    assert [(row.rank, row.selected) for row in summary.borderline] == [
+        (7, True),
+        (8, True),
+        (9, False),
+        (10, False),
+    ]
     assert summary.best[0].example_id == "00" * 16
     assert (summary.worst[-1].score, summary.worst[-1].num_tokens) == (1 - 19 / 20, 20)
+    assert (summary.worst[-1].file, summary.worst[-1].row) == ("rows.jsonl", 19)
     assert summary.length_correlation == -1.0
 
 
@@ -115,20 +127,39 @@ def test_best_worst_and_borderline_rows_are_the_ends_and_the_cut_of_the_ranking(
     ("rows", "chosen", "best", "borderline", "worst"),
     [
         (0, 0, [], [], []),
-        (2, 0, [1, 2], [], [1, 2]),
-        (2, 1, [1, 2], [1, 2], [1, 2]),
-        (9, 9, [1, 2, 3], [8, 9], [7, 8, 9]),
+        (2, 0, [1, 2], [], []),
+        (2, 1, [1, 2], [], []),
+        (5, 1, [1, 2, 3], [], [4, 5]),
+        (9, 5, [1, 2, 3], [4, 5, 6], [7, 8, 9]),
+        (9, 9, [1, 2, 3], [], [7, 8, 9]),
     ],
 )
-def test_small_and_whole_core_sets_show_the_rows_there_are(rows, chosen, best, borderline, worst):
-    summary = summarise(scan_of(scored(rows, chosen)))
+def test_a_row_is_shown_once_and_a_ranking_without_a_cut_has_no_borderline(
+    rows, chosen, best, borderline, worst
+):
+    summary = summarise(scan_of(scored(rows, chosen)), [CountRule(count=max(chosen, 1))])
     shown = [[row.rank for row in group] for group in (summary.best, summary.borderline, summary.worst)]
     assert shown == [best, borderline, worst]
 
 
+def test_a_quota_tells_which_groups_lost_most_and_counts_the_others_together():
+    rows = [
+        {"score": 1 - i / 100, "source": "s", "num_tokens": 1, "bad": None, "dropped_by": "1:quota"}
+        | {"group": f"g{min(i, 11):02d}"}
+        for i in range(15)
+    ]
+    rules = [FractionRule(fraction=1.0), QuotaRule(count=1), QuotaRule(by="source", count=1)]
+    summary = summarise(scan_of(table_of(rows), [3]), rules)
+    counted = summary.dropped_groups["1:quota"]
+    assert list(counted.groups.items()) == [("g11", 4), *((f"g{i:02d}", 1) for i in range(9))]
+    assert (counted.by, counted.other_groups, counted.other_rows) == ("group", 2, 2)
+    assert summary.dropped_groups["2:quota"].groups == {}
+    assert summary.dropped_by == {"0:fraction": 0, "1:quota": 15, "2:quota": 0}
+
+
 def test_a_summary_is_json():
     table = scored(20, 8)
-    figures = summarise(scan_of(table)).as_dict()
+    figures = summarise(scan_of(table), [CountRule(count=8)]).as_dict()
     assert json.loads(json.dumps(figures)) == figures
     assert figures["sources"]["s"]["share_after"] == 1.0
     assert figures["dropped_by"] == {"0:count": 12}
@@ -140,10 +171,11 @@ def test_a_summary_is_json():
         "num_tokens": 1,
         "rank": 1,
         "selected": True,
+        "dropped_by": None,
     }
 
 
 def test_a_ranking_with_the_lowest_first_has_the_same_correlation():
     frame = scored(20, 8).to_pandas().assign(score=np.linspace(0, 1, 20))
     rising = pa.Table.from_pandas(frame, schema=SCORED, preserve_index=False)
-    assert summarise(scan_of(rising)).length_correlation == 1.0
+    assert summarise(scan_of(rising), []).length_correlation == 1.0

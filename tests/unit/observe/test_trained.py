@@ -25,6 +25,13 @@ def test_what_training_did_to_held_out_rows_is_told():
     assert "frozen" not in text
 
 
+def test_a_computed_learning_rate_reads_as_one_writes_it():
+    settings = {"learning_rate": 5e-7 * 10, "dtype": "float32", "seed": 0}
+    assert settings["learning_rate"] != 5e-6
+    lines = list(training_lines(record(settings=settings)))
+    assert "settings  learning_rate 5e-06, dtype float32, seed 0" in lines
+
+
 def test_without_held_out_rows_nothing_is_said_of_them():
     assert "held out" not in "\n".join(training_lines(record(eval={})))
 

@@ -1,0 +1,110 @@
+"""Which rows of the ranking a run shows: its ends, and both sides of the cut.
+
+The rule that decides is the last one that cuts by rank (`CUTS`) and left rows out. `difficulty` and `near_duplicates`
+look at other things than the rank, so nothing stands beside a cut of theirs.
+
+    fraction, count, token_budget   the last rows that are selected, and the first behind them that the rule left out
+    threshold                       the same; where it leaves out the top, the last of those and the first selected
+    quota, length_quota             the cut is another in each group or band: the last selected rows of all, and the
+                                    best rows that the rule left out, wherever they stand
+
+Rows of `keep_sources` are selected whatever their rank, and are no side of a cut.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from davir_ray.config import KeepSourcesRule, SelectRule
+from davir_ray.coreset.cuts import Mask
+
+ALONG = ("fraction", "count", "token_budget", "threshold")
+WITHIN = ("quota", "length_quota")
+CUTS = ALONG + WITHIN
+
+Spans = dict[str | None, tuple[int, int]]
+"""The first and the last rank of the rows that each rule left out; under None, of those that are selected."""
+
+
+def rule_names(rules: Sequence[SelectRule]) -> list[str]:
+    """Name the rules as the column `dropped_by` does: position and type."""
+    return [f"{index}:{rule.type}" for index, rule in enumerate(rules)]
+
+
+def is_pinned(table: pa.Table, rules: Sequence[SelectRule]) -> Mask:
+    """Mark the rows of sources that `keep_sources` selects [N]. Reads `source`."""
+    sources = [name for rule in rules if isinstance(rule, KeepSourcesRule) for name in rule.sources]
+    return np.asarray(pc.is_in(table["source"], value_set=pa.array(sources, pa.string())))
+
+
+def add_spans(spans: Spans, table: pa.Table, rules: Sequence[SelectRule]) -> None:
+    """Widen the spans by ranked rows. Reads `source`, `rank` and `dropped_by`."""
+    free = table.filter(pa.array(~is_pinned(table, rules)))
+    found = free.group_by("dropped_by", use_threads=False).aggregate([("rank", "min"), ("rank", "max")])
+    for one in found.to_pylist():
+        first, last = spans.get(one["dropped_by"], (one["rank_min"], one["rank_max"]))
+        spans[one["dropped_by"]] = min(first, one["rank_min"]), max(last, one["rank_max"])
+
+
+@dataclass
+class Nearest:
+    """The first rows of a scan that a mask takes, or the last, as plain data; at most `size` of them."""
+
+    mask: Callable[[pa.Table], Mask]
+    size: int
+    is_last: bool = False
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+    def add(self, table: pa.Table) -> None:
+        """Look at the next part of the scan."""
+        if not self.is_last and len(self.rows) == self.size:
+            return
+        index = np.flatnonzero(self.mask(table))
+        index = index[-self.size :] if self.is_last else index[: self.size - len(self.rows)]
+        self.rows = (self.rows + table.take(pa.array(index)).to_pylist())[-self.size :]
+
+
+def deciding(rules: Sequence[SelectRule], spans: Spans) -> tuple[str, str] | None:
+    """Return the name and the type of the last rule that cut the ranking; None if there is none."""
+    named = zip(rule_names(rules), rules, strict=True)
+    cuts = [(name, rule.type) for name, rule in named if rule.type in CUTS and name in spans]
+    return cuts[-1] if cuts else None
+
+
+def sides(rules: Sequence[SelectRule], spans: Spans, size: int) -> Iterator[Nearest]:
+    """Yield what finds the rows on both sides of the cut, `size` on each; nothing where all or none are selected."""
+    decided = deciding(rules, spans)
+    if decided is None or None not in spans:
+        return
+    name, kind = decided
+    selected, out = spans[None], spans[name]
+    if kind in WITHIN:
+        yield Nearest(_of(None, rules), size, is_last=True)
+        yield Nearest(_of(name, rules), size)
+        return
+    if out[0] < selected[0]:
+        yield Nearest(_of(name, rules, upto=selected[0]), size, is_last=True)
+        yield Nearest(_of(None, rules), size)
+    if out[1] > selected[1]:
+        yield Nearest(_of(None, rules), size, is_last=True)
+        yield Nearest(_of(name, rules, above=selected[1]), size)
+
+
+def _of(
+    name: str | None, rules: Sequence[SelectRule], above: float = 0, upto: float = math.inf
+) -> Callable[[pa.Table], Mask]:
+    """Mark what a rule left out, or what is selected, between two ranks."""
+
+    def mask(table: pa.Table) -> Mask:
+        rank = table["rank"].to_numpy()
+        label = table["dropped_by"]
+        is_it = np.asarray(label.is_null() if name is None else pc.fill_null(pc.equal(label, name), False))
+        marked: Mask = is_it & (rank > above) & (rank <= upto) & ~is_pinned(table, rules)
+        return marked
+
+    return mask
