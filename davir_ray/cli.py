@@ -8,19 +8,31 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
+from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from davir_ray import __version__
-from davir_ray.errors import DavirError
+from davir_ray.errors import DavirError, RecipeError
+from davir_ray.foreign_text import holds_credentials, refusal, shown
 
 if TYPE_CHECKING:
     from davir_ray.config import Recipe
 
-RECIPE = click.argument("recipe")
+
+def _without_secrets(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    """Refuse a place whose URI holds a secret: it would be kept in the files of runs."""
+    if holds_credentials(value):
+        raise RecipeError(refusal(value))
+    return value
+
+
+argument = partial(click.argument, callback=_without_secrets)
+RECIPE = argument("recipe")
 SET = click.option(
     "--set", "overrides", multiple=True, metavar="a.b=c", help="Override a setting of the recipe."
 )
@@ -28,7 +40,17 @@ LIMIT = click.option(
     "--limit", type=click.IntRange(min=1), metavar="N", help="The same as --set corpus.limit=N."
 )
 JSON = click.option("--json", "as_json", is_flag=True, help="On success, end stdout with one line of JSON.")
-PLACE = click.argument("store_or_recipe")
+PLACE = argument("store_or_recipe")
+
+
+@contextmanager
+def safe_usage() -> Iterator[None]:
+    """Make what click says of wrong arguments safe to print: it quotes them."""
+    try:
+        yield
+    except click.ClickException as error:
+        error.message = shown(error.message)
+        raise
 
 
 class Verbs(click.Group):
@@ -38,11 +60,23 @@ class Verbs(click.Group):
         """Run a verb, with the working folder importable: a recipe may name code that lies there."""
         sys.path.insert(0, os.getcwd())
         try:
-            return super().invoke(ctx)
+            with safe_usage():
+                return super().invoke(ctx)
         except DavirError as error:
-            # One that crossed from a Ray worker carries a traceback around the error itself.
-            click.echo(f"error: {getattr(error, 'cause', error)}", err=True)
+            _complain(error)
             ctx.exit(error.exit_code)
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run as a command, on a terminal that need not know every letter, and with click's own errors made safe."""
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
+        return super().main(*args, **kwargs)
+
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        """Read the arguments."""
+        with safe_usage():
+            return super().make_context(*args, **kwargs)
 
 
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
@@ -99,7 +133,7 @@ def nightly(recipe: str, overrides: tuple[str, ...], limit: int | None, as_json:
 
 
 @main.command()
-@click.argument("run_or_recipe")
+@argument("run_or_recipe")
 @SET
 @LIMIT
 @JSON
@@ -114,7 +148,7 @@ def select(run_or_recipe: str, overrides: tuple[str, ...], limit: int | None, as
 
 
 @main.command()
-@click.argument("run_dir")
+@argument("run_dir")
 @JSON
 def resume(run_dir: str, as_json: bool) -> None:
     """Go on with scoring that was stopped, by the recipe in the run's folder."""
@@ -130,7 +164,7 @@ def resume(run_dir: str, as_json: bool) -> None:
 
 
 @main.command()
-@click.argument("run_or_output")
+@argument("run_or_output")
 @JSON
 def status(run_or_output: str, as_json: bool) -> None:
     """Tell from its files how far a run is; or a line of each run of an output folder or a recipe."""
@@ -157,7 +191,7 @@ def reference(recipe: str, overrides: tuple[str, ...], limit: int | None, as_jso
 
 
 @main.command()
-@click.argument("run_or_recipe")
+@argument("run_or_recipe")
 @SET
 @LIMIT
 @JSON
@@ -212,7 +246,7 @@ def scores() -> None:
     from davir_ray.scores import SCORES
 
     for one in SCORES.values():
-        click.echo(f"{one.name}\n  formula  {one.formula}\n  cost     {one.cost}\n  paper    {one.paper}")
+        _print([one.name, f"  formula  {one.formula}", f"  cost     {one.cost}", f"  paper    {one.paper}"])
 
 
 @main.command()
@@ -221,7 +255,7 @@ def formats() -> None:
     from davir_ray.corpus.formats import FORMATS
 
     for one in FORMATS.values():
-        click.echo(f"{one.name}\n  {one.example}")
+        _print([one.name, f"  {one.example}"])
 
 
 def _seconds(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
@@ -317,7 +351,14 @@ def _plan(recipe: "Recipe", name: str, as_json: bool) -> None:
 
 def _print(lines: Iterable[str]) -> None:
     for line in lines:
-        click.echo(line)
+        click.echo(shown(line))
+
+
+def _complain(error: DavirError) -> None:
+    """Print an error of ours; one that crossed from a Ray worker carries a traceback around the error itself."""
+    first, *more = getattr(error, "cause", error).lines
+    for line in [f"error: {first}", *more]:
+        click.echo(shown(line), err=True)
 
 
 def _finish(record: dict[str, Any], show: Callable[[dict[str, Any]], Iterable[str]], as_json: bool) -> None:

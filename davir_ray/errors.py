@@ -22,9 +22,16 @@ row's `status` and `reason`, so a `RowError` never leaves the row it belongs to.
 
 
 class DavirError(Exception):
-    """The base of all errors that a user can act on."""
+    """The base of all errors that a user can act on.
+
+    lines: the message, a line each. A line break within one is foreign text, and is spelt out when it is printed.
+    """
 
     exit_code = 1
+
+    def __init__(self, *lines: str) -> None:
+        super().__init__("\n".join(lines))
+        self.lines = lines
 
 
 class RecipeError(DavirError):

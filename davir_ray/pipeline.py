@@ -199,7 +199,7 @@ def tokenise(job: Job) -> None:
     )
     prepare(preparation, workers=max(ray_session.cluster_cpus(), inputs.recipe.engine.replicas or 1))
     if job.prepared.bad() and inputs.recipe.corpus.on_bad_file == "error":
-        raise UnreadableFile("\n".join(job.prepared.bad().values()))
+        raise UnreadableFile(*job.prepared.bad().values())
     for reason in bad_files(job).values():
         say(f"skipped {reason}")
 

@@ -16,7 +16,7 @@ from time import time
 from typing import Any, Literal
 
 from davir_ray import storage
-from davir_ray.config import Recipe, TrainConfig, load_recipe, override, parse_recipe
+from davir_ray.config import Recipe, TrainConfig, load_recipe, parse_recipe
 from davir_ray.errors import RecipeError
 from davir_ray.json_lines import read_lines, write_lines
 
@@ -151,8 +151,8 @@ def load_run_or_recipe(path: str, overrides: Sequence[str]) -> tuple[Recipe, str
     if not holds_run(path):
         return load_recipe(path, overrides), Path(path).stem
     uri = storage.join(path, RECIPE)
-    tree = override(json.loads(storage.read_bytes(uri)), overrides)
-    return parse_recipe(tree, uri), path.rstrip("/").rsplit("/", 1)[-1].rsplit("-", 1)[0]
+    tree = json.loads(storage.read_bytes(uri))
+    return parse_recipe(tree, uri, overrides), path.rstrip("/").rsplit("/", 1)[-1].rsplit("-", 1)[0]
 
 
 def place_of(path: str, setting: Literal["store", "output"]) -> str:

@@ -5,7 +5,6 @@ Where two types cannot be one (text against struct), the column becomes JSON tex
 """
 
 import json
-import logging
 from collections.abc import Iterable
 from typing import Any
 
@@ -13,11 +12,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from davir_ray.errors import CorpusError
+from davir_ray.observe.progress import say
 
 JSON_TEXT = {b"davir": b"json"}
 """Metadata of a field that holds JSON text because its shards disagree."""
-
-log = logging.getLogger(__name__)
 
 
 def unify(schemas: Iterable[pa.Schema]) -> pa.Schema:
@@ -41,10 +39,10 @@ def _unified(name: str, fields: list[pa.Field]) -> pa.Field:
         _check_storable(merged)
     except pa.ArrowException:
         shown = " and ".join(sorted({str(type_) for type_ in types}))
-        log.warning("column `%s` is %s in different shards: it is written as JSON text", name, shown)
+        say(f"warning: column `{name}` is {shown} in different shards: it is written as JSON text")
         return pa.field(name, pa.string(), metadata=JSON_TEXT)
     if pa.types.is_floating(merged) and any(pa.types.is_integer(type_) for type_ in types):
-        log.warning("column `%s` is whole numbers in some shards: it is written as %s", name, merged)
+        say(f"warning: column `{name}` is whole numbers in some shards: it is written as {merged}")
     is_json = any((field.metadata or {}).get(b"davir") == b"json" for field in fields)
     return pa.field(name, merged, metadata=JSON_TEXT if is_json else None)
 

@@ -84,7 +84,10 @@ def list_corpus(config: CorpusConfig, limit: int | None = None) -> Listing:
     looked = list(_look_at_all(expand(config.paths), limit))
     bad = tuple(item for item in looked if isinstance(item, BadFile))
     if bad and config.on_bad_file == "error":
-        raise UnreadableFile(_complaint(bad))
+        raise UnreadableFile(
+            f"{len(bad)} of the corpus's files cannot be read (corpus.on_bad_file: skip leaves them out)",
+            *(f"  {item.reason}" for item in bad[:20]),
+        )
     files = [item for item in looked if isinstance(item, _Looked) and item.rows != 0]
     if not files:
         raise CorpusError(
@@ -95,13 +98,6 @@ def list_corpus(config: CorpusConfig, limit: int | None = None) -> Listing:
     facts = {(item.file.source, item.file.path): item.file for item in files}
     digests = tuple(_digest(facts[one.source, one.path], one, formats[one.source]) for one in splits)
     return Listing(splits, bad, formats, _distinct(files), digests)
-
-
-def _complaint(bad: Sequence[BadFile]) -> str:
-    lines = "\n".join(f"  {item.reason}" for item in bad[:20])
-    return (
-        f"{len(bad)} of the corpus's files cannot be read (corpus.on_bad_file: skip leaves them out)\n{lines}"
-    )
 
 
 def _look_at_all(files: Sequence[CorpusFile], limit: int | None) -> Iterator[_Looked | BadFile]:

@@ -11,7 +11,7 @@ from davir_ray.corpus.split import Split
 from davir_ray.errors import RowError, StoreError
 from davir_ray.inputs import Inputs, check_inputs
 from davir_ray.schema import View
-from davir_ray.tokens.preview import bracketed, coloured, visible
+from davir_ray.tokens.preview import bracketed, coloured
 from davir_ray.tokens.views import ViewTokens, sequences
 from davir_ray.train.checks import check_corpora, with_deepspeed
 
@@ -86,7 +86,8 @@ def _shown(inputs: Inputs, rows: Iterator[tuple[Split, Parsed]], count: int, col
         try:
             made = _sequences(inputs, parsed)
         except RowError as error:
-            yield f"{title}\n{error.status}: {visible(error.reason)}"
+            yield title
+            yield f"{error.status}: {error.reason}"
             continue
         for one in made:
             cut = ", cut" if one.truncated else ""

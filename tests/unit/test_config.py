@@ -54,11 +54,11 @@ def test_a_recipe_survives_the_way_through_its_own_json():
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"corpus": {"paths": []}}, "corpus.paths: Value error, names no files"),
+        ({"corpus": {"paths": []}}, "corpus.paths: names no files"),
         ({"corpus": {"paths": "a", "shuffle": True}}, "corpus.shuffle: there is no such setting"),
         ({"engine": {"dtype": "float16"}}, "engine.dtype"),
-        ({"select": [{"type": "best"}]}, "select.0: Input tag 'best'"),
-        ({"select": [{"type": "fraction", "fraction": 0}]}, "select.0.fraction.fraction"),
+        ({"select": [{"type": "best"}]}, "select.0.type: found 'best'; expected one of 'fraction', 'count'"),
+        ({"select": [{"type": "fraction", "fraction": 0}]}, "select.0.fraction: found 0; expected more than 0"),
         ({"select": [{"type": "threshold"}]}, "needs min_score, max_score or both"),
         ({"select": [{"type": "quota"}]}, "needs either fraction or count"),
         ({"tokens": {"max_length": 1}}, "tokens.max_length"),
@@ -75,7 +75,7 @@ def test_a_recipe_survives_the_way_through_its_own_json():
 def test_a_wrong_recipe_says_where_it_is_wrong(changes, says):
     with pytest.raises(RecipeError) as caught:
         recipe(**changes)
-    assert str(caught.value).startswith("recipe.yaml: not a valid recipe")
+    assert str(caught.value).startswith("recipe.yaml: ")
     assert says in str(caught.value)
 
 
@@ -98,7 +98,7 @@ TRAIN_ERRORS = [
     ({"report_to": ["comet"]}, "train.report_to.0: "),
     (
         {"lora": {"layers_to_transform": [0]}},
-        "train.lora: Value error, layers_to_transform needs target_modules to name the modules of a layer",
+        "train.lora: layers_to_transform needs target_modules to name the modules of a layer",
     ),
 ]
 
@@ -108,7 +108,7 @@ def test_a_wrong_training_says_where_it_is_wrong(settings, says):
     with pytest.raises(RecipeError) as caught:
         recipe(train=settings)
     assert says in str(caught.value)
-    assert len(str(caught.value).splitlines()) == 2
+    assert len(str(caught.value).splitlines()) == 1
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_a_wrong_reference_section_says_where_it_is_wrong(reference, says):
     with pytest.raises(RecipeError) as caught:
         recipe(models={"base": "b"}, reference=reference)
     assert says in str(caught.value)
-    assert len(str(caught.value).splitlines()) == 2
+    assert len(str(caught.value).splitlines()) == 1
 
 
 def test_a_reference_is_named_or_made_and_not_both():
@@ -160,7 +160,7 @@ def test_a_reference_is_named_or_made_and_not_both():
 
 
 @pytest.mark.parametrize(
-    ("text", "says"), [("a: [", "not valid YAML"), ("- a", "expected a mapping"), ("", "expected a")]
+    ("text", "says"), [("a: [", "not valid YAML"), ("- a", "expected a mapping"), ("", "the file is empty; expected a")]
 )
 def test_a_file_that_is_no_recipe_is_refused(tmp_path, text, says):
     (tmp_path / "r.yaml").write_text(text)
