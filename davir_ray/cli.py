@@ -18,20 +18,22 @@ import click
 
 from davir_ray import __version__
 from davir_ray.errors import DavirError, RecipeError
-from davir_ray.foreign_text import holds_credentials, refusal, shown
+from davir_ray.foreign_text import holds_credentials, is_text, refusal, shown
 
 if TYPE_CHECKING:
     from davir_ray.config import Recipe
 
 
-def _without_secrets(ctx: click.Context, param: click.Parameter, value: str) -> str:
-    """Refuse a place whose URI holds a secret: it would be kept in the files of runs."""
+def _fit(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    """Refuse a place that the files of runs must not or cannot name."""
+    if not is_text(value):
+        raise RecipeError(f"{value}: holds bytes that are not UTF-8; give it another name")
     if holds_credentials(value):
         raise RecipeError(refusal(value))
     return value
 
 
-argument = partial(click.argument, callback=_without_secrets)
+argument = partial(click.argument, callback=_fit)
 RECIPE = argument("recipe")
 SET = click.option(
     "--set", "overrides", multiple=True, metavar="a.b=c", help="Override a setting of the recipe."

@@ -15,7 +15,6 @@ from fsspec import AbstractFileSystem
 from fsspec.core import url_to_fs
 
 from davir_ray.errors import DavirError, Unreachable
-from davir_ray.foreign_text import without_credentials
 
 S3_RETRIES = {"mode": "standard", "total_max_attempts": 10}
 """About a minute of 500s in a row. The standard mode waits a little longer each time, at random, and has a budget
@@ -61,7 +60,7 @@ def reaching(uri: str, failure: type[DavirError] = Unreachable) -> Iterator[None
     except TOLD_APART:
         raise
     except Exception as error:  # clients of object stores have errors of their own beside OSError
-        raise failure(without_credentials(f"{uri}: the storage fails: {_told(error)}")) from error
+        raise failure(f"{uri}: the storage fails: {_told(error)}") from error
 
 
 @contextmanager
@@ -71,7 +70,7 @@ def writing(uri: str) -> Iterator[None]:
         with reaching(uri):
             yield
     except OSError as error:
-        raise Unreachable(without_credentials(f"{uri}: cannot be written: {_told(error)}")) from error
+        raise Unreachable(f"{uri}: cannot be written: {_told(error)}") from error
 
 
 def _told(error: Exception) -> str:

@@ -13,7 +13,7 @@ WHERE_SECRETS_BELONG = (
     "keep secrets out of the recipe, which runs are resumed from and workers read: give them in AWS_* or "
     "GOOGLE_APPLICATION_CREDENTIALS, in ~/.aws, or in fsspec's settings (~/.config/fsspec, FSSPEC_S3_KEY and its like)"
 )
-SHORT = 60
+SHORT = 100
 """Characters of a value that a message quotes."""
 
 # A scheme and what stands before the `@`: `user:password`, up to the last `@` before the first slash.
@@ -69,11 +69,20 @@ def refusal(uri: str) -> str:
     return f"{without_credentials(uri)} holds credentials; {WHERE_SECRETS_BELONG}"
 
 
+def is_text(text: str) -> bool:
+    """Tell whether a text can be a name everywhere: no NUL, and no bytes of a name on Linux that are not UTF-8."""
+    return not re.search("[\0\ud800-\udfff]", text)
+
+
+def shortened(text: str) -> str:
+    """Cut a long text."""
+    return text if len(text) <= SHORT else f"{text[:SHORT]}... ({len(text):,} characters)"
+
+
 def brief(value: Any) -> str:
     """Describe a value of a recipe or a row in a few words, for a message."""
     if isinstance(value, str):
-        text = printable(without_credentials(value))
-        return f"'{text}'" if len(text) <= SHORT else f"'{text[:SHORT]}...' ({len(value):,} characters)"
+        return f"'{shortened(printable(without_credentials(value)))}'"
     if isinstance(value, list | tuple):
         return f"a list of {len(value):,}"
     if isinstance(value, dict):

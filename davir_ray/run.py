@@ -79,7 +79,9 @@ class Run:
     def open(cls, recipe: Recipe, run_id: str, written_as: str = RECIPE) -> "Run":
         """Begin a run, or take up one that was begun: write its recipe down."""
         run = cls.named(recipe.output, run_id)
-        storage.write_atomic(run.uri(written_as), recipe.model_dump_json(indent=2).encode())
+        storage.write_atomic(
+            run.uri(written_as), json.dumps(recipe.model_dump(mode="json"), indent=2).encode()
+        )
         run.read_events()
         return run
 

@@ -25,7 +25,7 @@ from davir_ray.config.section import Section
 from davir_ray.config.training import ReferenceConfig, TrainConfig
 from davir_ray.config.yaml_tree import MAX_DEPTH, TOO_DEEP, Path, YamlProblem, dotted, read_yaml
 from davir_ray.errors import RecipeError
-from davir_ray.foreign_text import brief, holds_credentials, refusal, without_credentials
+from davir_ray.foreign_text import brief, holds_credentials, is_text, refusal, shortened, without_credentials
 
 MAX_BYTES = 2**20
 """Size of a recipe's file."""
@@ -125,6 +125,10 @@ def _read(path: str | PathLike[str]) -> str:
     try:
         with open(path, "rb") as file:
             data = file.read(MAX_BYTES + 1)
+    except IsADirectoryError as error:
+        raise RecipeError(
+            f"{path}: is a folder with no run in it; expected a recipe, or a run's folder"
+        ) from error
     except (OSError, ValueError) as error:
         raise RecipeError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
     if len(data) > MAX_BYTES:
@@ -152,26 +156,22 @@ def _unfit_text(value: Any, path: Path) -> Iterator[tuple[Path, str]]:
     elif isinstance(value, str):
         if holds_credentials(value):
             yield path, refusal(value)
-        if "\0" in value or _has_surrogates(value):
+        if not is_text(value):
             yield path, f"{brief(value)} is no valid text: it holds a NUL, or bytes that are not UTF-8"
-
-
-def _has_surrogates(text: str) -> bool:
-    return any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _apply(tree: dict[str, Any], setting: str, origins: dict[Path, str]) -> None:
     name, separator, text = setting.partition("=")
-    said = f"--set {without_credentials(setting)}"
+    said = f"--set {shortened(without_credentials(setting))}"
     if not separator or not name:
         raise RecipeError(f"{said}: expected a.b=value")
     path = tuple(name.split("."))
     if len(path) > MAX_DEPTH:
-        raise RecipeError(f"--set {brief(name)}: {TOO_DEEP}")
+        raise RecipeError(f"{said}: {TOO_DEEP}")
     try:
         value, _ = read_yaml(text)
     except YamlProblem as problem:
-        raise RecipeError(f"{said}: the value {problem}") from problem
+        raise RecipeError(f"{said}: {problem}") from problem
     _section(tree, path, said)[path[-1]] = value
     for stale in [one for one in origins if one[: len(path)] == path]:
         del origins[stale]

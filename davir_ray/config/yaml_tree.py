@@ -90,7 +90,7 @@ class _Reading:
         if self.count > MAX_VALUES:
             raise _problem(node, f"has more than {MAX_VALUES:,} values, aliases counted each time")
         if isinstance(node, yaml.ScalarNode):
-            value = self.scalar(node)
+            value = self.scalar(node, f"{dotted(path)}: " if path else "")
         elif isinstance(node, yaml.SequenceNode) and node.tag == TAG + "seq":
             value = [self.value(item, (*path, index)) for index, item in enumerate(node.value)]
         elif isinstance(node, yaml.MappingNode) and node.tag == TAG + "map":
@@ -117,26 +117,28 @@ class _Reading:
         return merged | own
 
     def merged(self, node: yaml.Node, path: Path) -> dict[str, Any]:
-        found = self.value(node, path)
+        found = self.value(node, (*path, "<<"))
         some = found if isinstance(found, list) else [found]
         if not all(isinstance(one, dict) for one in some):
             raise _problem(node, "merges (<<) what is no mapping")
         return {name: value for one in reversed(some) for name, value in one.items()}
 
-    def scalar(self, node: yaml.ScalarNode) -> Any:
+    def scalar(self, node: yaml.ScalarNode, where: str) -> Any:
         if node.tag in TEXT:
             return node.value
         if node.tag not in NUMBERS | CONSTANTS:
-            raise _problem(node, f"has the tag {brief(node.tag)}; tags are not read")
+            raise _problem(node, f"{where}has the tag {brief(node.tag)}; tags are not read")
         if len(node.value) > MAX_NUMBER:
-            raise _problem(node, f"has a number of {len(node.value):,} digits")
+            raise _problem(node, f"{where}found a number of {len(node.value):,} digits")
         try:
             value = self.constructor.construct_object(node)
         except (ValueError, LookupError) as error:
-            raise _problem(node, f"has {brief(node.value)} where its tag wants something else") from error
+            raise _problem(
+                node, f"{where}found {brief(node.value)}, which is not what its tag says"
+            ) from error
         if node.tag in NUMBERS and not (isfinite(value) and (isinstance(value, float) or abs(value) < 2**63)):
             raise _problem(
-                node, f"has {brief(node.value)}; expected a number that is finite and fits 64 bits"
+                node, f"{where}found {brief(node.value)}; expected a finite number of at most 64 bits"
             )
         return value
 

@@ -13,6 +13,7 @@ from davir_ray.corpus import sft_formats as sft
 from davir_ray.corpus.example import Example
 from davir_ray.corpus.turns import Row, check_text
 from davir_ray.errors import CorpusError, UnknownFormat
+from davir_ray.nearest import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -197,7 +198,10 @@ def check_columns(format: Format, columns: Sequence[str], renames: Mapping[str, 
 def check_renames(renames: Mapping[str, str], format_name: str) -> None:
     """Raise `CorpusError` for an unknown format, or a rename of a column that no format reads."""
     if format_name != "auto" and format_name not in FORMATS:
-        raise CorpusError(f"corpus.format: `{format_name}` is not known; expected auto, {', '.join(FORMATS)}")
+        raise CorpusError(
+            f"corpus.format: `{format_name}` is not known; expected auto, {', '.join(FORMATS)}"
+            + did_you_mean(format_name, FORMATS)
+        )
     formats = _ALL if format_name == "auto" else (FORMATS[format_name],)
     known = {column for format in formats for column in format.columns}
     for name in renames:

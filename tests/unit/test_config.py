@@ -58,7 +58,10 @@ def test_a_recipe_survives_the_way_through_its_own_json():
         ({"corpus": {"paths": "a", "shuffle": True}}, "corpus.shuffle: there is no such setting"),
         ({"engine": {"dtype": "float16"}}, "engine.dtype"),
         ({"select": [{"type": "best"}]}, "select.0.type: found 'best'; expected one of 'fraction', 'count'"),
-        ({"select": [{"type": "fraction", "fraction": 0}]}, "select.0.fraction: found 0; expected more than 0"),
+        (
+            {"select": [{"type": "fraction", "fraction": 0}]},
+            "select.0.fraction: found 0; expected more than 0",
+        ),
         ({"select": [{"type": "threshold"}]}, "needs min_score, max_score or both"),
         ({"select": [{"type": "quota"}]}, "needs either fraction or count"),
         ({"tokens": {"max_length": 1}}, "tokens.max_length"),
@@ -160,7 +163,8 @@ def test_a_reference_is_named_or_made_and_not_both():
 
 
 @pytest.mark.parametrize(
-    ("text", "says"), [("a: [", "not valid YAML"), ("- a", "expected a mapping"), ("", "the file is empty; expected a")]
+    ("text", "says"),
+    [("a: [", "not valid YAML"), ("- a", "expected a mapping"), ("", "the file is empty; expected a")],
 )
 def test_a_file_that_is_no_recipe_is_refused(tmp_path, text, says):
     (tmp_path / "r.yaml").write_text(text)
