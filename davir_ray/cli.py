@@ -51,7 +51,7 @@ def safe_usage() -> Iterator[None]:
     try:
         yield
     except click.ClickException as error:
-        error.message = shown(error.message)
+        error.message = shown(error.message)  # type: ignore[misc]  # final, and printed by click alone
         raise
 
 

@@ -33,7 +33,7 @@ EXPECTED = {
 }
 """A kind of error -> what should have been there."""
 
-EXAMPLES = {("select",): "[{type: fraction, fraction: 0.06}]"}
+EXAMPLES: dict[Path, str] = {("select",): "[{type: fraction, fraction: 0.06}]"}
 """A setting that is a list -> how it is written."""
 
 
