@@ -8,32 +8,27 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from functools import partial
-from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from davir_ray import __version__
-from davir_ray.errors import DavirError, RecipeError
-from davir_ray.foreign_text import holds_credentials, is_text, refusal, shown
+from davir_ray.errors import DavirError
+from davir_ray.safe_output import (
+    checked_place,
+    print_error,
+    print_lines,
+    safe_usage,
+    spell_what_a_terminal_lacks,
+)
 
 if TYPE_CHECKING:
     from davir_ray.config import Recipe
 
 
-def _fit(ctx: click.Context, param: click.Parameter, value: str) -> str:
-    """Refuse a place that the files of runs must not or cannot name."""
-    if not is_text(value):
-        raise RecipeError(f"{value}: holds bytes that are not UTF-8; give it another name")
-    if holds_credentials(value):
-        raise RecipeError(refusal(value))
-    return value
-
-
-argument = partial(click.argument, callback=_fit)
+argument = partial(click.argument, callback=checked_place)
 RECIPE = argument("recipe")
 SET = click.option(
     "--set", "overrides", multiple=True, metavar="a.b=c", help="Override a setting of the recipe."
@@ -43,16 +38,6 @@ LIMIT = click.option(
 )
 JSON = click.option("--json", "as_json", is_flag=True, help="On success, end stdout with one line of JSON.")
 PLACE = argument("store_or_recipe")
-
-
-@contextmanager
-def safe_usage() -> Iterator[None]:
-    """Make what click says of wrong arguments safe to print: it quotes them."""
-    try:
-        yield
-    except click.ClickException as error:
-        error.message = shown(error.message)  # type: ignore[misc]  # final, and printed by click alone
-        raise
 
 
 class Verbs(click.Group):
@@ -65,14 +50,12 @@ class Verbs(click.Group):
             with safe_usage():
                 return super().invoke(ctx)
         except DavirError as error:
-            _complain(error)
+            print_error(error)
             ctx.exit(error.exit_code)
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
-        """Run as a command, on a terminal that need not know every letter, and with click's own errors made safe."""
-        for stream in (sys.stdout, sys.stderr):
-            if isinstance(stream, TextIOWrapper):
-                stream.reconfigure(errors="backslashreplace")
+        """Run as a command."""
+        spell_what_a_terminal_lacks()
         return super().main(*args, **kwargs)
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
@@ -173,7 +156,7 @@ def status(run_or_output: str, as_json: bool) -> None:
     from davir_ray.observe.status import status_lines, statuses
 
     found = statuses(run_or_output)
-    _print(status_lines(found, run_or_output))
+    print_lines(status_lines(found, run_or_output))
     if as_json:
         click.echo(json.dumps({"runs": [one.as_dict() for one in found]}))
 
@@ -228,7 +211,7 @@ def validate(recipe: str, overrides: tuple[str, ...], limit: int | None) -> None
     """Check recipe, corpus, models, tokenizers and storage; show three rendered rows."""
     from davir_ray.observe.inspection import validate as lines
 
-    _print(lines(_load(recipe, overrides, limit)[0], colour=sys.stdout.isatty()))
+    print_lines(lines(_load(recipe, overrides, limit)[0], colour=sys.stdout.isatty()))
 
 
 @main.command()
@@ -239,7 +222,7 @@ def inspect(recipe: str, overrides: tuple[str, ...], rows: int) -> None:
     """Print rows as tokens, coloured by what is scored."""
     from davir_ray.observe.inspection import inspect as lines
 
-    _print(lines(_load(recipe, overrides, None)[0], rows, colour=sys.stdout.isatty()))
+    print_lines(lines(_load(recipe, overrides, None)[0], rows, colour=sys.stdout.isatty()))
 
 
 @main.command()
@@ -248,7 +231,9 @@ def scores() -> None:
     from davir_ray.scores import SCORES
 
     for one in SCORES.values():
-        _print([one.name, f"  formula  {one.formula}", f"  cost     {one.cost}", f"  paper    {one.paper}"])
+        print_lines(
+            [one.name, f"  formula  {one.formula}", f"  cost     {one.cost}", f"  paper    {one.paper}"]
+        )
 
 
 @main.command()
@@ -257,7 +242,7 @@ def formats() -> None:
     from davir_ray.corpus.formats import FORMATS
 
     for one in FORMATS.values():
-        _print([one.name, f"  {one.example}"])
+        print_lines([one.name, f"  {one.example}"])
 
 
 def _seconds(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
@@ -283,7 +268,7 @@ def store_info(store_or_recipe: str, as_json: bool) -> None:
     from davir_ray.store.info import info_lines, store_info
 
     info = store_info(place_of(store_or_recipe, "store"))
-    _print(info_lines(info))
+    print_lines(info_lines(info))
     if as_json:
         click.echo(json.dumps(info.as_dict()))
 
@@ -296,7 +281,7 @@ def store_verify(store_or_recipe: str, delete: bool) -> None:
     from davir_ray.run import place_of
     from davir_ray.store.upkeep import verify_lines
 
-    _print(verify_lines(place_of(store_or_recipe, "store"), delete=delete))
+    print_lines(verify_lines(place_of(store_or_recipe, "store"), delete=delete))
 
 
 @store.command("compact")
@@ -306,7 +291,7 @@ def store_compact(store_or_recipe: str) -> None:
     from davir_ray.run import place_of
     from davir_ray.store.upkeep import compact_lines
 
-    _print(compact_lines(place_of(store_or_recipe, "store")))
+    print_lines(compact_lines(place_of(store_or_recipe, "store")))
 
 
 @store.command("prune")
@@ -326,7 +311,7 @@ def store_prune(store_or_recipe: str, keep: tuple[str, ...], older_than: float |
     from davir_ray.run import place_of
     from davir_ray.store.upkeep import prune_lines
 
-    _print(prune_lines(place_of(store_or_recipe, "store"), keep, older_than, remove=yes))
+    print_lines(prune_lines(place_of(store_or_recipe, "store"), keep, older_than, remove=yes))
 
 
 def _load(path: str, overrides: tuple[str, ...], limit: int | None) -> "tuple[Recipe, str]":
@@ -351,20 +336,8 @@ def _plan(recipe: "Recipe", name: str, as_json: bool) -> None:
     _finish(preview(recipe, name), plan_lines, as_json)
 
 
-def _print(lines: Iterable[str]) -> None:
-    for line in lines:
-        click.echo(shown(line))
-
-
-def _complain(error: DavirError) -> None:
-    """Print an error of ours; one that crossed from a Ray worker carries a traceback around the error itself."""
-    first, *more = getattr(error, "cause", error).lines
-    for line in [f"error: {first}", *more]:
-        click.echo(shown(line), err=True)
-
-
 def _finish(record: dict[str, Any], show: Callable[[dict[str, Any]], Iterable[str]], as_json: bool) -> None:
-    _print(show(record))
+    print_lines(show(record))
     if as_json:
         from davir_ray.ray_session import leave
 

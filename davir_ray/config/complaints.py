@@ -63,11 +63,21 @@ def _place(tree: Any, error: Any) -> Path:
         if not is_alternative and _holds(tree, part):
             path.append(part)
             tree = tree[part]
+    if (
+        error["type"] == "value_error" and not path
+    ):  # of settings that do not go together: it names one itself
+        path += [int(part) if part.isdigit() else part for part in _named(error)[0].split(".") if part]
     if error["type"] == "missing":
         path.append(error["loc"][-1])
     if error["type"] in ("union_tag_invalid", "union_tag_not_found"):
         path.append("type")
     return tuple(path)
+
+
+def _named(error: Any) -> tuple[str, str]:
+    """Split `a.b: what is wrong` into its setting, or nothing, and the rest."""
+    found = re.fullmatch(r"(?s)(?:([a-z_]+(?:\.\w+)*): )?(.*)", str(error["ctx"]["error"]))
+    return (found[1] or "", found[2]) if found else ("", "")
 
 
 def _holds(tree: Any, part: str | int) -> bool:
@@ -124,7 +134,7 @@ SENTENCES: dict[str, Callable[[Path, Any, Any, type[BaseModel]], str]] = {
     "union_tag_invalid": _rule,
     "union_tag_not_found": lambda *_: "is missing; write a rule as {type: fraction, fraction: 0.06}",
     "missing": lambda *_: "is missing",
-    "value_error": lambda _, error, *__: str(error["ctx"]["error"]),
+    "value_error": lambda _, error, *__: _named(error)[1] if not error["loc"] else str(error["ctx"]["error"]),
 }
 
 
