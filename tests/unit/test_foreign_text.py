@@ -24,6 +24,8 @@ from davir_ray.foreign_text import (
     without_credentials,
 )
 from davir_ray.observe.progress import say
+from davir_ray.run import Run
+from davir_ray.store.measurements import MeasurementStore
 
 HOSTILE = "a\x1b]0;owned\x07\x1b[2J\x9b31m\x7f\u202eb\u2066\r\nerror: forged"
 SPELT = r"a\x1b]0;owned\x07\x1b[2J\x9b31m\x7f\u202eb\u2066\r\nerror: forged"
@@ -266,6 +268,26 @@ def test_overrides_are_quoted_safely(tmp_path, monkeypatch, verb):
         result = call(verb, path, "--set", setting)
         assert result.exit_code == 2
         assert r"\x1b]0;owned" in result.stderr
+
+
+def test_runs_and_stores_of_hostile_names_are_told_safely(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = Run.open(parse_recipe(tree(), "r"), f"{HOSTILE}-0123456789ab")
+    run.event("measure", role="base", store=HOSTILE, tokens_left=1)
+    MeasurementStore(f"{HOSTILE}store/measurements/{HOSTILE}").describe(
+        {"model": HOSTILE, "path": HOSTILE, "adapter": None, "numerics": {HOSTILE: HOSTILE}}
+    )
+    for place in (run.folder, f"{HOSTILE}output", write(tree())):
+        result = call("status", place, "--json")
+        assert f"{SPELT}-0123456789ab" in result.stdout
+        assert result.stdout.splitlines()[-1].isascii()
+        assert json.loads(result.stdout.splitlines()[-1])["runs"][0]["run_id"] == run.run_id
+        assert SPELT in call("store", "info", f"{HOSTILE}store", "--json").stdout
+    for verb in (["verify"], ["compact"], ["prune", "--older-than", "1d", "--keep", HOSTILE]):
+        assert call("store", *verb, f"{HOSTILE}store").exit_code == 0
+    kept = [path for path in tmp_path.rglob("*.json*") if path.is_file()]
+    assert {path.name for path in kept} == {"recipe.json", "events.jsonl", "model.json"}
+    assert all(path.read_bytes().isascii() for path in kept)
 
 
 def test_words_of_the_command_line_are_quoted_safely(tmp_path):
