@@ -46,7 +46,12 @@ def recipe(tmp_path, tiny_models) -> str:
 
 def test_hostile_names_reach_neither_the_terminal_nor_a_log_raw(tmp_path, recipe):
     other = ["--set", "select={type: count, count: 3}"]
-    calls = [["score", recipe], ["select", recipe, *other], ["nightly", recipe, *other], ["plan", recipe]]
+    calls = [
+        ["score", recipe],
+        ["select", recipe, *other],
+        ["nightly", recipe, *other, "--set", "nightly.max_bad_files=null"],
+        ["plan", recipe],
+    ]
     calls += [
         ["status", recipe],
         ["store", "info", recipe],
@@ -59,7 +64,7 @@ def test_hostile_names_reach_neither_the_terminal_nor_a_log_raw(tmp_path, recipe
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
-        timeout=300,
+        timeout=500,
     )
     out, err = done.stdout.decode(), done.stderr.decode()
     assert [line for line in out.splitlines() if line.startswith("exit")] == [
