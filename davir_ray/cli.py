@@ -16,12 +16,20 @@ import click
 
 from davir_ray import __version__
 from davir_ray.cli_show import show
+from davir_ray.safe_output import (
+    checked_place,
+    print_lines,
+    safe_usage,
+    spell_what_a_terminal_lacks,
+)
 from davir_ray.unexpected import ending
 
 if TYPE_CHECKING:
     from davir_ray.config import Recipe
 
-RECIPE = click.argument("recipe")
+
+argument = partial(click.argument, callback=checked_place)
+RECIPE = argument("recipe")
 SET = click.option(
     "--set", "overrides", multiple=True, metavar="a.b=c", help="Override a setting of the recipe."
 )
@@ -29,7 +37,7 @@ LIMIT = click.option(
     "--limit", type=click.IntRange(min=1), metavar="N", help="The same as --set corpus.limit=N."
 )
 JSON = click.option("--json", "as_json", is_flag=True, help="On success, end stdout with one line of JSON.")
-PLACE = click.argument("store_or_recipe")
+PLACE = argument("store_or_recipe")
 
 
 PASSED_ON = (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError)
@@ -43,13 +51,24 @@ class Verbs(click.Group):
         """Run a verb, with the working folder importable: a recipe may name code that lies there."""
         sys.path.insert(0, os.getcwd())
         try:
-            return super().invoke(ctx)
+            with safe_usage():
+                return super().invoke(ctx)
         except PASSED_ON:
             raise
         except (Exception, KeyboardInterrupt) as error:
-            text, exit_code = ending(error)
-            click.echo(text, err=True)
+            lines, exit_code = ending(error)
+            print_lines(lines, err=True)
             ctx.exit(exit_code)
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run as a command."""
+        spell_what_a_terminal_lacks()
+        return super().main(*args, **kwargs)
+
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        """Read the arguments."""
+        with safe_usage():
+            return super().make_context(*args, **kwargs)
 
 
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
@@ -109,7 +128,7 @@ def nightly(recipe: str, overrides: tuple[str, ...], limit: int | None, as_json:
 
 
 @main.command()
-@click.argument("run_or_recipe")
+@argument("run_or_recipe")
 @SET
 @LIMIT
 @JSON
@@ -124,7 +143,7 @@ def select(run_or_recipe: str, overrides: tuple[str, ...], limit: int | None, as
 
 
 @main.command()
-@click.argument("run_dir")
+@argument("run_dir")
 @JSON
 def resume(run_dir: str, as_json: bool) -> None:
     """Go on with scoring that was stopped, by the recipe in the run's folder."""
@@ -140,14 +159,14 @@ def resume(run_dir: str, as_json: bool) -> None:
 
 
 @main.command()
-@click.argument("run_or_output")
+@argument("run_or_output")
 @JSON
 def status(run_or_output: str, as_json: bool) -> None:
     """Tell from its files how far a run is; or a line of each run of an output folder or a recipe."""
     from davir_ray.observe.status import status_lines, statuses
 
     found = statuses(run_or_output)
-    _print(status_lines(found, run_or_output))
+    print_lines(status_lines(found, run_or_output))
     if as_json:
         click.echo(json.dumps({"runs": [one.as_dict() for one in found]}))
 
@@ -167,7 +186,7 @@ def reference(recipe: str, overrides: tuple[str, ...], limit: int | None, as_jso
 
 
 @main.command()
-@click.argument("run_or_recipe")
+@argument("run_or_recipe")
 @SET
 @LIMIT
 @JSON
@@ -202,7 +221,7 @@ def validate(recipe: str, overrides: tuple[str, ...], limit: int | None) -> None
     """Check recipe, corpus, models, tokenizers and storage; show three rendered rows."""
     from davir_ray.observe.inspection import validate as lines
 
-    _print(lines(_load(recipe, overrides, limit)[0], colour=sys.stdout.isatty()))
+    print_lines(lines(_load(recipe, overrides, limit)[0], colour=sys.stdout.isatty()))
 
 
 @main.command()
@@ -213,7 +232,7 @@ def inspect(recipe: str, overrides: tuple[str, ...], rows: int) -> None:
     """Print rows as tokens, coloured by what is scored."""
     from davir_ray.observe.inspection import inspect as lines
 
-    _print(lines(_load(recipe, overrides, None)[0], rows, colour=sys.stdout.isatty()))
+    print_lines(lines(_load(recipe, overrides, None)[0], rows, colour=sys.stdout.isatty()))
 
 
 @main.command()
@@ -222,7 +241,9 @@ def scores() -> None:
     from davir_ray.scores import SCORES
 
     for one in SCORES.values():
-        click.echo(f"{one.name}\n  formula  {one.formula}\n  cost     {one.cost}\n  paper    {one.paper}")
+        print_lines(
+            [one.name, f"  formula  {one.formula}", f"  cost     {one.cost}", f"  paper    {one.paper}"]
+        )
 
 
 @main.command()
@@ -231,8 +252,8 @@ def formats() -> None:
     from davir_ray.corpus.formats import FORMATS
 
     for one in FORMATS.values():
-        click.echo(f"{one.name}\n  {one.example}")
-        click.echo(f"  obeys    {', '.join(one.columns)}\n  refuses  {', '.join(one.refuses)}")
+        print_lines([one.name, f"  {one.example}", f"  obeys    {', '.join(one.columns)}"])
+        print_lines([f"  refuses  {', '.join(one.refuses)}"])
 
 
 def _seconds(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
@@ -258,7 +279,7 @@ def store_info(store_or_recipe: str, as_json: bool) -> None:
     from davir_ray.store.info import info_lines, store_info
 
     info = store_info(place_of(store_or_recipe, "store"))
-    _print(info_lines(info))
+    print_lines(info_lines(info))
     if as_json:
         click.echo(json.dumps(info.as_dict()))
 
@@ -271,7 +292,7 @@ def store_verify(store_or_recipe: str, delete: bool) -> None:
     from davir_ray.run import place_of
     from davir_ray.store.upkeep import verify_lines
 
-    _print(verify_lines(place_of(store_or_recipe, "store"), delete=delete))
+    print_lines(verify_lines(place_of(store_or_recipe, "store"), delete=delete))
 
 
 @store.command("compact")
@@ -281,7 +302,7 @@ def store_compact(store_or_recipe: str) -> None:
     from davir_ray.run import place_of
     from davir_ray.store.upkeep import compact_lines
 
-    _print(compact_lines(place_of(store_or_recipe, "store")))
+    print_lines(compact_lines(place_of(store_or_recipe, "store")))
 
 
 @store.command("prune")
@@ -301,7 +322,7 @@ def store_prune(store_or_recipe: str, keep: tuple[str, ...], older_than: float |
     from davir_ray.run import place_of
     from davir_ray.store.upkeep import prune_lines
 
-    _print(prune_lines(place_of(store_or_recipe, "store"), keep, older_than, remove=yes))
+    print_lines(prune_lines(place_of(store_or_recipe, "store"), keep, older_than, remove=yes))
 
 
 def _load(path: str, overrides: tuple[str, ...], limit: int | None) -> "tuple[Recipe, str]":
@@ -326,13 +347,8 @@ def _plan(recipe: "Recipe", name: str, as_json: bool) -> None:
     _finish(preview(recipe, name), plan_lines, as_json)
 
 
-def _print(lines: Iterable[str]) -> None:
-    for line in lines:
-        click.echo(line)
-
-
 def _finish(record: dict[str, Any], show: Callable[[dict[str, Any]], Iterable[str]], as_json: bool) -> None:
-    _print(show(record))
+    print_lines(show(record))
     if as_json:
         from davir_ray.ray_session import leave
 

@@ -5,6 +5,8 @@ import re
 
 import click
 
+from davir_ray.safe_output import checked_place, print_lines
+
 
 def _ranks(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, int] | None:
     """Read one rank, or the first and the last."""
@@ -25,7 +27,7 @@ def _place(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
 
 
 @click.command()
-@click.argument("run_dir")
+@click.argument("run_dir", callback=checked_place)
 @click.option("--rank", "ranks", callback=_ranks, metavar="1..20", help="Rows of these ranks.")
 @click.option(
     "--id", "own_id", metavar="X", help="The row of this id: your own (corpus.id), or the example id."
@@ -54,7 +56,6 @@ def show(
     if status is not None and status not in list(Status):
         raise click.BadParameter(f"{status!r} is not one of {', '.join(Status)}", param_hint="--status")
     found = show(run_dir, Which(ranks, own_id, place, dropped_by, status), limit)
-    for line in shown_lines(found):
-        click.echo(line)
+    print_lines(shown_lines(found))
     if as_json:
         click.echo(json.dumps(found.as_dict()))

@@ -23,11 +23,21 @@ A row that cannot be scored raises `RowError` inside the stage that found it; th
 row's `status` and `reason`, so a `RowError` never leaves the row it belongs to.
 """
 
+from davir_ray.foreign_text import without_credentials
+
 
 class DavirError(Exception):
-    """The base of all errors that a user can act on."""
+    """The base of all errors that a user can act on.
+
+    lines: the message, a line each, without the credentials that a URI in it may hold. A line break within one is
+    foreign text, and is spelt out when it is printed.
+    """
 
     exit_code = 1
+
+    def __init__(self, *lines: str) -> None:
+        self.lines = tuple(map(without_credentials, lines))
+        super().__init__("\n".join(self.lines))
 
 
 class RecipeError(DavirError):
@@ -124,6 +134,6 @@ class RowError(Exception):
     """One row cannot be scored. `status` is one of `schema.Status`; the message is the reason."""
 
     def __init__(self, status: str, reason: str) -> None:
-        super().__init__(reason)
+        self.reason = without_credentials(reason)
+        super().__init__(self.reason)
         self.status = status
-        self.reason = reason

@@ -51,7 +51,6 @@ from davir_ray.tokens.folds import Fold
 from davir_ray.tokens.not_read import by_source
 from davir_ray.tokens.places import write_places
 from davir_ray.tokens.prepared import Prepared
-from davir_ray.tokens.preview import visible
 from davir_ray.tokens.ray_prepare import Preparation, prepare
 from davir_ray.unexpected import begun, stage
 
@@ -208,7 +207,7 @@ def prepare_corpus(job: Job) -> None:
     job.run.event("prepare", splits=len(job.inputs.listing.splits))
     tokenise(job)
     for source, found in job.not_read.items():
-        say(f"not read of {source}: {visible(found.shown())}")
+        say(f"not read of {source}: {found.shown()}")
 
 
 @stage(CorpusError)
@@ -226,7 +225,7 @@ def tokenise(job: Job) -> None:
     )
     prepare(preparation, workers=max(ray_session.cluster_cpus(), inputs.recipe.engine.replicas or 1))
     if job.prepared.bad() and inputs.recipe.corpus.on_bad_file == "error":
-        raise UnreadableFile("\n".join(job.prepared.bad().values()))
+        raise UnreadableFile(*job.prepared.bad().values())
     for reason in bad_files(job).values():
         say(f"skipped {reason}")
 

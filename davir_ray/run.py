@@ -16,7 +16,7 @@ from time import time
 from typing import Any, Literal
 
 from davir_ray import storage
-from davir_ray.config import Recipe, TrainConfig, load_recipe, override, parse_recipe
+from davir_ray.config import Recipe, TrainConfig, load_recipe, parse_recipe
 from davir_ray.errors import RecipeError
 from davir_ray.json_lines import read_lines, write_lines
 
@@ -79,7 +79,9 @@ class Run:
     def open(cls, recipe: Recipe, run_id: str, written_as: str = RECIPE) -> "Run":
         """Begin a run, or take up one that was begun: write its recipe down."""
         run = cls.named(recipe.output, run_id)
-        storage.write_atomic(run.uri(written_as), recipe.model_dump_json(indent=2).encode())
+        storage.write_atomic(
+            run.uri(written_as), json.dumps(recipe.model_dump(mode="json"), indent=2).encode()
+        )
         run.read_events()
         return run
 
@@ -151,8 +153,8 @@ def load_run_or_recipe(path: str, overrides: Sequence[str]) -> tuple[Recipe, str
     if not holds_run(path):
         return load_recipe(path, overrides), Path(path).stem
     uri = storage.join(path, RECIPE)
-    tree = override(json.loads(storage.read_bytes(uri)), overrides)
-    return parse_recipe(tree, uri), path.rstrip("/").rsplit("/", 1)[-1].rsplit("-", 1)[0]
+    tree = json.loads(storage.read_bytes(uri))
+    return parse_recipe(tree, uri, overrides), path.rstrip("/").rsplit("/", 1)[-1].rsplit("-", 1)[0]
 
 
 def place_of(path: str, setting: Literal["store", "output"]) -> str:

@@ -58,19 +58,20 @@ def in_one_line(error: BaseException) -> str:
     return f"unexpected {type(error).__name__}: {line[:LONGEST_LINE]}"
 
 
-def ending(error: BaseException) -> tuple[str, int]:
-    """Return what a command that ends with an error says, and its exit code.
+def ending(error: BaseException) -> tuple[list[str], int]:
+    """Return what a command that ends with an error says, a line each, and its exit code.
 
     The traceback of what nobody foresaw is kept.
     """
     if isinstance(error, KeyboardInterrupt):
-        return f"interrupted{way_on}", INTERRUPTED
+        return [f"interrupted{way_on}"], INTERRUPTED
     assert isinstance(error, Exception)
     ours = as_ours(error)
     kept = ""
     if isinstance(ours, Unexpected):
         kept = f"; the full traceback is in {keep_traceback(error, ours.worker_traceback)}"
-    return f"error: {ours}{kept}", ours.exit_code
+    first, *more = ours.lines
+    return [f"error: {first}{kept}", *more], ours.exit_code
 
 
 def keep_traceback(error: BaseException, of_worker: str = "") -> str:

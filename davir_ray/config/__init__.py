@@ -12,7 +12,7 @@ from davir_ray.config.measuring import (
     TokensConfig,
 )
 from davir_ray.config.nightly import NightlyConfig
-from davir_ray.config.recipe import Recipe, load_recipe, override, parse_recipe
+from davir_ray.config.recipe import Recipe, load_recipe, parse_recipe
 from davir_ray.config.rules import (
     CountRule,
     DifficultyRule,
@@ -57,6 +57,5 @@ __all__ = [
     "TokensConfig",
     "TrainConfig",
     "load_recipe",
-    "override",
     "parse_recipe",
 ]

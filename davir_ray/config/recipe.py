@@ -3,13 +3,14 @@
 Precedence: the defaults of the sections, then the YAML file, then each `--set a.b=c` in order.
 """
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
+from os import PathLike
 from typing import Any
 
-import yaml
 from pydantic import ValidationError, field_validator, model_validator
 
+from davir_ray.config.complaints import complaints
 from davir_ray.config.measuring import (
     CorpusConfig,
     EngineConfig,
@@ -22,7 +23,12 @@ from davir_ray.config.nightly import NightlyConfig
 from davir_ray.config.rules import FractionRule, KeepSourcesRule, NearDuplicatesRule, QuotaRule, SelectRule
 from davir_ray.config.section import Section
 from davir_ray.config.training import ReferenceConfig, TrainConfig
+from davir_ray.config.yaml_tree import MAX_DEPTH, TOO_DEEP, Path, YamlProblem, dotted, read_yaml
 from davir_ray.errors import RecipeError
+from davir_ray.foreign_text import brief, holds_credentials, is_text, refusal, shortened, without_credentials
+
+MAX_BYTES = 2**20
+"""Size of a recipe's file."""
 
 
 class Recipe(Section):
@@ -45,6 +51,12 @@ class Recipe(Section):
     """Folder or fsspec URI of the measurement store, shared by all runs."""
     output: str = "davir/runs"
     """Folder or fsspec URI under which each run has a folder."""
+
+    @field_validator("select", mode="before")
+    @classmethod
+    def _one_rule(cls, value: Any) -> Any:
+        """Accept a rule for a list of one."""
+        return [value] if isinstance(value, dict) else value
 
     @field_validator("select")
     @classmethod
@@ -94,57 +106,107 @@ class Recipe(Section):
         return self
 
 
-def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+def load_recipe(path: str | PathLike[str], overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe and apply `a.b=c` overrides; values are read as YAML. Raises `RecipeError`."""
+    text = _read(path)
     try:
-        tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RecipeError(f"{path}: cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: is not valid YAML: {error}") from error
+        tree, lines = read_yaml(text)
+    except YamlProblem as problem:
+        raise RecipeError(f"{path} line {problem.line}: {problem}") from problem
+    return parse_recipe(tree, str(path), overrides, lines)
+
+
+def parse_recipe(
+    tree: Any, name: str, overrides: Sequence[str] = (), lines: Mapping[Path, int] | None = None
+) -> Recipe:
+    """Validate a recipe given as plain data, with `a.b=c` overrides applied in order. Raises `RecipeError`.
+
+    name: stands in errors, as do the lines on which values stand, by their paths.
+    """
     if not isinstance(tree, dict):
-        raise RecipeError(f"{path}: expected a mapping of sections (corpus, models, ...)")
-    return parse_recipe(override(tree, overrides), str(path))
+        found = "the file is empty" if tree is None else f"found {brief(tree)}"
+        raise RecipeError(f"{name}: {found}; expected a mapping of sections (corpus, models, ...)")
+    origins = {path: f"{name} line {line}" for path, line in (lines or {}).items()} | {(): name}
+    tree = deepcopy(tree) if overrides else tree
+    for setting in overrides:
+        _apply(tree, setting, origins)
+    wrong = list(_unfit_text(tree, ()))
+    if not wrong:
+        try:
+            return Recipe.model_validate(tree)
+        except ValidationError as error:
+            wrong = complaints(error, tree, Recipe)
+    raise RecipeError(
+        *(f"{_origin(path, origins)}: {dotted(path) or 'recipe'}: {text}" for path, text in wrong)
+    )
 
 
-def override(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """Apply `a.b=c` overrides to a recipe given as plain data, in order."""
-    for text in overrides:
-        _apply(tree, text)
-    return tree
-
-
-def parse_recipe(tree: dict[str, Any], name: str) -> Recipe:
-    """Validate a recipe given as plain data. `name` stands in error messages."""
+def _read(path: str | PathLike[str]) -> str:
     try:
-        return Recipe.model_validate(tree)
-    except ValidationError as error:
-        lines = [f"  {'.'.join(map(str, one['loc'])) or 'recipe'}: {_said(one)}" for one in error.errors()]
-        raise RecipeError(f"{name}: not a valid recipe\n" + "\n".join(lines)) from error
+        with open(path, "rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except IsADirectoryError as error:
+        raise RecipeError(
+            f"{path}: is a folder with no run in it; expected a recipe, or a run's folder"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise RecipeError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    if len(data) > MAX_BYTES:
+        raise RecipeError(f"{path}: is larger than {MAX_BYTES:,} bytes; expected a recipe in YAML")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise RecipeError(f"{path} line {line}: is not UTF-8 text: {error.reason}") from error
 
 
-def _said(error: Any) -> str:
-    """Say a pydantic error as this project would."""
-    if error["type"] == "extra_forbidden":
-        return "there is no such setting"
-    given = error["input"]
-    return f"{error['msg']}, not {given!r}" if isinstance(given, str | int | float) else str(error["msg"])
+def _origin(path: Path, origins: Mapping[Path, str]) -> str:
+    """Tell where the value at a path, or the nearest section around it, was written."""
+    return next(origins[path[:end]] for end in range(len(path), -1, -1) if path[:end] in origins)
 
 
-def _apply(tree: dict[str, Any], setting: str) -> None:
-    key, separator, text = setting.partition("=")
-    if not separator or not key:
-        raise RecipeError(f"--set {setting}: expected a.b=value")
-    *parents, last = key.split(".")
-    node = tree
-    for parent in parents:
+def _unfit_text(value: Any, path: Path) -> Iterator[tuple[Path, str]]:
+    """Find what no setting may hold, whatever it is for: secrets, and text that no file's name can be."""
+    if len(path) > MAX_DEPTH:
+        yield path[:3], TOO_DEEP
+    elif isinstance(value, dict | list | tuple):
+        for name, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _unfit_text(name, path)
+            yield from _unfit_text(inner, (*path, name))
+    elif isinstance(value, str):
+        if holds_credentials(value):
+            yield path, refusal(value)
+        if not is_text(value):
+            yield path, f"{brief(value)} is no valid text: it holds a NUL, or bytes that are not UTF-8"
+
+
+def _apply(tree: dict[str, Any], setting: str, origins: dict[Path, str]) -> None:
+    name, separator, text = setting.partition("=")
+    said = f"--set {shortened(without_credentials(setting))}"
+    if not separator or not name:
+        raise RecipeError(f"{said}: expected a.b=value")
+    path = tuple(name.split("."))
+    if len(path) > MAX_DEPTH:
+        raise RecipeError(f"{said}: {TOO_DEEP}")
+    try:
+        value, _ = read_yaml(text)
+    except YamlProblem as problem:
+        raise RecipeError(f"{said}: {problem}") from problem
+    _section(tree, path, said)[path[-1]] = value
+    for stale in [one for one in origins if one[: len(path)] == path]:
+        del origins[stale]
+    for end in range(1, len(path) + 1):
+        origins.setdefault(path[:end], said)
+
+
+def _section(tree: dict[str, Any], path: Path, said: str) -> dict[Any, Any]:
+    """Return the section that a setting lies in; one that is not there is made."""
+    node: dict[Any, Any] = tree
+    for index, parent in enumerate(path[:-1]):
         child = node[parent] = node.get(parent) or {}
-        if isinstance(child, str) and parents[0] == "models":
+        if isinstance(child, str) and path[0] == "models":
             child = node[parent] = {"model_name_or_path": child}
         if not isinstance(child, dict):
-            raise RecipeError(f"--set {setting}: `{parent}` is not a section")
+            raise RecipeError(f"{said}: `{dotted(path[: index + 1])}` is not a section: found {brief(child)}")
         node = child
-    try:
-        node[last] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"--set {setting}: the value is not valid YAML: {error}") from error
+    return node

@@ -5,7 +5,6 @@ Where two types cannot be one (text against struct), or a number within a struct
 are not the same tokens), the column becomes JSON text in all shards. Davir reads such a column as what it says.
 """
 
-import logging
 from collections.abc import Iterable
 
 import pyarrow as pa
@@ -13,8 +12,7 @@ import pyarrow.compute as pc
 
 from davir_ray.corpus.json_text import JSON_TEXT, is_json_text, to_json
 from davir_ray.errors import CorpusError
-
-log = logging.getLogger(__name__)
+from davir_ray.observe.progress import say
 
 
 def unify(schemas: Iterable[pa.Schema]) -> pa.Schema:
@@ -31,7 +29,7 @@ def unify(schemas: Iterable[pa.Schema]) -> pa.Schema:
 
 def _unified(name: str, fields: list[pa.Field]) -> pa.Field:
     if any(map(is_json_text, fields)):
-        log.warning("column `%s`: its values have no one type in Parquet: it is written as JSON text", name)
+        say(f"warning: column `{name}`: its values have no one type in Parquet: it is written as JSON text")
         return pa.field(name, pa.string(), metadata=JSON_TEXT)
     types = [field.type for field in fields]
     merged = types[0]
@@ -41,10 +39,10 @@ def _unified(name: str, fields: list[pa.Field]) -> pa.Field:
         _check_storable(merged)
     except pa.ArrowException:
         shown = " and ".join(sorted({str(type_) for type_ in types}))
-        log.warning("column `%s` is %s in different shards: it is written as JSON text", name, shown)
+        say(f"warning: column `{name}` is {shown} in different shards: it is written as JSON text")
         return pa.field(name, pa.string(), metadata=JSON_TEXT)
     if pa.types.is_floating(merged) and any(pa.types.is_integer(type_) for type_ in types):
-        log.warning("column `%s` is whole numbers in some shards: it is written as %s", name, merged)
+        say(f"warning: column `{name}` is whole numbers in some shards: it is written as {merged}")
     return pa.field(name, merged)
 
 

@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 
 from davir_ray.config import CorpusConfig, TagsConfig
 from davir_ray.corpus.formats import FORMATS, Format
-from davir_ray.corpus.nearest import names_of, recipe_lines, remedy, similar
+from davir_ray.corpus.nearest import names_of, recipe_lines, remedy
 from davir_ray.corpus.raw_turns import usual_turns
 from davir_ray.corpus.turns import Row, describe
 from davir_ray.errors import CorpusError, UnknownFormat
+from davir_ray.nearest import did_you_mean
 
 LLAMA_FACTORY = (
     {"prompt": "instruction", "query": "input", "response": "output"},
@@ -111,7 +112,7 @@ def check_renames(settings: CorpusConfig, source: str) -> None:
     settings: those of the source, see `CorpusConfig.of`.
     """
     if settings.format != "auto" and settings.format not in FORMATS:
-        known = f"{similar(settings.format, FORMATS)}; expected auto, {', '.join(FORMATS)}"
+        known = f"{did_you_mean(settings.format, FORMATS)}; expected auto, {', '.join(FORMATS)}"
         raise CorpusError(f"corpus.format: `{settings.format}` of source `{source}` is not known{known}")
     formats = list(FORMATS.values()) if settings.format == "auto" else [FORMATS[settings.format]]
     near = min(formats, key=lambda format: len(_unread(format, settings.columns)))
@@ -129,7 +130,7 @@ def _unread_name(name: str, settings: CorpusConfig, near: Format) -> str:
     else:
         said = f"no format reads {names_of(settings.columns)} together; `{near.name}` does not read `{name}`"
         expected = near.columns
-    return f"{said}{similar(name, expected)}; expected {names_of(expected)}"
+    return f"{said}{did_you_mean(name, expected)}; expected {names_of(expected)}"
 
 
 def check_targets(config: CorpusConfig, columns_of: Mapping[str, Sequence[str]], source: str) -> None:
@@ -143,7 +144,7 @@ def check_targets(config: CorpusConfig, columns_of: Mapping[str, Sequence[str]],
         return
     wrong = renames[missing]
     raise CorpusError(
-        f"corpus.columns: {missing}: {wrong}: source `{source}` has no column `{wrong}`{similar(wrong, columns)}; "
+        f"corpus.columns: {missing}: {wrong}: source `{source}` has no column `{wrong}`{did_you_mean(wrong, columns)}; "
         f"it has {names_of(columns)}; {_way_out(config, columns_of, source)}"
     )
 

@@ -15,12 +15,13 @@ from davir_ray.config import CorpusConfig
 from davir_ray.corpus import json_files, parquet_files
 from davir_ray.corpus.detection import check_columns, check_renames, check_targets, detect
 from davir_ray.corpus.formats import FORMATS, Format
-from davir_ray.corpus.nearest import names_of, remedy, similar
+from davir_ray.corpus.nearest import names_of, remedy
 from davir_ray.corpus.paths import CorpusFile, expand
 from davir_ray.corpus.raw_turns import check_tags
 from davir_ray.corpus.reading import read_rows
 from davir_ray.corpus.split import Kind, Split
 from davir_ray.errors import CorpusError, UnknownFormat, UnreadableFile
+from davir_ray.nearest import did_you_mean
 
 ROWS_PER_SPLIT = 50_000
 """The most rows of a Parquet split. A larger row group is read by several, each decoding what is before."""
@@ -88,7 +89,10 @@ def list_corpus(config: CorpusConfig, limit: int | None = None) -> Listing:
     looked = list(_look_at_all(expand(config.paths), limit))
     bad = tuple(item for item in looked if isinstance(item, BadFile))
     if bad and config.on_bad_file == "error":
-        raise UnreadableFile(_complaint(bad))
+        raise UnreadableFile(
+            f"{len(bad)} of the corpus's files cannot be read (corpus.on_bad_file: skip leaves them out)",
+            *(f"  {item.reason}" for item in bad[:20]),
+        )
     files = [item for item in looked if isinstance(item, _Looked) and item.rows != 0]
     if not files:
         raise CorpusError(
@@ -99,13 +103,6 @@ def list_corpus(config: CorpusConfig, limit: int | None = None) -> Listing:
     facts = {(item.file.source, item.file.path): item.file for item in files}
     digests = tuple(_digest(facts[one.source, one.path], one, formats[one.source]) for one in splits)
     return Listing(splits, bad, formats, _distinct(files), digests)
-
-
-def _complaint(bad: Sequence[BadFile]) -> str:
-    lines = "\n".join(f"  {item.reason}" for item in bad[:20])
-    return (
-        f"{len(bad)} of the corpus's files cannot be read (corpus.on_bad_file: skip leaves them out)\n{lines}"
-    )
 
 
 def _look_at_all(files: Sequence[CorpusFile], limit: int | None) -> Iterator[_Looked | BadFile]:
@@ -252,7 +249,7 @@ def _check_labels(looked: _Looked, config: CorpusConfig) -> None:
         if column and not _has(looked, column) and not _has(found := _whole(looked), column):
             raise CorpusError(
                 f"{looked.file.path}: no row has a column `{column}`, which corpus.{key} names"
-                f"{similar(column, found.columns)}; the file has {names_of(found.columns)}"
+                f"{did_you_mean(column, found.columns)}; the file has {names_of(found.columns)}"
             )
 
 

@@ -1,8 +1,7 @@
 """The format that columns come nearest to, and the line of a recipe that would make it fit."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
 import yaml
@@ -135,13 +134,6 @@ def remedy(columns: Sequence[str], config: CorpusConfig, source: str) -> str:
     if not near.renames:
         return f"`{near.format.name}` fits without a rename"
     return f"the nearest is `{near.format.name}`, by {recipe_line(config, source, columns=near.renames)}"
-
-
-def similar(name: str, names: Iterable[str]) -> str:
-    """Return `; did you mean ...` where one of some names is like this one, else nothing."""
-    plain = {_plain(other): other for other in names}
-    close = get_close_matches(_plain(name), plain, n=1)
-    return f"; did you mean `{plain[close[0]]}`?" if close else ""
 
 
 def names_of(columns: Mapping[str, Any] | Sequence[str]) -> str:

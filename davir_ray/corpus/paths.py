@@ -15,6 +15,7 @@ from davir_ray import storage
 from davir_ray.corpus.split import KINDS, Kind, kind_of
 from davir_ray.errors import CorpusError
 from davir_ray.filesystems import filesystem, reaching
+from davir_ray.foreign_text import is_text
 
 STAMPS = ("ETag", "etag", "md5Hash", "checksum", "mtime", "LastModified", "last_modified", "created")
 """What filesystems call the mark of a file's content, the surest first."""
@@ -37,6 +38,10 @@ def expand(paths: Mapping[str, Sequence[str]]) -> list[CorpusFile]:
     for source, patterns in paths.items():
         for pattern in patterns:
             for file in _matches(source, pattern):
+                if not is_text(file.path):
+                    raise CorpusError(
+                        f"{file.path}: its name is not UTF-8, and tables cannot hold it; rename the file"
+                    )
                 if files.setdefault(file.path, file).source != source:
                     raise CorpusError(
                         f"{file.path}: belongs to two sources, {files[file.path].source} and {source}"

@@ -13,6 +13,7 @@ from davir_ray.config import EngineConfig
 from davir_ray.errors import EngineError, RecipeError
 from davir_ray.logprobs.engine import Engine
 from davir_ray.models import ResolvedModel
+from davir_ray.nearest import did_you_mean
 
 # fmt: off
 CHUNK_SENSITIVE = frozenset(
@@ -121,6 +122,7 @@ def _check_asked(config: EngineConfig, device: str, machine: Machine) -> None:
         known = ", ".join(["auto", *BUILDERS])
         raise EngineError(
             f"engine.type: {config.type!r} is none of {known}, and not of the form module:Class"
+            + did_you_mean(config.type, ["auto", *BUILDERS])
         )
     if not _is_importable(module):
         raise EngineError(f"engine.type: there is no module {module} to import here")

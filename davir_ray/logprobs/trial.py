@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from davir_ray import storage
 from davir_ray.errors import EngineDied, EngineError
+from davir_ray.foreign_text import without_credentials
 
 Range = tuple[int, int]
 T = TypeVar("T")
@@ -138,7 +139,7 @@ def try_ranges(
         except EngineDied:
             raise
         except Exception as error:  # whatever the engine raised is about these sequences: narrow it down
-            journal.blame(current, f"{type(error).__name__}: {error}"[:500])
+            journal.blame(current, without_credentials(f"{type(error).__name__}: {error}")[:500])
         else:
             journal.deaths, journal.measured = 0, True
             yield current, result

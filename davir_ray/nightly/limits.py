@@ -37,4 +37,4 @@ def _drifted(limits: NightlyConfig, drift: Tree | None) -> Iterator[str]:
 def check_limits(result: Tree) -> None:
     """Raise `PastLimits` if a night that is done went past a limit."""
     if broken := result.get("past_limits"):
-        raise PastLimits("the night is done, and went past its limits\n  " + "\n  ".join(broken))
+        raise PastLimits("the night is done, and went past its limits", *(f"  {one}" for one in broken))

@@ -12,7 +12,7 @@ from davir_ray.errors import RowError, StoreError, UnreadableFile
 from davir_ray.inputs import Inputs, check_inputs, check_score, load_inputs
 from davir_ray.scores.score import Need
 from davir_ray.tokens.not_read import first_not_read
-from davir_ray.tokens.preview import bracketed, coloured, visible
+from davir_ray.tokens.preview import bracketed, coloured
 from davir_ray.tokens.views import ViewTokens, sequences
 from davir_ray.train.checks import check_corpora, with_deepspeed
 
@@ -70,7 +70,7 @@ def _not_read(inputs: Inputs) -> Iterator[str]:
         except UnreadableFile:
             continue  # a run stops there, or skips the file
         if found.columns:
-            yield f"not read  {source}: {visible(found.shown())}; {found.rows:,} rows were looked at"
+            yield f"not read  {source}: {found.shown()}; {found.rows:,} rows were looked at"
 
 
 def _needs(recipe: Recipe) -> tuple[Need, ...] | None:
@@ -105,7 +105,8 @@ def _shown(inputs: Inputs, rows: Iterator[tuple[Split, Parsed]], count: int, col
         try:
             made = _sequences(inputs, parsed)
         except RowError as error:
-            yield f"{title}\n{error.status}: {visible(error.reason)}"
+            yield title
+            yield f"{error.status}: {error.reason}"
             continue
         for one in made:
             cut = ", cut" if one.truncated else ""

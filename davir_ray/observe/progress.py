@@ -4,6 +4,8 @@ import sys
 import time
 from dataclasses import dataclass, field
 
+from davir_ray.foreign_text import shown
+
 SECONDS_BETWEEN_LINES = 10.0 if sys.stderr.isatty() else 60.0
 """A terminal is told often; the log of a job is not flooded."""
 
@@ -76,5 +78,5 @@ def data_size(count: float) -> str:
 
 
 def say(line: str) -> None:
-    """Print a line for people; stdout is kept for results."""
-    print(line, file=sys.stderr, flush=True)
+    """Print a line for people, safe to look at; stdout is kept for results."""
+    print(shown(line), file=sys.stderr, flush=True)

@@ -31,6 +31,7 @@ from importlib import import_module
 from inspect import getsource
 
 from davir_ray.errors import RecipeError
+from davir_ray.nearest import did_you_mean
 from davir_ray.scores.base_loss import BASE_LOSS
 from davir_ray.scores.davir import DAVIR
 from davir_ray.scores.ifd import IFD
@@ -68,7 +69,9 @@ def resolve_score(name: str) -> Score:
     if ":" in name:
         return _import_score(name)
     if name not in SCORES:
-        raise RecipeError(f"score.name: {name}: expected module:attribute or one of {', '.join(SCORES)}")
+        raise RecipeError(
+            f"score.name: {name}: expected module:attribute or one of {', '.join(SCORES)}{did_you_mean(name, SCORES)}"
+        )
     return SCORES[name]
 
 

@@ -150,4 +150,5 @@ def _difference(what: str, ours: str, theirs: str) -> str:
 
 def _mismatch(base: Tokenizer, reference: Tokenizer, what: str) -> TokenizerMismatch:
     models = f"base {base.path} and reference {reference.path}"
-    return TokenizerMismatch(f"{models} give different token ids: {what}")
+    first, *more = what.split("\n")
+    return TokenizerMismatch(f"{models} give different token ids: {first}", *more)

@@ -6,22 +6,23 @@ marks that reorder text are spelt out, so a row cannot write to the terminal. Li
 
 from itertools import groupby
 
+from davir_ray.foreign_text import Shown, printable
 from davir_ray.tokens.rendering import Ids, Marks
 from davir_ray.tokens.tokenizer import Tokenizer
 
 COUNTS, REST, END = "\x1b[1;32m", "\x1b[2m", "\x1b[0m"
 
 
-def coloured(tokenizer: Tokenizer, ids: Ids, scored: Marks) -> str:
+def coloured(tokenizer: Tokenizer, ids: Ids, scored: Marks) -> Shown:
     """Show what counts in green and the rest dim, with ANSI colours."""
     runs = _runs(tokenizer, ids, scored)
-    return "".join(f"{COUNTS if counts else REST}{text}{END}" for counts, text in runs)
+    return Shown("".join(f"{COUNTS if counts else REST}{text}{END}" for counts, text in runs))
 
 
-def bracketed(tokenizer: Tokenizer, ids: Ids, scored: Marks) -> str:
+def bracketed(tokenizer: Tokenizer, ids: Ids, scored: Marks) -> Shown:
     """Show what counts between `[[` and `]]`, without colours."""
     runs = _runs(tokenizer, ids, scored)
-    return "".join(f"[[{text}]]" if counts else text for counts, text in runs)
+    return Shown("".join(f"[[{text}]]" if counts else text for counts, text in runs))
 
 
 def _runs(tokenizer: Tokenizer, ids: Ids, scored: Marks) -> list[tuple[bool, str]]:
@@ -32,10 +33,4 @@ def _runs(tokenizer: Tokenizer, ids: Ids, scored: Marks) -> list[tuple[bool, str
 
 def visible(text: str) -> str:
     """Spell out every character that does not print; a line break is spelt and kept."""
-    return "".join(_spelt(character) for character in text)
-
-
-def _spelt(character: str) -> str:
-    if character == "\n":
-        return "\\n\n"
-    return character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
+    return "\\n\n".join(map(printable, text.split("\n")))

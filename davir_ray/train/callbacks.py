@@ -1,6 +1,5 @@
 """What happens while TRL trains: checkpoints go to the run's storage, metrics to a file that anybody can read."""
 
-import logging
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,8 @@ import torch.distributed
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from davir_ray.errors import Unreachable
+from davir_ray.observe.progress import say
 from davir_ray.train.metrics import write_metrics
-
-logger = logging.getLogger(__name__)
 
 
 class ReportCheckpoint(TrainerCallback):
@@ -52,4 +50,4 @@ class WriteMetrics(TrainerCallback):
             try:
                 write_metrics(self.folder, entries)
             except (OSError, Unreachable) as error:  # no reason to stop a training
-                logger.warning("metrics of step %d were not written: %s", state.global_step, error)
+                say(f"warning: metrics of step {state.global_step} were not written: {error}")

@@ -1,4 +1,6 @@
 import json
+import os
+import pickle
 import subprocess
 import sys
 
@@ -108,3 +110,35 @@ def test_a_night_that_another_start_works_on_is_no_night_without_a_choice(nothin
     holder = {"pid": 7, "host": "node-3 pid:[1]", "started": 0.0, "heartbeat": 60.0}
     monkeypatch.setattr(night, "run_night", lambda *args: {"busy": holder})
     assert CliRunner().invoke(main, ["nightly", nothing_chosen[0]]).exit_code == 0
+
+
+def test_names_from_a_closed_list_are_guessed():
+    from davir_ray.config import EngineConfig
+    from davir_ray.corpus.formats import check_renames
+    from davir_ray.logprobs.choice import choose_engine
+    from davir_ray.scores import resolve_score
+
+    with pytest.raises(errors.RecipeError, match=r"did you mean `rho_mean`\?"):
+        resolve_score("rho-mean")
+    with pytest.raises(errors.CorpusError, match=r"did you mean `sharegpt`\?"):
+        check_renames({}, "ShareGPT")
+    with pytest.raises(errors.EngineError, match=r"did you mean `transformers`\?"):
+        choose_engine(EngineConfig(type="transformer"), gpus=0, model_type="llama")
+
+
+def test_an_error_of_several_lines_is_printed_as_such_also_from_another_process():
+    error = pickle.loads(pickle.dumps(errors.UnreadableFile("two files", "  a\nb", "  c")))
+    assert (error.lines, str(error)) == (("two files", "  a\nb", "  c"), "two files\n  a\nb\n  c")
+
+
+def test_letters_that_a_terminal_does_not_have_are_spelt(tmp_path):
+    place = tmp_path / "\u6570"
+    (place / "measurements").mkdir(parents=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "davir_ray.cli", "store", "verify", str(place)],
+        env=os.environ | {"PYTHONIOENCODING": "latin-1"},
+        capture_output=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith(b"/\\u6570\n")

@@ -80,7 +80,7 @@ def test_a_recipe_survives_the_way_through_its_own_json():
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"corpus": {"paths": []}}, "corpus.paths: Value error, names no files"),
+        ({"corpus": {"paths": []}}, "corpus.paths: names no files"),
         ({"corpus": {"paths": "a", "shuffle": True}}, "corpus.shuffle: there is no such setting"),
         (
             {"corpus": {"paths": {"a": "x"}, "sources": {"b": {"format": "text"}}}},
@@ -92,8 +92,11 @@ def test_a_recipe_survives_the_way_through_its_own_json():
             {"export": {"formats": ["trl_frozen"]}, "tokens": {"template": "plain"}},
             "export.formats: trl_frozen is for tokens.template: chat",
         ),
-        ({"select": [{"type": "best"}]}, "select.0: Input tag 'best'"),
-        ({"select": [{"type": "fraction", "fraction": 0}]}, "select.0.fraction.fraction"),
+        ({"select": [{"type": "best"}]}, "select.0.type: found 'best'; expected one of 'fraction', 'count'"),
+        (
+            {"select": [{"type": "fraction", "fraction": 0}]},
+            "select.0.fraction: found 0; expected more than 0",
+        ),
         ({"select": [{"type": "threshold"}]}, "needs min_score, max_score or both"),
         ({"select": [{"type": "quota"}]}, "needs either fraction or count"),
         (
@@ -103,7 +106,7 @@ def test_a_recipe_survives_the_way_through_its_own_json():
         ({"tokens": {"max_length": 1}}, "tokens.max_length"),
         (
             {"select": [{"type": "keep_sources", "sources": ["gsm8k"]}]},
-            "keep_sources names gsm8k; corpus.paths has corpus",
+            "recipe.yaml: select: keep_sources names gsm8k; corpus.paths has corpus",
         ),
         (
             {"select": [{"type": "near_duplicates"}, {"type": "near_duplicates", "num_perm": 64}]},
@@ -114,7 +117,7 @@ def test_a_recipe_survives_the_way_through_its_own_json():
 def test_a_wrong_recipe_says_where_it_is_wrong(changes, says):
     with pytest.raises(RecipeError) as caught:
         recipe(**changes)
-    assert str(caught.value).startswith("recipe.yaml: not a valid recipe")
+    assert str(caught.value).startswith("recipe.yaml: ")
     assert says in str(caught.value)
 
 
@@ -137,7 +140,7 @@ TRAIN_ERRORS = [
     ({"report_to": ["comet"]}, "train.report_to.0: "),
     (
         {"lora": {"layers_to_transform": [0]}},
-        "train.lora: Value error, layers_to_transform needs target_modules to name the modules of a layer",
+        "train.lora: layers_to_transform needs target_modules to name the modules of a layer",
     ),
 ]
 
@@ -147,7 +150,7 @@ def test_a_wrong_training_says_where_it_is_wrong(settings, says):
     with pytest.raises(RecipeError) as caught:
         recipe(train=settings)
     assert says in str(caught.value)
-    assert len(str(caught.value).splitlines()) == 2
+    assert len(str(caught.value).splitlines()) == 1
 
 
 @pytest.mark.parametrize(
@@ -188,7 +191,7 @@ def test_a_wrong_reference_section_says_where_it_is_wrong(reference, says):
     with pytest.raises(RecipeError) as caught:
         recipe(models={"base": "b"}, reference=reference)
     assert says in str(caught.value)
-    assert len(str(caught.value).splitlines()) == 2
+    assert len(str(caught.value).splitlines()) == 1
 
 
 def test_a_reference_is_named_or_made_and_not_both():
@@ -199,7 +202,8 @@ def test_a_reference_is_named_or_made_and_not_both():
 
 
 @pytest.mark.parametrize(
-    ("text", "says"), [("a: [", "not valid YAML"), ("- a", "expected a mapping"), ("", "expected a")]
+    ("text", "says"),
+    [("a: [", "not valid YAML"), ("- a", "expected a mapping"), ("", "the file is empty; expected a")],
 )
 def test_a_file_that_is_no_recipe_is_refused(tmp_path, text, says):
     (tmp_path / "r.yaml").write_text(text)

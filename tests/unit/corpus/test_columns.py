@@ -1,5 +1,4 @@
 import itertools
-import logging
 
 import pyarrow as pa
 import pytest
@@ -59,11 +58,10 @@ def test_equal_schemas_stay_as_they_are():
     assert unify([schema, schema]).equals(schema)
 
 
-def test_types_that_cannot_be_one_become_json_text(caplog):
+def test_types_that_cannot_be_one_become_json_text(capsys):
     text, struct = pa.table({"meta": ["a", None]}), pa.table({"meta": [{"k": [1, "\u00e9"][:1]}]})
-    with caplog.at_level(logging.WARNING):
-        schema = unify([text.schema, struct.schema])
-    assert "`meta`" in caplog.text
+    schema = unify([text.schema, struct.schema])
+    assert "`meta`" in capsys.readouterr().err
     assert schema.field("meta").type == pa.string()
     values = [value for table in (text, struct) for value in conform(table, schema)["meta"].to_pylist()]
     assert values == ['"a"', None, '{"k": [1]}']
@@ -100,9 +98,9 @@ def test_types_widen_in_either_order(one, other, both):
         assert unify(pa.schema({"x": type_}) for type_ in pair).field("x").type == both
 
 
-def test_whole_numbers_beside_floats_are_named(caplog):
+def test_whole_numbers_beside_floats_are_named(capsys):
     schema = unify([pa.schema({"n": pa.int64()}), pa.schema({"n": pa.float64()})])
-    assert "`n` is whole numbers" in caplog.text
+    assert "`n` is whole numbers" in capsys.readouterr().err
     assert conform(pa.table({"n": [2**53 + 1]}), schema)["n"].to_pylist() == [float(2**53)]
 
 
