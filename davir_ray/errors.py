@@ -11,7 +11,8 @@
     |   +-- EngineDied                  the engine cannot go on; its process must end
     |   +-- NotMeasured                 stored measurements are missing and none may be made
     +-- StoreError                  6   the store holds something that is not true, or cannot be used
-    |   +-- DamagedPart                 a part of the store is not what its name says
+    |   +-- DamagedPart                 a file of a store or a run is not what it should be
+    |   +-- StalePlan                   a plan believed in measurements that are gone
     |   +-- Unreachable                 the storage of a store or a run fails, or refuses
     +-- TrainingError               7   training failed
     +-- PastLimits                  8   a night went past a limit of the recipe
@@ -78,7 +79,19 @@ class StoreError(DavirError):
 
 
 class DamagedPart(StoreError):
-    """A part of the store cannot be read as one, or says what cannot be."""
+    """A file of a store or a run cannot be read, or says what cannot be. `reason` follows its name in the message."""
+
+    def __init__(self, uri: str, reason: str) -> None:
+        super().__init__(uri, reason)
+        self.uri = uri
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.uri}: {self.reason}"
+
+
+class StalePlan(StoreError):
+    """The plan of a run believed in measurements that are not in the store."""
 
 
 class Unreachable(StoreError):

@@ -1,5 +1,6 @@
 """Connect to Ray: the cluster that a job runs on, or one of this machine's own."""
 
+import json
 import logging
 import os
 from collections.abc import Iterator
@@ -75,14 +76,14 @@ def batches(dataset: ray.data.Dataset) -> AbstractContextManager[Iterator[Any]]:
 
 def told(error: DavirError) -> str:
     """Write an error of ours as a worker hands it to the driver: Ray Data would lose it in an exception of its own."""
-    return f"{type(error).__name__}: {error}"
+    return f"{type(error).__name__}: {json.dumps(error.args)}"
 
 
 def raise_told(text: str) -> None:
     """Raise the error that a worker told of; nothing happens for an empty text."""
     if text:
-        name, _, message = text.partition(": ")
-        raise getattr(errors, name)(message)
+        name, _, arguments = text.partition(": ")
+        raise getattr(errors, name)(*json.loads(arguments))
 
 
 def cluster_gpus() -> int:

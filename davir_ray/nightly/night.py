@@ -13,7 +13,7 @@ from davir_ray.drift.ray_drift import Drift, measure_drift
 from davir_ray.errors import StoreError
 from davir_ray.history import PastRun, past_run
 from davir_ray.inputs import anchored
-from davir_ray.nightly.lease import Lease, take
+from davir_ray.lease import Lease, take
 from davir_ray.nightly.limits import past_limits
 from davir_ray.nightly.nights import Night, Nights, night_of
 from davir_ray.observe.progress import say

@@ -1,7 +1,7 @@
 """What each night left behind.
 
 <output>/nightly/<name>/nights.jsonl    a line a night
-<output>/nightly/<name>/lease/          see lease.py
+<output>/nightly/<name>/lease/          see ../lease.py
 """
 
 from collections.abc import Mapping

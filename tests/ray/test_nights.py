@@ -14,7 +14,7 @@ from scipy import stats
 
 from davir_ray.cli import main
 from davir_ray.errors import PastLimits
-from davir_ray.nightly.lease import Lease, take
+from davir_ray.lease import Lease, take
 from davir_ray.nightly.limits import check_limits
 from davir_ray.nightly.night import run_night
 from davir_ray.observe.nights import night_lines

@@ -11,7 +11,7 @@ from davir_ray import storage
 from davir_ray.errors import StoreError
 from davir_ray.store import compaction
 from davir_ray.store.compaction import Compaction, compact
-from davir_ray.store.measurements import MeasurementStore, part_name, read_part, sorted_losses
+from davir_ray.store.measurements import MeasurementStore, part_name, sorted_losses
 from davir_ray.store.verify import verify
 from tests.measured import held, keys, store_with
 
@@ -104,7 +104,7 @@ def test_large_parts_stay_and_merged_ones_are_bounded(tmp_path, monkeypatch):
         tmp_path / "m", *[((a, b), [1.0, 2.0]) for a, b in zip("acegik", "bdfhjl", strict=True)]
     )
     compact(store)
-    assert sorted(len(read_part(part.uri)) for part in store.parts()) == [4, 4, 4]
+    assert sorted(len(store.read_part(part.uri)) for part in store.parts()) == [4, 4, 4]
     assert len(held(store)[0]) == 12
     monkeypatch.setattr(compaction, "SMALL_BYTES", 10)
     monkeypatch.setattr(compaction, "MERGED_ROWS", 100)

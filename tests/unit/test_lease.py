@@ -10,8 +10,8 @@ from uuid import uuid4
 import pytest
 
 from davir_ray import storage
-from davir_ray.nightly import lease
-from davir_ray.nightly.lease import (
+from davir_ray import lease
+from davir_ray.lease import (
     BEAT_SECONDS,
     STALE_SECONDS,
     Lease,

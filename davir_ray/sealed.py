@@ -1,0 +1,40 @@
+"""Small JSON files that tell whether they are what was written: a digest of all the rest is in them, as `seal`."""
+
+import json
+from collections.abc import Mapping
+from hashlib import blake2b
+from typing import Any
+
+from davir_ray import storage
+from davir_ray.errors import DamagedPart
+
+SEAL = "seal"
+
+
+def write_sealed(uri: str, tree: Mapping[str, Any]) -> None:
+    """Write a JSON object with its seal."""
+    storage.write_atomic(uri, json.dumps({**tree, SEAL: _seal_of(tree)}, indent=2).encode())
+
+
+def read_sealed(uri: str) -> dict[str, Any]:
+    """Read a sealed object, without the seal. Raises `DamagedPart`; `FileNotFoundError` where there is none."""
+    tree = read_object(uri)
+    if tree.pop(SEAL, None) != _seal_of(tree):
+        raise DamagedPart(uri, "is not what was written: its seal does not fit")
+    return tree
+
+
+def read_object(uri: str) -> dict[str, Any]:
+    """Read a JSON object. Raises `DamagedPart`; `FileNotFoundError` where there is none."""
+    try:
+        tree = json.loads(storage.read_bytes(uri))
+    except (ValueError, RecursionError) as error:
+        raise DamagedPart(uri, f"is not JSON: {error}") from error
+    if not isinstance(tree, dict):
+        raise DamagedPart(uri, f"is no JSON object but a {type(tree).__name__}")
+    return tree
+
+
+def _seal_of(tree: Mapping[str, Any]) -> str:
+    text = json.dumps(json.loads(json.dumps(tree)), sort_keys=True)  # as it comes back: keys are text
+    return blake2b(text.encode(), digest_size=16).hexdigest()
