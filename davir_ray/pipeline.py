@@ -26,7 +26,8 @@ from davir_ray.inputs import Inputs, check_inputs
 from davir_ray.lease import Lease, leased
 from davir_ray.logprobs.choice import Choice, choose_engine, numerics
 from davir_ray.logprobs.chunks import CHUNK_TOKENS
-from davir_ray.logprobs.ray_measure import Measurement, Plan, in_hand, measure, plan, unsettled
+from davir_ray.logprobs.measurement import Measurement, Plan
+from davir_ray.logprobs.ray_measure import in_hand, measure, plan, unsettled
 from davir_ray.mending import mended
 from davir_ray.models import ResolvedModel
 from davir_ray.observe.progress import say
@@ -113,8 +114,8 @@ def open_job(inputs: Inputs, name: str, resumed: str | None = None) -> Job:
     if resumed not in (None, run_id):
         raise RecipeError(
             f"{resumed}: cannot be resumed: its corpus (files, their sizes or times), its models, the engine or its "
-            "recipe.json are not what they were when it began; `davir score` with its recipe begins another run, and finds in the store "
-            "what this one has measured"
+            "recipe.json are not what they were when it began; `davir score` with its recipe begins another run, and "
+            "finds in the store what this one has measured"
         )
     run = Run.open(inputs.recipe, run_id)
     say(f"run {run.run_id} (if it stops, the same command goes on, or: {run.resume})")

@@ -11,6 +11,9 @@ from typing import Any
 from davir_ray import storage
 from davir_ray.errors import DamagedPart
 
+RESULTS = "results"
+"""Where a record describes its result files."""
+
 FOLDERS = ("scored", "unscored", "coreset", "exports", "model")
 """The folders of a run that hold results: of one that scores, and of a training."""
 

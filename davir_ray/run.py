@@ -21,7 +21,7 @@ from davir_ray.damage import set_aside
 from davir_ray.errors import DamagedPart, DavirError, RecipeError, StoreError
 from davir_ray.json_lines import read_lines, write_lines
 from davir_ray.observe.progress import say
-from davir_ray.results import check_sizes, results_in
+from davir_ray.results import RESULTS, check_sizes, results_in
 from davir_ray.sealed import read_object, read_sealed, write_sealed
 
 RECIPE = "recipe.json"
@@ -137,10 +137,10 @@ class Run:
     def whole_record(self) -> dict[str, Any] | None:
         """Read the record; None if there is none. Raises `DamagedPart` if it, or a result file, is not whole."""
         try:
-            record = read_sealed(self.uri(RECORD))
+            record = read_sealed(self.uri(RECORD), RESULTS)
         except FileNotFoundError:
             return None
-        check_sizes(self.folder, record["results"])
+        check_sizes(self.folder, record.pop(RESULTS))
         return record
 
     def reopen(self) -> dict[str, Any] | None:
@@ -158,7 +158,7 @@ class Run:
 
     def finish(self, record: dict[str, Any]) -> None:
         """Write the record, with the digests of the result files, and tidy up."""
-        write_sealed(self.uri(RECORD), record | {"results": results_in(self.folder)})
+        write_sealed(self.uri(RECORD), record | {RESULTS: results_in(self.folder)})
         self.tidy()
 
     def tidy(self) -> None:

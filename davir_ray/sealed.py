@@ -16,11 +16,16 @@ def write_sealed(uri: str, tree: Mapping[str, Any]) -> None:
     storage.write_atomic(uri, json.dumps({**tree, SEAL: _seal_of(tree)}, indent=2).encode())
 
 
-def read_sealed(uri: str) -> dict[str, Any]:
-    """Read a sealed object, without the seal. Raises `DamagedPart`; `FileNotFoundError` where there is none."""
+def read_sealed(uri: str, *keys: str) -> dict[str, Any]:
+    """Read a sealed object that has these keys, without the seal.
+
+    Raises `DamagedPart`; `FileNotFoundError` where there is none.
+    """
     tree = read_object(uri)
     if tree.pop(SEAL, None) != _seal_of(tree):
         raise DamagedPart(uri, "is not what was written: its seal does not fit")
+    if absent := [key for key in keys if key not in tree]:
+        raise DamagedPart(uri, f"has no {absent[0]}: another kind of file has its name")
     return tree
 
 

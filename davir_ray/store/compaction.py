@@ -38,7 +38,7 @@ class Compaction:
 
 
 def compact(model: MeasurementStore) -> Compaction:
-    """Merge the small parts of a model; a damaged one is set aside. Raises `StoreError` if two contradict each other."""
+    """Merge the small parts of a model; what is damaged is set aside. Raises `StoreError` if two are at odds."""
     merged = made = sequences = 0
     for parts in _groups(model, [file for file in model.parts() if file.size < SMALL_BYTES]):
         sequences += _merge(model, parts)

@@ -6,8 +6,8 @@
     <store>/measurements/<fingerprint>/failed/*.parquet         FAILED: sequences that the engine cannot measure
 
 A part is written whole or not at all, is named by the sequences that it holds, and says under which fingerprint they
-were measured; whoever reads it checks that. So two runs may write at once, and there is nothing to lock. A part that is merged goes after the
-part that has taken it in has come; so whoever misses it finds it there, by its name.
+were measured; whoever reads it checks that. So two runs may write at once, and there is nothing to lock. A part that is
+merged goes after the part that has taken it in has come; so whoever misses it finds it there, by its name.
 """
 
 import json

@@ -9,6 +9,7 @@ import pyarrow as pa
 from davir_ray import storage
 from davir_ray.errors import DamagedPart
 from davir_ray.schema import MEASUREMENTS
+from davir_ray.sealed import read_object
 from davir_ray.storage import File
 from davir_ray.store.keys import keys_of, partition_of
 from davir_ray.store.measurements import MeasurementStore, bundles
@@ -25,7 +26,13 @@ ROWS_AT_ONCE = 8_000_000
 
 
 def verify(model: MeasurementStore) -> Iterator[DamagedPart]:
-    """Open every part of a model, and yield those that are damaged; a part that goes meanwhile is passed over."""
+    """Open all files of a model, and yield those that are damaged; a part that goes meanwhile is passed over."""
+    try:
+        read_object(storage.join(model.folder, "model.json"))
+    except DamagedPart as damage:
+        yield damage
+    except FileNotFoundError:
+        pass
     damaged = {one.uri: one for one in damaged_parts(model)}
     yield from damaged.values()
     sound = [file for file in model.parts() if file.uri not in damaged]
@@ -43,12 +50,14 @@ def verify_prepared(folder: str) -> Iterator[DamagedPart]:
 
     A part whose sibling is gone is no damage: its split is not done.
     """
-    for table, schema in SCHEMAS.items():
+    for table in SCHEMAS:
         files = storage.files_in(storage.join(folder, table), ".parquet")
-        parts = Prepared(folder, tuple(file.stem for file in files))
-        numbers = {file.uri: number for number, file in enumerate(files)}
-        read = parts.examples if table == "examples" else parts.tokens
-        yield from _found(lambda uri, read=read, numbers=numbers: read(numbers[uri]), files)
+        yield from _found(partial(_read_prepared, folder, table), files)
+
+
+def _read_prepared(folder: str, table: str, uri: str) -> pa.Table:
+    one = Prepared(folder, (uri.rsplit("/", 1)[-1].removesuffix(".parquet"),))
+    return one.examples(0) if table == "examples" else one.tokens(0)
 
 
 def _found(read: Callable[[str], pa.Table], files: Sequence[File]) -> Iterator[DamagedPart]:

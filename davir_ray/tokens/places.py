@@ -62,7 +62,7 @@ def write_places(run: Run, prepared: Prepared, splits: Sequence[Split]) -> None:
 def read_places(run_dir: str) -> Places | None:
     """Read where the rows of a run were; None if that is not known any more."""
     try:
-        tree = read_sealed(storage.join(run_dir, PLACES))
+        tree = read_sealed(storage.join(run_dir, PLACES), "prepared", "splits")
     except FileNotFoundError:
         return None
     except DamagedPart as damage:

@@ -48,7 +48,9 @@ class Prepared:
 
     def done(self) -> frozenset[int]:
         """List the splits that are complete."""
-        there = (self._stems("examples", ".parquet") & self._stems("tokens", ".parquet")) | self._stems("bad", ".txt")
+        there = (self._stems("examples", ".parquet") & self._stems("tokens", ".parquet")) | self._stems(
+            "bad", ".txt"
+        )
         return frozenset(split for split, part in enumerate(self.parts) if part in there)
 
     def write(self, split: int, examples: pa.Table, tokens: pa.Table) -> None:
@@ -56,9 +58,11 @@ class Prepared:
         # A chunk of like-long sequences then lies in a few row groups (see logprobs/chunks.py).
         order = [("length", "descending"), ("sequence_id", "ascending")]
         tokens = tokens.cast(TOKENS).sort_by(order)
-        storage.write_table(self._uri("tokens", split), self._labelled("tokens", split, tokens), ROWS_PER_GROUP)
+        storage.write_table(
+            self.uri("tokens", split), self._labelled("tokens", split, tokens), ROWS_PER_GROUP
+        )
         examples = examples.cast(EXAMPLES)
-        storage.write_table(self._uri("examples", split), self._labelled("examples", split, examples))
+        storage.write_table(self.uri("examples", split), self._labelled("examples", split, examples))
 
     def write_bad(self, split: int, reason: str) -> None:
         """Note that a split cannot be read to its end; it has no rows."""
@@ -88,7 +92,7 @@ class Prepared:
 
     def token_rows(self, split: int, positions: Sequence[int]) -> pa.Table:
         """Read some rows of the TOKENS part of a split."""
-        uri, columns = self._uri("tokens", split), ["sequence_id", "ids", "scored"]
+        uri, columns = self.uri("tokens", split), ["sequence_id", "ids", "scored"]
         with expecting(uri):
             rows = storage.read_rows(uri, positions, columns)
         self._check("tokens", split, rows, columns)
@@ -138,7 +142,7 @@ class Prepared:
 
     def _read(self, table: str, split: int, columns: list[str]) -> pa.Table:
         """Read columns of a part. Raises `DamagedPart` if it is gone, or not what it should be."""
-        uri = self._uri(table, split)
+        uri = self.uri(table, split)
         try:
             rows = storage.read_table(uri, columns)
         except FileNotFoundError as error:
@@ -148,7 +152,7 @@ class Prepared:
         return rows
 
     def _check(self, table: str, split: int, rows: pa.Table, columns: list[str]) -> None:
-        uri = self._uri(table, split)
+        uri = self.uri(table, split)
         check_schema(uri, rows.schema, pa.schema([SCHEMAS[table].field(name) for name in columns]))
         label = check_label(uri, rows.schema.metadata, **self._label(table, split))
         if set(columns) >= set(DIGESTED[table]) and label.get("digest") != digest_of(rows, DIGESTED[table]):
@@ -163,7 +167,7 @@ class Prepared:
         return storage.concurrently(partial(self._count, table), range(self.splits))
 
     def _count(self, table: str, split: int) -> int:
-        uri = self._uri(table, split)
+        uri = self.uri(table, split)
         try:
             rows, metadata = storage.read_footer(uri)
         except FileNotFoundError as error:
@@ -172,7 +176,8 @@ class Prepared:
         check_label(uri, metadata, **self._label(table, split))
         return rows
 
-    def _uri(self, table: str, split: int) -> str:
+    def uri(self, table: str, split: int) -> str:
+        """Name the part of a split: of `examples` or of `tokens`."""
         return storage.join(self.folder, table, f"{self.parts[split]}.parquet")
 
     def _bad_uri(self, split: int) -> str:

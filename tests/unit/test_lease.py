@@ -9,8 +9,7 @@ from uuid import uuid4
 
 import pytest
 
-from davir_ray import storage
-from davir_ray import lease
+from davir_ray import lease, storage
 from davir_ray.lease import (
     BEAT_SECONDS,
     STALE_SECONDS,

@@ -97,7 +97,7 @@ def test_a_run_is_unfinished_until_its_record_is_written(tmp_path):
     assert run.record() is None
     storage.write_atomic(run.uri("work", "x"), b"1")
     run.finish({"rows": 3})
-    assert Run.open(recipe(tmp_path), "name-1").record() == {"rows": 3, "results": {}}
+    assert Run.open(recipe(tmp_path), "name-1").record() == {"rows": 3}
     assert not storage.exists(run.uri("work"))
 
 

@@ -2,7 +2,6 @@ import string
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -111,12 +110,13 @@ def test_large_parts_stay_and_merged_ones_are_bounded(tmp_path, monkeypatch):
     assert compact(store) == Compaction()
 
 
-def test_a_damaged_part_stops_the_compaction_and_nothing_is_lost(tmp_path):
-    store = store_with(tmp_path / "m", *PARTS)
-    store.write(keys("x"), np.array([np.nan]), np.ones(1, dtype=np.int32))
-    with pytest.raises(StoreError, match="not finite"):
-        compact(store)
-    assert len(store.parts()) == 4
+def test_a_damaged_part_is_set_aside_and_the_others_are_merged(tmp_path, capsys):
+    store = store_with(tmp_path / "m", *PARTS, ("x", [7.0]))
+    torn = storage.join(store.folder, f"{part_name(keys('x'))}.parquet")
+    storage.write_atomic(torn, storage.read_bytes(torn)[:-9])
+    assert compact(store) == Compaction(merged=3, made=1, sequences=5)
+    assert as_lists(held(store))[1] == [1.0, 2.0, 3.0, 4.0, 5.0]
+    assert f"set aside, and made again: {torn}" in capsys.readouterr().err
 
 
 def test_parts_that_contradict_each_other_are_not_merged(tmp_path):

@@ -57,7 +57,7 @@ def test_verify_names_damage_and_fails_and_delete_removes_it(tmp_path, models):
     told = davir("verify", tmp_path / "store")
     assert told.exit_code == 6
     assert f"damaged   {torn}" in told.output
-    assert "1 damaged part" in told.output
+    assert "1 damaged file" in told.output
     assert storage.exists(torn)
     told = davir("verify", tmp_path / "store", "--delete")
     assert told.exit_code == 0
