@@ -1,4 +1,7 @@
-"""Small JSON files that tell whether they are what was written: a digest of all the rest is in them, as `seal`."""
+"""Small JSON files that tell whether they are what was written: a digest of all the rest is in them, as `seal`.
+
+It covers the names of the file and of its folder, too: a file of another run does not pass for one of this.
+"""
 
 import json
 from collections.abc import Mapping
@@ -13,7 +16,7 @@ SEAL = "seal"
 
 def write_sealed(uri: str, tree: Mapping[str, Any]) -> None:
     """Write a JSON object with its seal."""
-    storage.write_atomic(uri, json.dumps({**tree, SEAL: _seal_of(tree)}, indent=2).encode())
+    storage.write_atomic(uri, json.dumps({**tree, SEAL: _seal_of(uri, tree)}, indent=2).encode())
 
 
 def read_sealed(uri: str, *keys: str) -> dict[str, Any]:
@@ -22,8 +25,8 @@ def read_sealed(uri: str, *keys: str) -> dict[str, Any]:
     Raises `DamagedPart`; `FileNotFoundError` where there is none.
     """
     tree = read_object(uri)
-    if tree.pop(SEAL, None) != _seal_of(tree):
-        raise DamagedPart(uri, "is not what was written: its seal does not fit")
+    if tree.pop(SEAL, None) != _seal_of(uri, tree):
+        raise DamagedPart(uri, "is not what was written there: its seal does not fit")
     if absent := [key for key in keys if key not in tree]:
         raise DamagedPart(uri, f"has no {absent[0]}: another kind of file has its name")
     return tree
@@ -40,6 +43,7 @@ def read_object(uri: str) -> dict[str, Any]:
     return tree
 
 
-def _seal_of(tree: Mapping[str, Any]) -> str:
-    text = json.dumps(json.loads(json.dumps(tree)), sort_keys=True)  # as it comes back: keys are text
+def _seal_of(uri: str, tree: Mapping[str, Any]) -> str:
+    written = json.loads(json.dumps(tree))  # as it comes back: keys are text
+    text = json.dumps([uri.split("/")[-2:], written], sort_keys=True)
     return blake2b(text.encode(), digest_size=16).hexdigest()

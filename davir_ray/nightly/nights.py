@@ -17,7 +17,9 @@ from davir_ray.schema import SCORABLE, Status
 Night = dict[str, Any]
 Tree = Mapping[str, Any]
 
-WITHOUT_NIGHTS = "take the line out, or put back a copy of the file; without the file, the next night is the first of a series"
+WITHOUT_NIGHTS = (
+    "take the line out, or put back a copy of the file; without it, the next night is the first one"
+)
 
 FINE = (*SCORABLE, Status.DUPLICATE)
 """A row of any other status failed: something should have been scored, and was not."""

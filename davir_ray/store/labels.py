@@ -20,20 +20,33 @@ Label = dict[str, str]
 
 
 def labelled(table: pa.Table, **says: str) -> pa.Table:
-    """Return a table that says these things of itself, beside what it said before."""
-    return table.replace_schema_metadata({**(table.schema.metadata or {}), LABEL: json.dumps(says).encode()})
+    """Return a table that says these things of itself, beside what its metadata said before; with a seal on all."""
+    metadata = dict(table.schema.metadata or {})
+    label = {**says, "seal": _seal_of(metadata, says)}
+    return table.replace_schema_metadata({**metadata, LABEL: json.dumps(label).encode()})
 
 
 def check_label(uri: str, metadata: Mapping[bytes, bytes] | None, **expected: str) -> Label:
-    """Return the label of a part. Raises `DamagedPart` if it does not say what is expected."""
+    """Return the label of a part. Raises `DamagedPart` if it, or the rest of the metadata, is not what is expected."""
+    metadata = metadata or {}
     try:
-        label = dict(json.loads((metadata or {})[LABEL]))
+        label = dict(json.loads(metadata[LABEL]))
+        seal = label.pop("seal")
     except (KeyError, ValueError, TypeError) as error:
         raise DamagedPart(uri, f"does not say that it holds {expected['holds']} of davir") from error
     for name, value in expected.items():
         if label.get(name) != value:
             raise DamagedPart(uri, f"says {name}: {label.get(name)}, where {value} is expected")
+    if seal != _seal_of(metadata, label):
+        raise DamagedPart(uri, "is not what was written: the seal of its metadata does not fit")
     return label
+
+
+def _seal_of(metadata: Mapping[bytes, bytes], says: Mapping[str, str]) -> str:
+    rest = {
+        repr(key): repr(metadata[key]) for key in metadata if key != LABEL and not key.startswith(b"ARROW:")
+    }
+    return blake2b(json.dumps([rest, says], sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
 def check_schema(uri: str, found: pa.Schema, expected: pa.Schema) -> None:

@@ -106,6 +106,8 @@ class MeasurementStore:
                 footers = storage.concurrently(storage.read_footer, [file.uri for file in files])
             except FileNotFoundError:
                 continue  # a compaction has merged one of these again: there is another list by now
+            for file, (_, metadata) in zip(files, footers, strict=True):
+                check_label(file.uri, metadata, holds="measurements", of=self.fingerprint)
             named = zip(files, footers, strict=True)
             return {file.uri: frozenset([file.stem, *merged_names(some)]) for file, (_, some) in named}
 
