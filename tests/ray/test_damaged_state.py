@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import ray
 
 from davir_ray import pipeline
 from davir_ray.config import Recipe
@@ -160,12 +161,14 @@ def test_each_damage_to_each_file(place, name):
         assert ends_well(place, files[0], lambda: replaced(*files[:2]), finished=finished), "replaced"
 
 
+@pytest.mark.usefixtures("ray_cluster")
 def test_of_two_starts_at_once_the_second_waits_and_tells_the_same(tmp_path, tiny_models):
     for name, model in zip(("base", "reference"), tiny_models, strict=True):
         shutil.copytree(model, tmp_path / "models" / name)
     command = command_of(tmp_path, write_corpus(tmp_path / "corpus", 4, 4), "NotedHash")
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    starts = [subprocess.Popen(command, cwd=ROOT, env=environment(), **pipes) for _ in range(2)]
+    variables = environment() | {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}
+    starts = [subprocess.Popen(command, cwd=ROOT, env=variables, **pipes) for _ in range(2)]
     told = [one.communicate(timeout=400) for one in starts]
     assert [one.returncode for one in starts] == [0, 0], told
     records = [json.loads(out.splitlines()[-1]) for out, _ in told]
