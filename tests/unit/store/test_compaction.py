@@ -74,7 +74,7 @@ def test_a_reader_of_a_part_that_is_not_merged_does_not_read_the_merged_ones(tmp
 
 
 def test_a_compaction_that_was_stopped_before_it_deleted_is_finished_by_the_next(tmp_path):
-    store, other = (store_with(tmp_path / name, *PARTS) for name in "mn")
+    store, other = (store_with(tmp_path / name / "m", *PARTS) for name in ("one", "other"))
     compact(other)
     (merged,) = other.parts()
     uri = storage.join(store.folder, "merged", f"{merged.stem}.parquet")
