@@ -285,14 +285,13 @@ def store_info(store_or_recipe: str, as_json: bool) -> None:
 
 
 @store.command("verify")
-@PLACE
+@argument("store_run_or_recipe")
 @click.option("--delete", is_flag=True, help="Remove what is damaged: the next run measures it again.")
-def store_verify(store_or_recipe: str, delete: bool) -> None:
-    """Check every part. Exit code 6 if one is damaged and stays."""
-    from davir_ray.run import place_of
+def store_verify(store_run_or_recipe: str, delete: bool) -> None:
+    """Check every part of a store; of a run or a recipe its results, too. Exit code 6 if one is damaged and stays."""
     from davir_ray.store.upkeep import verify_lines
 
-    print_lines(verify_lines(place_of(store_or_recipe, "store"), delete=delete))
+    print_lines(verify_lines(store_run_or_recipe, delete=delete))
 
 
 @store.command("compact")

@@ -13,7 +13,8 @@
     |   +-- EngineDied                  the engine cannot go on; its process must end
     |   +-- NotMeasured                 stored measurements are missing and none may be made
     +-- StoreError                  6   the store holds something that is not true, or cannot be used
-    |   +-- DamagedPart                 a part of the store is not what its name says
+    |   +-- DamagedPart                 a file of a store or a run is not what it should be
+    |   +-- StalePlan                   a plan believed in measurements that are gone
     |   +-- Unreachable                 the storage of a store or a run fails, or refuses
     +-- TrainingError               7   training failed
     +-- PastLimits                  8   a night went past a limit of the recipe
@@ -37,7 +38,10 @@ class DavirError(Exception):
 
     def __init__(self, *lines: str) -> None:
         self.lines = tuple(map(without_credentials, lines))
-        super().__init__("\n".join(self.lines))
+        super().__init__(*self.lines)
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines)
 
 
 class RecipeError(DavirError):
@@ -99,7 +103,17 @@ class StoreError(DavirError):
 
 
 class DamagedPart(StoreError):
-    """A part of the store cannot be read as one, or says what cannot be."""
+    """A file of a store or a run cannot be read, or says what cannot be. `reason` follows its name in the message."""
+
+    def __init__(self, uri: str, reason: str) -> None:
+        super().__init__(f"{uri}: {reason}")
+        self.args = (uri, reason)  # what pickle and `ray_session.told` make it of again
+        self.uri = uri
+        self.reason = reason
+
+
+class StalePlan(StoreError):
+    """The plan of a run believed in measurements that are not in the store."""
 
 
 class Unreachable(StoreError):
@@ -126,6 +140,7 @@ class Unexpected(DavirError):
 
     def __init__(self, message: str, exit_code: int = 1, worker_traceback: str = "") -> None:
         super().__init__(message)
+        self.args = (message, exit_code, worker_traceback)
         self.exit_code = exit_code
         self.worker_traceback = worker_traceback
 

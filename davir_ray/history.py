@@ -1,6 +1,5 @@
 """Earlier runs, as they left themselves on disk."""
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,7 +7,10 @@ from typing import Any
 
 from davir_ray import storage
 from davir_ray.config import Recipe
+from davir_ray.errors import DamagedPart
+from davir_ray.observe.progress import say
 from davir_ray.run import RECIPE, Run
+from davir_ray.sealed import read_object
 
 
 @dataclass(frozen=True)
@@ -32,12 +34,16 @@ class PastRun:
 
 
 def past_run(folder: str) -> PastRun | None:
-    """Read a run from its folder; None if it is not finished, or not there."""
+    """Read a run from its folder; None if it is not finished and whole, or not there."""
     run = Run.of(folder)
     if (record := run.record()) is None:
         return None
+    try:
+        recipe = read_object(run.uri(RECIPE))
+    except (DamagedPart, FileNotFoundError) as error:
+        say(f"an earlier run is passed over: {error}")
+        return None
     run.read_events()
-    recipe = json.loads(storage.read_bytes(run.uri(RECIPE)))
     return PastRun(record, recipe, tuple(run.events), run.folder)
 
 

@@ -23,20 +23,15 @@ from davir_ray.coreset.ray_rank import Ranked, Ranking, rank
 from davir_ray.coreset.rules import choose
 from davir_ray.coreset.summary import summarise
 from davir_ray.corpus.not_read import NotRead
-from davir_ray.errors import (
-    CorpusError,
-    DavirError,
-    NotMeasured,
-    RecipeError,
-    StoreError,
-    Unreachable,
-    UnreadableFile,
-)
+from davir_ray.errors import CorpusError, DavirError, NotMeasured, RecipeError, StoreError, UnreadableFile
 from davir_ray.history import references_measured
 from davir_ray.inputs import Inputs, anchored, check_inputs
+from davir_ray.lease import Lease, leased
 from davir_ray.logprobs.choice import Choice, choose_engine, numerics
 from davir_ray.logprobs.chunks import CHUNK_TOKENS
-from davir_ray.logprobs.ray_measure import Measurement, Plan, in_hand, measure, plan, unsettled
+from davir_ray.logprobs.measurement import Measurement, Plan
+from davir_ray.logprobs.ray_measure import in_hand, measure, plan, unsettled
+from davir_ray.mending import mended
 from davir_ray.models import ResolvedModel
 from davir_ray.observe.progress import say
 from davir_ray.ray_exchange import gather
@@ -90,32 +85,34 @@ def score(recipe: Recipe, name: str, *, may_measure: bool = True, resumed: str |
     started = monotonic()
     measured_under = None if may_measure else partial(references_measured, anchored(recipe), name)
     job = open_job(check_inputs(recipe, measured_under=measured_under), name, resumed)
-    if (record := finished(job.run)) is not None:
-        return record
+    if (record := job.run.record()) is not None:
+        return finished(job.run, record)
     if may_measure:
         await_engine(job.inputs.recipe.engine, job.choice)
-    prepare_corpus(job)
-    write_places(job.run, job.prepared, job.inputs.listing.splits)
-    plans = measure_models(job, may_measure)
-    if (record := finished(job.run)) is not None:  # another start of the same run was faster: its tables stay
-        return record
-    try:
-        ranked = rank_corpus(job)
-    except Unreachable:
-        raise
-    except StoreError:
-        job.run.forget_work()  # with it the plan, which believed in what is gone
-        raise
-    record = {**facts(job), **counts(plans, job.run.events), **select_and_export(job, ranked)}
-    record["seconds"] = round(monotonic() - started, 1)
-    job.run.finish(record)
+    with leased(job.run.uri("lease"), f"run {job.run.run_id}") as lease:
+        if (record := job.run.reopen()) is not None:  # another start was at work, and is done
+            return finished(job.run, record)
+        job.run.read_events()
+        work = partial(score_job, job, lease, may_measure)
+        record = mended(work, job.prepared, [one.store for one in job.measurements], job.run.forget_work)
+        lease.check()
+        record["seconds"] = round(monotonic() - started, 1)
+        job.run.finish(record)
     return record
 
 
-def finished(run: Run) -> Record | None:
-    """Return the record of a run that is finished, as one that measures nothing; None if it is not."""
-    if (record := run.record()) is None:
-        return None
+def score_job(job: Job, lease: Lease, may_measure: bool) -> Record:
+    """Do all of a run but for its record, which is returned. The lease is looked at before results are cleared."""
+    prepare_corpus(job)
+    write_places(job.run, job.prepared, job.inputs.listing.splits)
+    plans = measure_models(job, may_measure)
+    lease.check()
+    ranked = rank_corpus(job)
+    return {**facts(job), **counts(plans, job.run.events), **select_and_export(job, ranked)}
+
+
+def finished(run: Run, record: Record) -> Record:
+    """Return the record of a run that is finished, as one that measures nothing."""
     say(f"finished already: {run.folder}")
     run.tidy()  # it may have been killed between its record and this
     every = {label: count + record["reused"][label] for label, count in record["measured"].items()}
@@ -130,9 +127,9 @@ def open_job(inputs: Inputs, name: str, resumed: str | None = None) -> Job:
     run_id = name_run(inputs, choice, name)
     if resumed not in (None, run_id):
         raise RecipeError(
-            f"{resumed}: cannot be resumed: its corpus (files, their sizes or times), its models or the engine are not "
-            "what they were when it began; `davir score` with its recipe begins another run, and finds in the store "
-            "what this one has measured"
+            f"{resumed}: cannot be resumed: its corpus (files, their sizes or times), its models, the engine or its "
+            "recipe.json are not what they were when it began; `davir score` with its recipe begins another run, and "
+            "finds in the store what this one has measured"
         )
     run = Run.open(inputs.recipe, run_id)
     begun(run.resume)
@@ -354,7 +351,7 @@ def counts(plans: dict[str, Plan], events: Sequence[Record]) -> Record:
     """
     again = dict.fromkeys(plans, 0)
     for event in events:
-        if event["event"] in ("measure", "measured"):
+        if event["event"] in ("measure", "measured") and event.get("role") in again:
             again[event["role"]] += event["again"]
     return {
         "measured": {label: one.missing for label, one in plans.items()},

@@ -1,5 +1,6 @@
 """Connect to Ray: the cluster that a job runs on, or one of this machine's own."""
 
+import json
 import logging
 import os
 import socket
@@ -154,11 +155,12 @@ def batches(dataset: ray.data.Dataset) -> AbstractContextManager[Iterator[Any]]:
 def told(error: Exception) -> str:
     """Write an error as a worker hands it to the driver: Ray Data would lose it in an exception of its own.
 
-    One that nobody foresaw has its traceback from the second line on.
+    One that nobody foresaw is told with its traceback.
     """
-    if isinstance(error, DavirError):
-        return f"{type(error).__name__}: {error}"
-    return f"{Unexpected.__name__}: {in_one_line(error)}\n{''.join(traceback.format_exception(error))}"
+    if not isinstance(error, DavirError):
+        where = "".join(traceback.format_exception(error))
+        error = Unexpected(in_one_line(error), worker_traceback=where)
+    return f"{type(error).__name__}: {json.dumps(error.args)}"
 
 
 def raise_told(text: str, stage: type[DavirError] = DavirError) -> None:
@@ -168,11 +170,11 @@ def raise_told(text: str, stage: type[DavirError] = DavirError) -> None:
     """
     if not text:
         return
-    name, _, message = text.partition(": ")
-    if name != Unexpected.__name__:
-        raise getattr(errors, name)(message)
-    line, _, where = message.partition("\n")
-    raise Unexpected(line, stage.exit_code, where)
+    name, _, arguments = text.partition(": ")
+    error = getattr(errors, name)(*json.loads(arguments))
+    if isinstance(error, Unexpected):
+        error.exit_code = stage.exit_code
+    raise error
 
 
 def cluster_gpus() -> int:

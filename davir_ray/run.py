@@ -1,9 +1,9 @@
 """A run on disk: its name, its recipe, its events, and the record that says it is finished.
 
-    <output>/<run_id>/recipe.json  events.jsonl  scored/  coreset/  exports/  record.json
+    <output>/<run_id>/recipe.json  events.jsonl  lease/  scored/  coreset/  exports/  record.json
 
 `run_id` names everything that decides the result, so the command that started a run also resumes it.
-`record.json` is written last: a folder without it is unfinished.
+`record.json` is written last: a folder without it is unfinished, and so is one whose results are not what it says.
 """
 
 import json
@@ -17,13 +17,21 @@ from typing import Any, Literal
 
 from davir_ray import storage
 from davir_ray.config import Recipe, TrainConfig, load_recipe, parse_recipe
-from davir_ray.errors import RecipeError
+from davir_ray.damage import set_aside
+from davir_ray.errors import DamagedPart, DavirError, RecipeError, StoreError
 from davir_ray.json_lines import read_lines, write_lines
+from davir_ray.observe.progress import say
+from davir_ray.results import RESULTS, check_sizes, results_in
+from davir_ray.sealed import read_object, read_sealed, write_sealed
 
 RECIPE = "recipe.json"
 TRAINING = "training.json"
 """The recipe of a training, under another name: `davir resume` and `davir select` are for runs that score."""
 RECORD = "record.json"
+EVENTS = "events.jsonl"
+WRITTEN_AGAIN = (
+    "`davir score` with the recipe file that began the run writes it again, and goes on with what is measured"
+)
 HOW_NOT_WHAT: dict[str, Any] = {
     "engine": {"replicas", "num_cpus", "stall_seconds", "gpu_memory_utilization", "wait_seconds"},
     "output": True,
@@ -91,6 +99,8 @@ class Run:
         folder = folder.rstrip("/")
         if holds_training(folder):
             raise RecipeError(f"{folder}: is a training; the command that started it goes on with it")
+        if not holds_run(folder) and storage.exists(storage.join(folder, EVENTS)):
+            raise StoreError(f"{storage.join(folder, RECIPE)}: is gone; {WRITTEN_AGAIN}")
         if not holds_run(folder):
             raise RecipeError(f"{folder}: holds no run: there is no {RECIPE} in it")
         run = cls.of(folder)
@@ -98,8 +108,12 @@ class Run:
         return run
 
     def read_events(self) -> None:
-        """Read what was noted by whoever worked on the run."""
-        self.events = read_lines(self.uri("events.jsonl"))
+        """Read what was noted by whoever worked on the run; nothing of the result depends on it."""
+        try:
+            self.events = [_checked_event(self.uri(EVENTS), one) for one in read_lines(self.uri(EVENTS))]
+        except DamagedPart as damage:
+            say(f"{damage}; what happened before now is forgotten")
+            self.events = []
 
     def uri(self, *names: str) -> str:
         """Name a file of the run."""
@@ -113,14 +127,31 @@ class Run:
     def event(self, name: str, **values: Any) -> None:
         """Note what happened, for whoever reads the run later."""
         self.events.append({"time": round(time(), 3), "event": name, **values})
-        write_lines(self.uri("events.jsonl"), self.events)
+        write_lines(self.uri(EVENTS), self.events)
 
     def record(self) -> dict[str, Any] | None:
-        """Read the record; None while the run is unfinished."""
-        if not storage.exists(self.uri(RECORD)):
+        """Read the record; None while the run is unfinished, or if its results are not there and whole."""
+        try:
+            return self.whole_record()
+        except DamagedPart:
             return None
-        record: dict[str, Any] = json.loads(storage.read_bytes(self.uri(RECORD)))
+
+    def whole_record(self) -> dict[str, Any] | None:
+        """Read the record; None if there is none. Raises `DamagedPart` if it, or a result file, is not whole."""
+        try:
+            record = read_sealed(self.uri(RECORD), RESULTS)
+        except FileNotFoundError:
+            return None
+        check_sizes(self.folder, record.pop(RESULTS))
         return record
+
+    def reopen(self) -> dict[str, Any] | None:
+        """Read the record as `record` does; one that is not true any more is set aside. For who holds the lease."""
+        try:
+            return self.whole_record()
+        except DamagedPart as damage:
+            set_aside(DamagedPart(self.uri(RECORD), f"the run is not finished any more: {damage}"))
+            return None
 
     def forget_work(self) -> None:
         """Delete the plan and the progress of measuring."""
@@ -128,8 +159,8 @@ class Run:
             storage.delete(self.uri(name))
 
     def finish(self, record: dict[str, Any]) -> None:
-        """Write the record, and tidy up."""
-        storage.write_atomic(self.uri(RECORD), json.dumps(record, indent=2).encode())
+        """Write the record, with the digests of the result files, and tidy up."""
+        write_sealed(self.uri(RECORD), record | {RESULTS: results_in(self.folder)})
         self.tidy()
 
     def tidy(self) -> None:
@@ -148,13 +179,28 @@ def holds_training(folder: str) -> bool:
     return storage.exists(storage.join(folder, TRAINING))
 
 
+def _checked_event(uri: str, event: dict[str, Any]) -> dict[str, Any]:
+    if not isinstance(event.get("event"), str) or not isinstance(event.get("time"), float | int):
+        raise DamagedPart(uri, f"holds what is no event: {str(event)[:60]}")
+    return event
+
+
 def load_run_or_recipe(path: str, overrides: Sequence[str]) -> tuple[Recipe, str]:
     """Read the recipe of a run's folder, or of a file; return it with the name that its runs carry."""
     if not holds_run(path):
         return load_recipe(path, overrides), Path(path).stem
-    uri = storage.join(path, RECIPE)
-    tree = json.loads(storage.read_bytes(uri))
-    return parse_recipe(tree, uri, overrides), path.rstrip("/").rsplit("/", 1)[-1].rsplit("-", 1)[0]
+    recipe = parse_recipe(recipe_of_run(path), storage.join(path, RECIPE), overrides)
+    return recipe, path.rstrip("/").rsplit("/", 1)[-1].rsplit("-", 1)[0]
+
+
+def recipe_of_run(folder: str) -> dict[str, Any]:
+    """Read the recipe of a run as plain data. Raises `StoreError` if it is none: only a recipe file makes it again."""
+    uri = storage.join(folder, RECIPE)
+    try:
+        parse_recipe(tree := read_object(uri), uri)
+    except DavirError as error:
+        raise StoreError(f"{error.lines[0]}; {WRITTEN_AGAIN}") from error
+    return tree
 
 
 def place_of(path: str, setting: Literal["store", "output"]) -> str:

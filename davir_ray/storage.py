@@ -29,6 +29,7 @@ TEMPORARY = ".davir-tmp-"
 MODIFIED = ("mtime", "LastModified", "last_modified", "created")
 """What filesystems call the time of a file's last change, in the order of trust."""
 
+PIECE_BYTES = 4 * 2**20
 LISTED_SECONDS = 60.0
 LOOK_SECONDS = 0.5
 THREADS = 16
@@ -160,19 +161,14 @@ def read_table(uri: str, columns: list[str] | None = None) -> pa.Table:
         _ = table.column_names  # raises here, not where somebody looks at them, if they are no text
         return table
     except (*UNREADABLE, OSError) as error:
-        raise DamagedPart(f"{uri}: not readable as Parquet: {error}") from error
+        raise DamagedPart(uri, f"not readable as Parquet: {error}") from error
 
 
-def read_metadata(uri: str) -> dict[bytes, bytes]:
-    """Read what a Parquet file says of itself beside its columns."""
+def read_footer(uri: str) -> tuple[int, dict[bytes, bytes]]:
+    """Read how many rows a Parquet file has, and what it says of itself beside its columns."""
     with _opened(uri) as file:
-        return dict(pq.read_schema(file).metadata or {})
-
-
-def count_rows(uri: str) -> int:
-    """Read from a Parquet file how many rows it has."""
-    with _opened(uri) as file:
-        return int(pq.ParquetFile(file).metadata.num_rows)
+        footer = pq.ParquetFile(file).metadata
+        return int(footer.num_rows), dict(footer.metadata or {})
 
 
 def read_rows(uri: str, rows: Sequence[int], columns: list[str]) -> pa.Table:
@@ -181,6 +177,8 @@ def read_rows(uri: str, rows: Sequence[int], columns: list[str]) -> pa.Table:
         parquet = _parquet(file)
         sizes = [parquet.metadata.row_group(i).num_rows for i in range(parquet.num_row_groups)]
         starts = np.concatenate(([0], np.cumsum(sizes)))
+        if len(rows) and max(rows) >= starts[-1]:
+            raise DamagedPart(uri, f"has {starts[-1]:,} rows; row {max(rows):,} is asked for")
         group = np.searchsorted(starts, rows, side="right") - 1
         wanted = np.unique(group)
         table = parquet.read_row_groups(wanted.tolist(), columns=columns)
@@ -209,7 +207,7 @@ def _opened(uri: str) -> Iterator[BinaryIO]:
             except (*UNREADABLE, OSError) as error:
                 if not is_damage(error):
                     raise
-                raise DamagedPart(f"{uri}: not readable as Parquet: {error}") from error
+                raise DamagedPart(uri, f"not readable as Parquet: {error}") from error
 
 
 def read_bytes(uri: str) -> bytes:
@@ -217,6 +215,22 @@ def read_bytes(uri: str) -> bytes:
     with reaching(uri):
         fs, path = filesystem(uri)
         return bytes(fs.cat_file(path))
+
+
+def read_pieces(uri: str) -> Iterator[bytes]:
+    """Read a file from beginning to end, `PIECE_BYTES` at a time."""
+    with reaching(uri):
+        fs, path = filesystem(uri)
+        with fs.open(path, "rb", cache_type="none") as file:
+            while piece := file.read(PIECE_BYTES):
+                yield piece
+
+
+def size_of(uri: str) -> int:
+    """Ask for the bytes of a file by its name: a listing may lag."""
+    with reaching(uri):
+        fs, path = filesystem(uri)
+        return int(fs.size(path))
 
 
 def exists(uri: str) -> bool:
@@ -317,6 +331,13 @@ def concurrently(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
     """Call a function on each item, many at once, so that they wait for an object store together."""
     with ThreadPoolExecutor(THREADS) as pool:
         return list(pool.map(function, items))
+
+
+def rename(uri: str, to: str) -> None:
+    """Give a file another name in its filesystem; what had that name is replaced."""
+    with reaching(uri):
+        fs, path = filesystem(uri)
+        fs.mv(path, filesystem(to)[1])
 
 
 def delete(uri: str) -> None:

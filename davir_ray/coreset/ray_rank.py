@@ -31,7 +31,7 @@ from davir_ray.coreset.rank import (
     sample_keys,
     settle,
 )
-from davir_ray.errors import StoreError
+from davir_ray.errors import StalePlan
 from davir_ray.ray_exchange import blocks_of, partitions_for
 from davir_ray.schema import ID, View
 from davir_ray.scores.assemble import Measurements, assemble
@@ -226,14 +226,12 @@ def _losses(sequences: pa.Table, found: pa.Table) -> NDArray[np.float64]:
 
 
 def _check_measured(ranking: Ranking, sequences: pa.Table, found: Mapping[str, pa.Table]) -> None:
-    """Raise `StoreError` for a sequence that is neither in the store nor known to have failed."""
+    """Raise `StalePlan` for a sequence that is neither in the store nor known to have failed."""
     for role, table in found.items():
         absent = table.filter(table["loss"].is_null())["position"]
         ids = sequences.filter(pc.is_in(sequences["position"], absent.combine_chunks()))["sequence_id"]
         if any(one not in ranking.failed[role] for one in ids.to_pylist()):
-            raise StoreError(
-                f"measurements under {role} are gone from the store since the run began: run it again"
-            )
+            raise StalePlan(f"measurements under {role} are gone from the store since the run began")
 
 
 def _signatures(ranking: Ranking, split: int, rows: int) -> pa.Array:

@@ -21,86 +21,34 @@ import ray.data
 from numpy.typing import NDArray
 
 from davir_ray import ray_session, storage
-from davir_ray.config import EngineConfig, ModelsConfig
-from davir_ray.errors import EngineDied, EngineError, ModelError, StoreError
-from davir_ray.logprobs.choice import Choice, build_engine
+from davir_ray.errors import DamagedPart, EngineDied, EngineError, ModelError, StoreError
+from davir_ray.logprobs.choice import build_engine
 from davir_ray.logprobs.chunk_rows import CHUNK_ROWS, chunk_of, sequences_of
-from davir_ray.logprobs.chunks import plan_chunks
+from davir_ray.logprobs.chunks import CHUNKS, plan_chunks
 from davir_ray.logprobs.engine import Engine, TokenSequence
 from davir_ray.logprobs.loading import load_watched
+from davir_ray.logprobs.measurement import PLAN, Measurement, Plan, loss_of, plan_of
 from davir_ray.logprobs.trial import Journal, try_ranges
 from davir_ray.logprobs.watchdog import Watchdog, end_process
 from davir_ray.models import ResolvedModel, resolve, resolve_reference
 from davir_ray.observe.progress import Progress
 from davir_ray.ray_session import told
-from davir_ray.schema import View
-from davir_ray.scores.score import Role
 from davir_ray.store.keys import Keys, keys_of
-from davir_ray.store.measurements import MeasurementStore
+from davir_ray.store.measurements import part_name
 from davir_ray.store.ray_lookup import look_up
-from davir_ray.tokens.folds import Fold
-from davir_ray.tokens.prepared import Prepared
+from davir_ray.tokens.views import sequence_id
 from davir_ray.unexpected import stage
 
 READER_CPUS = 0.25
 """What reading token ids takes beside an engine."""
 
 
-@dataclass(frozen=True)
-class Measurement:
-    """Everything that measuring one model needs.
-
-    fold: the rows that it measures, where several references share the corpus. identity: the model's content, as
-    the driver saw it. folder: where the plan and its progress are kept.
-    """
-
-    role: Role
-    fold: Fold | None
-    views: tuple[View, ...]
-    models: ModelsConfig
-    engine: EngineConfig
-    choice: Choice
-    identity: str
-    max_length: int
-    chunk_tokens: int
-    prepared: Prepared
-    store: MeasurementStore
-    folder: str
-
-    @property
-    def label(self) -> str:
-        """What people call this pass."""
-        return self.role if self.fold is None else f"{self.role}-{self.fold.index}"
-
-    @property
-    def plan_uri(self) -> str:
-        """Name the file whose existence says that this pass has begun."""
-        return storage.join(self.folder, "plan.parquet")
-
-    def journal_uri(self, *chunk: str) -> str:
-        """Name the journal of a chunk, or the folder of all."""
-        return storage.join(self.folder, "journal", *(f"{name}.json" for name in chunk))
-
-    def chunks_uri(self, split: int) -> str:
-        """Name the file that holds the chunks of a split."""
-        return storage.join(self.folder, "chunks", f"{split:05d}.parquet")
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What one pass has to measure. `chunks` has the columns split, chunk, name, sequences, tokens."""
-
-    asked: int
-    missing: int
-    tokens: int
-    chunks: pa.Table
-
-
 @stage(StoreError)
 def plan(measurement: Measurement) -> Plan:
     """Find what the store does not hold and cut it into chunks; a plan that was written down is kept."""
-    uri = measurement.plan_uri
-    return _plan_of(storage.read_table(uri) if storage.exists(uri) else _made_plan(measurement))
+    if not storage.exists(measurement.plan_uri):
+        return plan_of(_made_plan(measurement))
+    return plan_of(measurement.read_work(measurement.plan_uri, PLAN))
 
 
 def _made_plan(measurement: Measurement) -> pa.Table:
@@ -109,17 +57,13 @@ def _made_plan(measurement: Measurement) -> pa.Table:
     task = ray.remote(plan_split)
     parts = ray.get([task.remote(measurement, split, ref, failed) for split, ref in enumerate(found)])
     asked = {b"asked": str(sum(count for count, _ in parts)).encode()}
-    return pa.concat_tables(chunks for _, chunks in parts).replace_schema_metadata(asked)
+    table = pa.concat_tables(chunks for _, chunks in parts).replace_schema_metadata(asked)
+    return measurement.labelled(table)
 
 
 def failed_keys(measurement: Measurement) -> Keys:
     """Return the sequences that are known to fail under this model."""
     return np.array(list(measurement.store.failed()), dtype="S16")
-
-
-def _plan_of(table: pa.Table) -> Plan:
-    sequences, tokens = (sum(table[name].to_pylist()) for name in ("sequences", "tokens"))
-    return Plan(int(table.schema.metadata[b"asked"]), sequences, tokens, table)
 
 
 def plan_split(measurement: Measurement, split: int, found: pa.Table, failed: Keys) -> tuple[int, pa.Table]:
@@ -129,16 +73,12 @@ def plan_split(measurement: Measurement, split: int, found: pa.Table, failed: Ke
     """
     asked = asked_of(measurement, split, found, failed)
     chunks = plan_chunks(asked.filter(asked["missing"]), measurement.chunk_tokens)
-    storage.write_table(measurement.chunks_uri(split), chunks)
+    storage.write_table(measurement.chunks_uri(split), measurement.labelled(chunks))
     lengths = [len(positions) for positions in chunks["positions"].to_pylist()]
-    summary = {
-        "split": pa.array([split] * len(chunks), pa.int32()),
-        "chunk": pa.array(range(len(chunks)), pa.int32()),
-        "name": chunks["name"],
-        "sequences": pa.array(lengths, pa.int64()),
-        "tokens": chunks["tokens"],
-    }
-    return len(asked), pa.table(summary)
+    counts = [pa.array([split] * len(chunks)), pa.array(range(len(chunks)))]
+    columns = [*counts, chunks["name"], pa.array(lengths), chunks["tokens"]]
+    summary = [column.cast(field.type) for column, field in zip(columns, PLAN, strict=True)]
+    return len(asked), pa.Table.from_arrays(summary, schema=PLAN)
 
 
 def asked_of(measurement: Measurement, split: int, found: pa.Table, failed: Keys) -> pa.Table:
@@ -252,8 +192,15 @@ def read_chunk(measurement: Measurement, batch: dict[str, Any]) -> pa.Table:
 
 
 def _read_chunk(measurement: Measurement, split: int, index: int) -> pa.Table:
-    (chunk,) = storage.read_table(measurement.chunks_uri(split)).slice(index, 1).to_pylist()
-    return chunk_of(chunk["name"], measurement.prepared.token_rows(split, chunk["positions"]))
+    uri = measurement.chunks_uri(split)
+    chunks = measurement.read_work(uri, CHUNKS).slice(index, 1).to_pylist()
+    rows = measurement.prepared.token_rows(split, chunks[0]["positions"]) if chunks else None
+    if rows is None or part_name(keys_of(rows["sequence_id"])) != chunks[0]["name"]:
+        raise DamagedPart(uri, f"chunk {index} is not the one of the plan")
+    chunk = chunk_of(chunks[0]["name"], rows)
+    if any(sequence_id(one.ids, one.scored) != key for key, one in sequences_of(chunk)):
+        raise DamagedPart(measurement.prepared.uri("tokens", split), "has other ids than a sequence id says")
+    return chunk
 
 
 class ChunkMeasurer:
@@ -317,16 +264,26 @@ class ChunkMeasurer:
         journal = Journal.open(uri, len(sequences))
         logprobs_of = self.watchdog.watch(engine.logprobs, journal.note_stall)
         for current, logprobs in try_ranges(journal, [one for _, one in sequences], logprobs_of):
-            self._store(sequences[slice(*current)], logprobs)
+            self._store(journal, current[0], sequences[slice(*current)], logprobs)
         self._settle(name, journal, [key for key, _ in sequences])
         return journal.again
 
     def _store(
-        self, sequences: Sequence[tuple[bytes, TokenSequence]], logprobs: Sequence[NDArray[np.float32]]
+        self,
+        journal: Journal,
+        start: int,
+        sequences: Sequence[tuple[bytes, TokenSequence]],
+        logprobs: Sequence[NDArray[np.float32]],
     ) -> None:
-        loss = np.array([-values.sum(dtype=np.float64) for values in logprobs])
-        num_tokens = np.array([len(values) for values in logprobs], dtype=np.int32)
-        self.measurement.store.write(np.array([key for key, _ in sequences], dtype="S16"), loss, num_tokens)
+        """Add a range of a chunk to the store; a sequence for which the engine gives no loss has failed."""
+        loss = np.array([loss_of(values) for values in logprobs])
+        sound = np.isfinite(loss) & (loss >= 0)
+        for index in np.flatnonzero(~sound).tolist():
+            journal.fail(start + index, f"the engine gives a loss of {loss[index]}")
+        if sound.any():
+            keys = np.array([key for key, _ in sequences], dtype="S16")
+            num_tokens = np.array([len(values) for values in logprobs], dtype=np.int32)
+            self.measurement.store.write(keys[sound], loss[sound], num_tokens[sound])
 
     def _settle(self, name: str, journal: Journal, ids: Sequence[bytes]) -> None:
         """Write down what failed. Raises `EngineError` where nothing worked: then it is not the rows' fault."""

@@ -7,14 +7,15 @@ halves are under suspicion and are halved at once, and a sequence alone has one 
 its engine stalled (watchdog.py) has died like any other, and says why.
 """
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from davir_ray import storage
-from davir_ray.errors import EngineDied, EngineError
+from davir_ray.errors import DamagedPart, EngineDied, EngineError
 from davir_ray.foreign_text import without_credentials
+from davir_ray.observe.progress import say
+from davir_ray.sealed import read_sealed, write_sealed
 
 Range = tuple[int, int]
 T = TypeVar("T")
@@ -44,9 +45,13 @@ class Journal:
     @classmethod
     def open(cls, uri: str, size: int) -> "Journal":
         """Take up the journal at `uri`, noting the death of the process that left it, or begin one."""
-        if not storage.exists(uri):
+        try:
+            state = read_sealed(uri, "pending", "failed")
+        except FileNotFoundError:
             return cls(uri, size, pending=[(0, size)])
-        state = json.loads(storage.read_bytes(uri))
+        except DamagedPart as damage:
+            say(f"begun anew: {damage}")
+            return cls(uri, size, pending=[(0, size)])
         journal = cls(
             uri,
             size,
@@ -92,6 +97,11 @@ class Journal:
                 (middle, stop),
             ]  # large ranges first: something is soon measured
 
+    def fail(self, index: int, reason: str) -> None:
+        """Mark one sequence: it was measured, and what came of it is no measurement."""
+        self.disturbed = True
+        self.failed[index] = reason
+
     def next(self) -> Range | None:
         """Take the next range, and write down that it is under way."""
         if not self.pending:
@@ -117,7 +127,7 @@ class Journal:
             "stalled": self.stalled,
             "again": self.again,
         }
-        storage.write_atomic(self.uri, json.dumps(state).encode())
+        write_sealed(self.uri, state)
 
     def close(self) -> None:
         """Forget the journal: the chunk is settled."""

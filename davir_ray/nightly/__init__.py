@@ -1,6 +1,5 @@
 """The job of every night: what is new is measured, and the core-set is compared with that of the night before.
 
-lease.py    one start at a time, without a lock that a dead process could keep
 nights.py   what each night left behind: a line each
 limits.py   when a night is a bad one
 night.py    the story

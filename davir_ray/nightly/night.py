@@ -4,19 +4,20 @@ Started again on the same corpus, models and recipe, it finds its run finished a
 once more. Started while another start is at work, it says so and does nothing.
 """
 
-import json
 from typing import Any
 
 from davir_ray import pipeline, storage
 from davir_ray.config import NightlyConfig, Recipe
+from davir_ray.damage import set_aside
 from davir_ray.drift.ray_drift import Drift, measure_drift
-from davir_ray.errors import StoreError
+from davir_ray.errors import DamagedPart, StoreError
 from davir_ray.history import PastRun, past_run
 from davir_ray.inputs import anchored
-from davir_ray.nightly.lease import Lease, take
+from davir_ray.lease import Lease, take
 from davir_ray.nightly.limits import past_limits
 from davir_ray.nightly.nights import Night, Nights, night_of
 from davir_ray.observe.progress import say
+from davir_ray.sealed import read_sealed, write_sealed
 
 DRIFT = "drift.json"
 Record = dict[str, Any]
@@ -58,13 +59,12 @@ def _close(
     earlier = nights.read()
     uri = storage.join(run.folder, DRIFT)
     if earlier and earlier[-1]["run_id"] == run.run_id:
-        drift = json.loads(storage.read_bytes(uri)) if storage.exists(uri) else None
+        drift = _drift_of(earlier, run) if earlier[-1]["drift"] else None
         return earlier[-1], drift, False
-    drift = _drift_since(earlier, run, nights)
-    if not lease.held():
-        raise StoreError(f"{nights.folder}: another start has taken over; it closes the night")
+    drift = _drift_since(earlier, run)
+    lease.check()
     if drift is not None:
-        storage.write_atomic(uri, json.dumps(drift, indent=2).encode())
+        write_sealed(uri, drift)
     done_before = any(night["run_id"] == run.run_id for night in earlier)
     night = night_of(run.record, drift, measured_before=done_before)
     night["past_limits"] = past_limits(limits, night)
@@ -72,11 +72,39 @@ def _close(
     return night, drift, True
 
 
-def _drift_since(earlier: list[Night], run: PastRun, nights: Nights) -> Drift | None:
-    """Compare with the latest night whose run is still there."""
+def _drift_of(nights: list[Night], run: PastRun) -> Drift | None:
+    """Read the drift of the latest night; measure it again if it is damaged."""
+    uri = storage.join(run.folder, DRIFT)
+    try:
+        return read_sealed(uri, "before", "after")
+    except FileNotFoundError:
+        set_aside(DamagedPart(uri, "is gone"))
+    except DamagedPart as damage:
+        set_aside(damage)
+    if (drift := _drift_since(nights[:-1], run)) is not None:
+        write_sealed(uri, drift)
+    return drift
+
+
+def _drift_since(earlier: list[Night], run: PastRun) -> Drift | None:
+    """Compare with the latest night whose run is still there, and whole."""
     output = run.folder.rsplit("/", 1)[0]
     for night in reversed(earlier):
-        if (before := past_run(storage.join(output, night["run_id"]))) is not None:
-            return measure_drift(before, run)
+        before = past_run(storage.join(output, night["run_id"]))
+        drift = None if before is None else _drift_between(before, run)
+        if drift is not None:
+            return drift
         say(f"the run of the night of {night['time']} is gone: {night['run_id']}")
+    return None
+
+
+def _drift_between(before: PastRun, run: PastRun) -> Drift | None:
+    """Compare two nights; None if results of the earlier one are damaged. Raises `StoreError` for those of this one."""
+    try:
+        return measure_drift(before, run)
+    except DamagedPart as error:
+        damage = getattr(error, "cause", error)  # what crossed from a Ray worker has the error in it
+    set_aside(damage)  # with that, its run is no finished one
+    if damage.uri.startswith(f"{run.folder}/"):
+        raise StoreError(f"{damage}; the same command makes it again")
     return None

@@ -1,7 +1,7 @@
 """What each night left behind.
 
 <output>/nightly/<name>/nights.jsonl    a line a night
-<output>/nightly/<name>/lease/          see lease.py
+<output>/nightly/<name>/lease/          see ../lease.py
 """
 
 from collections.abc import Mapping
@@ -10,11 +10,16 @@ from datetime import UTC, datetime
 from typing import Any
 
 from davir_ray import storage
+from davir_ray.errors import DamagedPart, StoreError
 from davir_ray.json_lines import read_lines, write_lines
 from davir_ray.schema import SCORABLE, Status
 
 Night = dict[str, Any]
 Tree = Mapping[str, Any]
+
+WITHOUT_NIGHTS = (
+    "take the line out, or put back a copy of the file; without it, the next night is the first one"
+)
 
 FINE = (*SCORABLE, Status.DUPLICATE)
 """A row of any other status failed: something should have been scored, and was not."""
@@ -37,8 +42,15 @@ class Nights:
         return storage.join(self.folder, "nights.jsonl")
 
     def read(self) -> list[Night]:
-        """Read all nights, the latest last."""
-        return read_lines(self.uri)
+        """Read all nights, the latest last. Raises `StoreError` if a line is none: nothing makes it again."""
+        try:
+            nights = read_lines(self.uri)
+            for number, night in enumerate(nights, 1):
+                if not {"time", "run_id", "drift"} <= night.keys():
+                    raise DamagedPart(self.uri, f"line {number} is no night: {str(night)[:60]}")
+        except DamagedPart as damage:
+            raise StoreError(f"{damage}; {WITHOUT_NIGHTS}") from damage
+        return nights
 
     def add(self, night: Night) -> None:
         """Add a line. The caller holds the lease."""

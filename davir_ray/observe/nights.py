@@ -1,9 +1,9 @@
 """What `davir nightly` ends with: a night as lines of text."""
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import Any
 
+from davir_ray.lease import at_work
 from davir_ray.observe.closing import record_lines
 
 Record = dict[str, Any]
@@ -42,12 +42,7 @@ def night_lines(night: Record) -> Iterator[str]:
 
 def busy_lines(holder: Record) -> Iterator[str]:
     """Tell who is at work."""
-    started, heartbeat = (
-        datetime.fromtimestamp(holder[name], UTC).isoformat(timespec="seconds")
-        for name in ("started", "heartbeat")
-    )
-    who = f"process {holder['pid']} on {holder['host'].split()[0]}"
-    yield f"busy      another start is at work since {started} ({who}, last heard of {heartbeat}): nothing to do"
+    yield f"busy      another start is at work since {at_work(holder)}: nothing to do"
 
 
 def drift_lines(drift: Record) -> Iterator[str]:

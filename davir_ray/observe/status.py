@@ -6,7 +6,7 @@ from time import time
 from typing import Any
 
 from davir_ray import storage
-from davir_ray.errors import RecipeError
+from davir_ray.errors import DamagedPart, RecipeError
 from davir_ray.observe.progress import ago, duration
 from davir_ray.observe.training_status import TrainingStatus, training_status
 from davir_ray.run import Run, holds_run, holds_training, place_of
@@ -126,10 +126,10 @@ def _passes(run: Run, last: Event) -> dict[str, Pass]:
 
 
 def _plan(uri: str) -> list[dict[str, Any]] | None:
-    """Read the chunks of a plan; None where nothing had to be planned, or the run has ended meanwhile."""
+    """Read the chunks of a plan; None where there is none, since the run has ended meanwhile, or a damaged one."""
     try:
         chunks: list[dict[str, Any]] = storage.read_table(uri, ["name", "sequences", "tokens"]).to_pylist()
-    except FileNotFoundError:
+    except (FileNotFoundError, DamagedPart):
         return None
     return chunks
 

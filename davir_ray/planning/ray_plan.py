@@ -6,6 +6,7 @@ Reads and tokenises the corpus, as the run would, and looks into the store. No a
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -17,14 +18,15 @@ from davir_ray.changes import Change, changes
 from davir_ray.config import Recipe
 from davir_ray.history import PastRun, past_runs
 from davir_ray.inputs import check_inputs
+from davir_ray.logprobs.measurement import Measurement
 from davir_ray.logprobs.ray_measure import (
-    Measurement,
     asked_of,
     engine_cpus,
     engine_gpus,
     engine_replicas,
     failed_keys,
 )
+from davir_ray.mending import mended
 from davir_ray.pipeline import Job, Record, engine_for, facts, job_of, name_run, tokenise
 from davir_ray.planning.estimate import Estimate, estimate, passes, speed_of, total
 from davir_ray.planning.reasons import Reason, model_reason, row_reasons
@@ -63,6 +65,11 @@ def preview(recipe: Recipe, name: str) -> Record:
     past = past_runs(
         job.inputs.recipe.output, name
     )  # first: an output that fails is told of before hours of work
+    stores = [one.store for one in job.measurements]
+    return mended(partial(_preview, job, past, to_make), job.prepared, stores)
+
+
+def _preview(job: Job, past: Sequence[PastRun], to_make: bool) -> Record:
     tokenise(job)
     record = facts(job)
     last = past[-1] if past else None

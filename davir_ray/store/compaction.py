@@ -8,14 +8,16 @@ is stopped leaves measurements twice, equal, and the next one finishes its work.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import pyarrow as pa
 
 from davir_ray import storage
-from davir_ray.errors import StoreError
+from davir_ray.damage import set_aside
+from davir_ray.errors import DamagedPart, StoreError
 from davir_ray.storage import File
 from davir_ray.store.measurements import MeasurementStore, bundles, distinct, merged_names
-from davir_ray.store.verify import checked_part, contradicting
+from davir_ray.store.verify import contradicting
 
 MERGED_ROWS = 2_000_000
 """The rows of a merged part at most: about 50 MB, which is what a compaction holds in memory a few times over."""
@@ -36,19 +38,19 @@ class Compaction:
 
 
 def compact(model: MeasurementStore) -> Compaction:
-    """Merge the small parts of a model. Raises `StoreError` if one is damaged; what was merged by then stands."""
+    """Merge the small parts of a model; what is damaged is set aside. Raises `StoreError` if two are at odds."""
     merged = made = sequences = 0
-    for parts in _groups([file for file in model.parts() if file.size < SMALL_BYTES]):
+    for parts in _groups(model, [file for file in model.parts() if file.size < SMALL_BYTES]):
         sequences += _merge(model, parts)
         merged, made = merged + len(parts), made + 1
     return Compaction(merged, made, sequences)
 
 
-def _groups(files: Sequence[File]) -> Iterator[list[Part]]:
+def _groups(model: MeasurementStore, files: Sequence[File]) -> Iterator[list[Part]]:
     """Read parts into groups of two or more that together are no larger than a merged part may be."""
     group: list[Part] = []
     rows = 0
-    for file, table in _read(files):
+    for file, table in _read(model, files):
         if rows + len(table) > MERGED_ROWS:
             if len(group) > 1:
                 yield group
@@ -59,17 +61,20 @@ def _groups(files: Sequence[File]) -> Iterator[list[Part]]:
         yield group
 
 
-def _read(files: Sequence[File]) -> Iterator[Part]:
+def _read(model: MeasurementStore, files: Sequence[File]) -> Iterator[Part]:
     for bundle in bundles(files):
-        tables = storage.concurrently(_part_or_none, bundle)
+        tables = storage.concurrently(partial(_part_or_none, model), bundle)
         yield from ((file, table) for file, table in zip(bundle, tables, strict=True) if table is not None)
 
 
-def _part_or_none(file: File) -> pa.Table | None:
-    """Read a part; None if another compaction has taken it."""
+def _part_or_none(model: MeasurementStore, file: File) -> pa.Table | None:
+    """Read a part; None if another compaction has taken it, or if it was damaged."""
     try:
-        return checked_part(file)
+        return model.read_part(file.uri)
     except FileNotFoundError:
+        return None
+    except DamagedPart as damage:
+        set_aside(damage)
         return None
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from time import time
 
 from davir_ray import storage
+from davir_ray.damage import ASIDE
 from davir_ray.errors import StoreError
 from davir_ray.storage import File
 from davir_ray.store.measurements import MeasurementStore
@@ -81,16 +82,18 @@ def unused_parts(holding: Holding, older_than: float) -> Holding:
     now = time()
     old = [file for file in holding.files if now - file.modified > older_than]
     lists = [file for file in set(holding.files) - set(old) if "/used/" in file.uri]
-    wanted = {part for file in lists for part in storage.read_bytes(file.uri).decode().split()}
+    wanted = {
+        part for file in lists for part in storage.read_bytes(file.uri).decode(errors="replace").split()
+    }
     return replace(holding, files=tuple(file for file in old if file.stem not in wanted), whole=False)
 
 
 def torn_files(store: str, older_than: float) -> Holding:
-    """List what killed writers left in a store: a file of theirs that is older than a day nobody writes any more."""
+    """List what killed writers left in a store, and what was set aside; after a day nobody writes it any more."""
     end = time() - max(older_than, LONGEST_WRITE)
-    return Holding(
-        store, tuple(file for file in storage.torn_below(store) if file.modified < end), whole=False
-    )
+    aside = [file for file in storage.files_below(store) if file.uri.endswith(ASIDE)]
+    left = tuple(file for file in [*storage.torn_below(store), *aside] if file.modified < end)
+    return Holding(store, left, whole=False)
 
 
 def _holding(folder: str) -> Holding:

@@ -1,6 +1,5 @@
 """Tell what a store holds: sequences, parts and bytes by model, and the prepared corpora."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from time import time
@@ -9,6 +8,7 @@ from typing import Any
 from davir_ray import storage
 from davir_ray.errors import DamagedPart, StoreError
 from davir_ray.observe.progress import data_size, duration
+from davir_ray.sealed import read_object
 from davir_ray.storage import File
 from davir_ray.store.holdings import Holding, model_holdings, prepared_holdings
 
@@ -79,15 +79,23 @@ def _described(description: dict[str, Any]) -> str:
     return f"{paths} ({', '.join(f'{name}={value}' for name, value in description['numerics'].items())})"
 
 
+def _description(uri: str) -> dict[str, Any]:
+    """Read what a fingerprint stands for; nothing where that is damaged, until the next run writes it again."""
+    try:
+        found = read_object(uri)
+    except (DamagedPart, FileNotFoundError):
+        return {}
+    return found if {"path", "adapter", "numerics"} <= found.keys() else {}
+
+
 def _model(holding: Holding) -> ModelInfo:
     files = [file for file in holding.files if file.uri.endswith(".parquet")]
     aside = storage.join(holding.folder, "failed/")
     failed = [file for file in files if file.uri.startswith(aside)]
     parts = [file for file in files if not file.uri.startswith(aside)]
-    described = storage.join(holding.folder, "model.json")
     return ModelInfo(
         fingerprint=holding.name,
-        description=json.loads(storage.read_bytes(described)) if storage.exists(described) else {},
+        description=_description(storage.join(holding.folder, "model.json")),
         sequences=_rows(parts),
         failed=_rows(failed),
         parts=len(parts),
@@ -110,7 +118,7 @@ def _rows(files: list[File]) -> int:
 def _rows_of(uri: str) -> int:
     """Count the rows of a part; one that a compaction has taken meanwhile has none."""
     try:
-        return storage.count_rows(uri)
+        return storage.read_footer(uri)[0]
     except FileNotFoundError:
         return 0
     except DamagedPart as error:

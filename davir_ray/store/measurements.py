@@ -5,9 +5,9 @@
     <store>/measurements/<fingerprint>/merged/<part>.parquet    many parts in one (compaction.py), with their names
     <store>/measurements/<fingerprint>/failed/*.parquet         FAILED: sequences that the engine cannot measure
 
-A part is written whole or not at all, and is named by the sequences it holds. So a part that can be listed is
-true, two runs may write at once, and there is nothing to lock or to repair. A part that is merged goes after the
-part that has taken it in has come; so whoever misses it finds it there, by its name.
+A part is written whole or not at all, is named by the sequences that it holds, and says under which fingerprint they
+were measured; whoever reads it checks that. So two runs may write at once, and there is nothing to lock. A part that is
+merged goes after the part that has taken it in has come; so whoever misses it finds it there, by its name.
 """
 
 import json
@@ -21,10 +21,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from davir_ray import storage
-from davir_ray.errors import DamagedPart
+from davir_ray.damage import set_aside
+from davir_ray.errors import DamagedPart, EngineError
 from davir_ray.schema import ID, MEASUREMENTS
+from davir_ray.sealed import read_object
 from davir_ray.storage import File
 from davir_ray.store.keys import Keys, column_of, keys_of
+from davir_ray.store.labels import check_label, check_schema, labelled
 
 MERGED = b"davir_merged"
 """Where the metadata of a merged part names the parts that it took in."""
@@ -53,11 +56,24 @@ class MeasurementStore:
 
     folder: str
 
+    @property
+    def fingerprint(self) -> str:
+        """Name what all of its parts were measured with."""
+        return self.folder.rstrip("/").rsplit("/", 1)[-1]
+
     def describe(self, description: Mapping[str, Any]) -> None:
-        """Write what the fingerprint stands for, for people."""
+        """Write what the fingerprint stands for, for people, unless that is written there."""
         uri = storage.join(self.folder, "model.json")
-        if not storage.exists(uri):
-            storage.write_atomic(uri, json.dumps(description, indent=2, sort_keys=True).encode())
+        try:
+            found = read_object(uri)
+            if all(found.get(name) == description[name] for name in ("model", "numerics")):
+                return
+            set_aside(DamagedPart(uri, f"describes another model: {found.get('model')}"))
+        except DamagedPart as damage:
+            set_aside(damage)
+        except FileNotFoundError:
+            pass
+        storage.write_atomic(uri, json.dumps(description, indent=2, sort_keys=True).encode())
 
     def parts(self) -> list[File]:
         """List the parts that are complete."""
@@ -87,11 +103,13 @@ class MeasurementStore:
         while True:
             files = self.merged_parts()
             try:
-                metadata = storage.concurrently(storage.read_metadata, [file.uri for file in files])
+                footers = storage.concurrently(storage.read_footer, [file.uri for file in files])
             except FileNotFoundError:
                 continue  # a compaction has merged one of these again: there is another list by now
-            named = zip(files, metadata, strict=True)
-            return {file.uri: frozenset([file.stem, *merged_names(some)]) for file, some in named}
+            for file, (_, metadata) in zip(files, footers, strict=True):
+                check_label(file.uri, metadata, holds="measurements", of=self.fingerprint)
+            named = zip(files, footers, strict=True)
+            return {file.uri: frozenset([file.stem, *merged_names(some)]) for file, (_, some) in named}
 
     def read(self, uris: Iterable[str]) -> pa.Table:
         """Read some parts into one table.
@@ -101,7 +119,7 @@ class MeasurementStore:
         tables: list[pa.Table] = []
         pending, seen = list(uris), set[str]()
         while pending:
-            read = storage.concurrently(_read_if_there, pending)
+            read = storage.concurrently(self._read_if_there, pending)
             tables += [table for table in read if table is not None]
             away = [uri for uri, table in zip(pending, read, strict=True) if table is None]
             gone = {uri.rsplit("/", 1)[-1].removesuffix(".parquet") for uri in away}
@@ -111,16 +129,25 @@ class MeasurementStore:
         return pa.concat_tables(tables or [MEASUREMENTS.empty_table()])
 
     def write(self, sequence_ids: Keys, loss: NDArray[np.float64], num_tokens: NDArray[np.int32]) -> None:
-        """Add one part. loss: nats summed over the scored tokens [N]; num_tokens: how many those are [N]."""
+        """Add one part. loss: nats summed over the scored tokens [N]; num_tokens: how many those are [N].
+
+        Raises `EngineError` for numbers that no measurement has.
+        """
         columns = [column_of(sequence_ids), pa.array(loss), pa.array(num_tokens)]
         table = pa.Table.from_arrays(columns, schema=MEASUREMENTS)
-        storage.write_table(storage.join(self.folder, f"{part_name(sequence_ids)}.parquet"), table)
+        if reason := impossible(table):
+            raise EngineError(f"{self.folder}: {reason}; nothing of that is kept")
+        uri = storage.join(self.folder, f"{part_name(sequence_ids)}.parquet")
+        storage.write_table(uri, self._labelled(table, "measurements"))
+
+    def _labelled(self, table: pa.Table, holds: str) -> pa.Table:
+        return labelled(table, holds=holds, of=self.fingerprint)
 
     def write_merged(self, table: pa.Table, names: Iterable[str]) -> str:
         """Add one part that holds what the parts of these names do; return its URI."""
         metadata = {MERGED: " ".join(sorted(names)).encode()}
         uri = storage.join(self.folder, "merged", f"{part_name(keys_of(table['sequence_id']))}.parquet")
-        storage.write_table(uri, table.replace_schema_metadata(metadata))
+        storage.write_table(uri, self._labelled(table.replace_schema_metadata(metadata), "measurements"))
         return uri
 
     def write_failed(self, name: str, failed: Mapping[bytes, str]) -> None:
@@ -130,45 +157,54 @@ class MeasurementStore:
         """
         columns = [pa.array(failed.keys(), ID), pa.array(failed.values(), pa.string())]
         table = pa.Table.from_arrays(columns, schema=FAILED)
-        storage.write_table(storage.join(self.folder, "failed", f"{name}.parquet"), table)
+        uri = storage.join(self.folder, "failed", f"{name}.parquet")
+        storage.write_table(uri, self._labelled(table, "failed"))
 
     def failed(self) -> dict[bytes, str]:
         """Return the sequences that cannot be measured, with the reason."""
-        rows = [row for file in self.failed_parts() for row in read_failed(file.uri).to_pylist()]
+        rows = [row for file in self.failed_parts() for row in self.read_failed(file.uri).to_pylist()]
         return {row["sequence_id"]: row["reason"] for row in rows}
 
     def settled(self) -> frozenset[str]:
         """Name the chunks that are measured, or whose failures are written down."""
         return self.part_names().union(file.stem for file in self.failed_parts())
 
+    def read_part(self, uri: str) -> pa.Table:
+        """Read one part. Raises `DamagedPart` if it is not what it should be."""
+        table = self._read(uri, MEASUREMENTS, "measurements")
+        if reason := impossible(table):
+            raise DamagedPart(uri, reason)
+        if not uri.endswith(f"/{part_name(keys_of(table['sequence_id']))}.parquet"):
+            raise DamagedPart(uri, "holds other sequences than its name says")
+        return table
+
+    def _read_if_there(self, uri: str) -> pa.Table | None:
+        try:
+            return self.read_part(uri).replace_schema_metadata()
+        except FileNotFoundError:
+            return None
+
+    def read_failed(self, uri: str) -> pa.Table:
+        """Read which sequences of a chunk cannot be measured. Raises `DamagedPart`."""
+        return self._read(uri, FAILED, "failed")
+
+    def _read(self, uri: str, schema: pa.Schema, holds: str) -> pa.Table:
+        table = storage.read_table(uri)
+        check_schema(uri, table.schema, schema)
+        check_label(uri, table.schema.metadata, holds=holds, of=self.fingerprint)
+        return table
+
     def failed_parts(self) -> list[File]:
         """List the files that say which sequences cannot be measured."""
         return storage.files_in(storage.join(self.folder, "failed"), ".parquet")
 
 
-def read_part(uri: str) -> pa.Table:
-    """Read one part of a store. Raises `DamagedPart` if it is not what it should be."""
-    return read_checked(uri, MEASUREMENTS)
-
-
-def _read_if_there(uri: str) -> pa.Table | None:
-    try:
-        return read_part(uri).replace_schema_metadata()
-    except FileNotFoundError:
-        return None
-
-
-def read_failed(uri: str) -> pa.Table:
-    """Read which sequences of a chunk cannot be measured. Raises `DamagedPart`."""
-    return read_checked(uri, FAILED)
-
-
-def read_checked(uri: str, schema: pa.Schema) -> pa.Table:
-    """Read a part of a store that has these columns. Raises `DamagedPart` if it is not what it should be."""
-    table = storage.read_table(uri)
-    if not table.schema.equals(schema):
-        raise DamagedPart(f"{uri}: expected the columns {schema.names}, found {table.schema.names}")
-    return table
+def impossible(measurements: pa.Table) -> str:
+    """Say what no measurement can be: a loss that is not finite or negative, no tokens; nothing if all are fine."""
+    loss, num_tokens = measurements["loss"].to_numpy(), measurements["num_tokens"].to_numpy()
+    if (wrong := loss[~(np.isfinite(loss) & (loss >= 0))]).size:
+        return f"a loss is {wrong[0]}"
+    return "a sequence has no tokens that count" if (num_tokens <= 0).any() else ""
 
 
 def merged_names(metadata: Mapping[bytes, bytes] | None) -> list[str]:

@@ -4,26 +4,37 @@ from collections.abc import Iterator, Sequence
 from itertools import chain
 
 from davir_ray import storage
-from davir_ray.errors import DamagedPart
+from davir_ray.errors import DamagedPart, StoreError
 from davir_ray.observe.progress import data_size, duration
 from davir_ray.store.compaction import compact
 from davir_ray.store.holdings import Holding, models_in, prepared_in
 from davir_ray.store.prune import prunable
-from davir_ray.store.verify import Damage, verify, verify_prepared
+from davir_ray.store.verify import verify, verify_prepared
+from davir_ray.store.verify_runs import places, verify_run
 
 
-def verify_lines(store: str, *, delete: bool) -> Iterator[str]:
-    """Check every part of a store. Raises `DamagedPart` at the end if there are damaged parts and they stay."""
-    damaged: list[Damage] = []
-    for damage in chain(*map(verify, models_in(store)), *map(verify_prepared, prepared_in(store))):
+def verify_lines(path: str, *, delete: bool) -> Iterator[str]:
+    """Check a store; or of a run, or of all runs of a recipe, their store and their own files (see `verify_run`).
+
+    Raises `StoreError` at the end if there is damage, and it stays: nights.jsonl always does, since nothing makes it
+    again.
+    """
+    store, runs = places(path)
+    damaged: list[DamagedPart] = []
+    stores = [*map(verify, models_in(store)), *map(verify_prepared, prepared_in(store))] if store else []
+    for damage in chain(*stores, *map(verify_run, runs)):
         damaged.append(damage)
-        yield f"damaged   {damage.reason}"
-    if damaged and not delete:
-        raise DamagedPart(f"{store}: {len(damaged):,} damaged parts; --delete removes them")
-    for damage in damaged:
-        yield f"removing  {damage.file.uri}"
-        storage.delete(damage.file.uri)
-    yield f"sound     {store}" + ("; the next run makes what is gone" if damaged else "")
+        yield f"damaged   {damage}"
+    going = [damage for damage in damaged if delete and not damage.uri.endswith("/nights.jsonl")]
+    for damage in going:
+        yield f"removing  {damage.uri}"
+        storage.delete(damage.uri)
+    if len(going) < len(damaged):
+        raise StoreError(
+            f"{path}: {len(damaged) - len(going):,} damaged files; the next run makes again what it needs, and "
+            "--delete removes what can be made again"
+        )
+    yield f"sound     {path}" + ("; the next run makes what is gone" if damaged else "")
 
 
 def compact_lines(store: str) -> Iterator[str]:

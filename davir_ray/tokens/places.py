@@ -3,7 +3,6 @@
 <run>/places.json    {"prepared": folder, "splits": [[path, first row, part], ...]}
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -13,7 +12,10 @@ from numpy.typing import NDArray
 
 from davir_ray import storage
 from davir_ray.corpus.split import Split
+from davir_ray.errors import DamagedPart
+from davir_ray.observe.progress import say
 from davir_ray.run import Run
+from davir_ray.sealed import read_sealed, write_sealed
 from davir_ray.store.keys import Keys, find, keys_of
 from davir_ray.tokens.prepared import Prepared
 
@@ -54,15 +56,18 @@ def write_places(run: Run, prepared: Prepared, splits: Sequence[Split]) -> None:
     """Keep where the rows of a run are."""
     named = [[one.path, one.first_row, part] for one, part in zip(splits, prepared.parts, strict=True)]
     tree = {"prepared": prepared.folder, "splits": named}
-    storage.write_atomic(run.uri(PLACES), json.dumps(tree).encode())
+    write_sealed(run.uri(PLACES), tree)
 
 
 def read_places(run_dir: str) -> Places | None:
     """Read where the rows of a run were; None if that is not known any more."""
-    uri = storage.join(run_dir, PLACES)
-    if not storage.exists(uri):
+    try:
+        tree = read_sealed(storage.join(run_dir, PLACES), "prepared", "splits")
+    except FileNotFoundError:
         return None
-    tree = json.loads(storage.read_bytes(uri))
+    except DamagedPart as damage:
+        say(f"{damage}; changed rows are told of as new ones")
+        return None
     splits = tuple((path, first) for path, first, _ in tree["splits"])
     prepared = Prepared(tree["prepared"], tuple(part for _, _, part in tree["splits"]))
     places = Places(prepared, splits)

@@ -11,7 +11,8 @@ import numpy as np
 import pyarrow as pa
 
 from davir_ray.config import Recipe, ReferenceConfig, TrainConfig
-from davir_ray.errors import TrainingError
+from davir_ray.damage import set_aside
+from davir_ray.errors import DamagedPart, StoreError, TrainingError
 from davir_ray.history import past_runs
 from davir_ray.inputs import Inputs, check_inputs, check_score
 from davir_ray.pipeline import engine_for, name_run, scan_folder
@@ -80,7 +81,11 @@ def core_set_source(recipe: Recipe, name: str, needs: tuple[Need, ...]) -> Sourc
         raise TrainingError(
             f"run {run_id} chose nothing: there is no row to train on; `davir score` says why"
         )
-    core_set = read_core_set(run.uri("scored"))
+    try:
+        core_set = read_core_set(run.uri("scored"))
+    except DamagedPart as damage:
+        set_aside(damage)
+        raise StoreError(f"{damage}; `davir score` or `davir run` makes it again") from damage
     return Source(check_inputs(recipe, needs), core_set, f"the core-set of {run_id}", digest_of(core_set))
 
 

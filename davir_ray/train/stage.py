@@ -6,6 +6,7 @@ finished when its record is written.
 
 import json
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from time import monotonic
 from typing import Any, Literal
@@ -13,9 +14,11 @@ from typing import Any, Literal
 from davir_ray import ray_session, storage
 from davir_ray.config import TrainConfig
 from davir_ray.errors import RecipeError, TrainingError
+from davir_ray.lease import leased
 from davir_ray.logprobs.choice import Choice, numerics
+from davir_ray.mending import mended
 from davir_ray.observe.progress import say
-from davir_ray.pipeline import Record, engine_for, job_of, look_up_role, measure_models, prepare_corpus
+from davir_ray.pipeline import Job, Record, engine_for, job_of, look_up_role, measure_models, prepare_corpus
 from davir_ray.run import TRAINING, Run, training_id_of
 from davir_ray.train.checks import (
     check_base,
@@ -68,9 +71,27 @@ def run_training(source: Source, held_out: Source | None, train: TrainConfig, na
     train = with_deepspeed(train)
     run = training_run(source, held_out, train, name)
     if (record := run.record()) is not None:
-        say(f"trained already: {run.folder}")
+        return _trained(run, record)
+    with leased(run.uri("lease"), f"training {run.run_id}") as lease:
+        if (record := run.reopen()) is not None:  # another start was at work, and is done
+            return _trained(run, record)
+        record = _train(source, held_out, train, run)
+        record["seconds"] = round(monotonic() - started, 1)
+        lease.check()
+        text = json.dumps(record | {"recipe": source.inputs.recipe.model_dump(mode="json")}, indent=2)
+        storage.write_atomic(run.uri("model", "davir_training.json"), text.encode())
+        run.finish(record)
         forget_rows(run)
-        return record
+    return record
+
+
+def _trained(run: Run, record: Record) -> Record:
+    say(f"trained already: {run.folder}")
+    forget_rows(run)
+    return record
+
+
+def _train(source: Source, held_out: Source | None, train: TrainConfig, run: Run) -> Record:
     device = device_of(train)
     check_settings(train, device)
     check_base(source.inputs.base)
@@ -87,12 +108,8 @@ def run_training(source: Source, held_out: Source | None, train: TrainConfig, na
     run.event("train", rows=rows["rows"], objective=train.objective)
     say(f"starting {train.num_workers} training worker(s) on {device}")
     fit(_task(training))
-    record = record_of(training, rows) | {"seconds": round(monotonic() - started, 1)}
+    record = record_of(training, rows)
     run.event("trained", **{name: record[name] for name in ("steps", "train_loss", "eval")})
-    text = json.dumps(record | {"recipe": source.inputs.recipe.model_dump(mode="json")}, indent=2)
-    storage.write_atomic(run.uri("model", "davir_training.json"), text.encode())
-    run.finish(record)
-    forget_rows(run)
     return record
 
 
@@ -153,6 +170,12 @@ def _write_rows(training: Training, source: Source, folder: str) -> Written:
     run = training.run
     job = job_of(source.inputs, run, training.choice, work=f"work-{folder}")
     job = job.only("base") if training.frozen == "store" else job.only(None)
+    work = partial(_write_picked, training, source, job, folder)
+    return mended(work, job.prepared, [one.store for one in job.measurements], run.forget_work)
+
+
+def _write_picked(training: Training, source: Source, job: Job, folder: str) -> Written:
+    run = training.run
     prepare_corpus(job)
     found = None
     if training.frozen == "store":

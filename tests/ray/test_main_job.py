@@ -14,7 +14,7 @@ from davir_ray import pipeline
 from davir_ray.cli import main
 from davir_ray.config import parse_recipe
 from davir_ray.coreset.export import SIDE
-from davir_ray.errors import NotMeasured, RecipeError
+from davir_ray.errors import NotMeasured, RecipeError, StoreError
 from davir_ray.schema import SCORED
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
@@ -258,23 +258,22 @@ def test_an_empty_core_set_is_a_file_without_rows(tmp_path, tiny_models):
     assert all(next(Path(folder).iterdir()).exists() for folder in record["coreset"].values())
 
 
-def test_a_start_that_another_overtook_leaves_its_tables_alone(tmp_path, tiny_models, monkeypatch):
+def test_a_start_whose_lease_was_taken_over_leaves_the_tables_alone(tmp_path, tiny_models, monkeypatch):
     write_corpus(tmp_path / "corpus", ROWS[:20], 1)
     first = pipeline.score(recipe(tmp_path, tiny_models, tmp_path / "corpus"), "test")
-    record = Path(first["run_dir"]) / "record.json"
-    text = record.read_text()
-    record.unlink()  # as if both had started before the first was done
+    run = Path(first["run_dir"])
+    (run / "record.json").unlink()
     measure_models = pipeline.measure_models
 
     def overtaken(job, may_measure):
         plans = measure_models(job, may_measure)
-        record.write_text(text)
+        (run / "lease" / "00000003.json").write_text("{}")
         return plans
 
     monkeypatch.setattr(pipeline, "measure_models", overtaken)
-    written = {part: part.stat().st_mtime_ns for part in Path(first["run_dir"]).glob("*/*.parquet")}
-    second = pipeline.score(recipe(tmp_path, tiny_models, tmp_path / "corpus"), "test")
-    assert second["measured"] == {"base": 0, "reference": 0}
+    written = {part: part.stat().st_mtime_ns for part in run.glob("*/*.parquet")}
+    with pytest.raises(StoreError, match="another start has taken over"):
+        pipeline.score(recipe(tmp_path, tiny_models, tmp_path / "corpus"), "test")
     assert {part: part.stat().st_mtime_ns for part in written} == written
     assert written
 

@@ -14,10 +14,11 @@ from scipy import stats
 
 from davir_ray.cli import main
 from davir_ray.errors import PastLimits
-from davir_ray.nightly.lease import Lease, take
+from davir_ray.lease import Lease, take
 from davir_ray.nightly.limits import check_limits
 from davir_ray.nightly.night import run_night
 from davir_ray.observe.nights import night_lines
+from davir_ray.sealed import read_sealed
 from tests import nights
 from tests.conftest import save_tiny_model
 
@@ -144,7 +145,7 @@ def test_a_night_with_another_reference_measures_it_alone_and_names_it(third, fo
 
 
 def test_the_drift_lies_in_the_run_and_a_line_a_night_beside_them(folder, fourth):
-    assert json.loads((Path(fourth["run_dir"]) / "drift.json").read_text()) == fourth["drift"]
+    assert read_sealed(f"{fourth['run_dir']}/drift.json") == fourth["drift"]
     lines = lines_of(folder)
     assert [line["rows"] for line in lines] == [100, 110, 90, 90]
     assert [line["drift"] and line["drift"]["before"] for line in lines] == [

@@ -201,4 +201,4 @@ def test_a_training_is_not_done_again(folder, tiny_models, pairs):
     assert training.train(same, "test") == pairs[name]
     assert Path(pairs[name]["model"]).stat().st_mtime_ns == made
     left = {path.name for path in Path(pairs[name]["run_dir"]).iterdir()}
-    assert left == {"training.json", "record.json", "events.jsonl", "metrics.jsonl", "model"}
+    assert left == {"training.json", "record.json", "events.jsonl", "metrics.jsonl", "model", "lease"}

@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from davir_ray import storage
 from davir_ray.config import ModelsConfig
 from davir_ray.models import resolve_all
+from davir_ray.run import Run
 from davir_ray.train.metrics import read_metrics
 from tests import trainings
 from tests.conftest import ROOT
@@ -40,8 +41,8 @@ def test_a_finished_run_on_s3_holds_the_model_and_nothing_that_only_training_nee
     assert len(trainings.losses(record)) == 4
     fs, path = storage.filesystem(record["run_dir"])
     tops = {file.removeprefix(f"{path}/").split("/")[0] for file in fs.find(path)}
-    assert tops == {"training.json", "record.json", "events.jsonl", "metrics.jsonl", "model"}
-    assert json.loads(storage.read_bytes(storage.join(record["run_dir"], "record.json"))) == record
+    assert tops == {"training.json", "record.json", "events.jsonl", "metrics.jsonl", "model", "lease"}
+    assert Run.of(record["run_dir"]).record() == record
     made = json.loads(storage.read_bytes(storage.join(record["model"], "davir_training.json")))
     assert made["run_id"] == record["run_id"]
 

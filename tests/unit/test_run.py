@@ -1,7 +1,11 @@
 import json
+from pathlib import Path
+
+import pytest
 
 from davir_ray import storage
 from davir_ray.config import TrainConfig, parse_recipe
+from davir_ray.errors import StoreError
 from davir_ray.run import Run, load_run_or_recipe, run_id_of, training_id_of
 from davir_ray.train.checks import with_deepspeed
 
@@ -113,3 +117,40 @@ def test_a_run_folder_stands_for_its_recipe(tmp_path):
     loaded, name = load_run_or_recipe(run.folder, ["score.name=rho_sum"])
     assert name == "my-name"
     assert loaded == recipe(tmp_path, score={"name": "rho_sum"})
+
+
+def finished_run(tmp_path) -> Run:
+    run = Run.open(recipe(tmp_path), "name-1")
+    storage.write_atomic(run.uri("scored", "0.parquet"), b"scores")
+    storage.write_atomic(run.uri("coreset", "0.parquet"), b"rows")
+    run.finish({"rows": 3})
+    return run
+
+
+@pytest.mark.parametrize("name", ["scored/0.parquet", "coreset/0.parquet", "record.json"])
+@pytest.mark.parametrize("damage", ["gone", "cut"])
+def test_a_run_whose_results_or_record_are_gone_or_cut_is_not_finished(tmp_path, name, damage, capsys):
+    run = finished_run(tmp_path)
+    assert run.record() == {"rows": 3}
+    path = Path(run.uri(name))
+    if damage == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:-1])
+    assert run.record() is None
+    assert run.reopen() is None
+    said = capsys.readouterr().err
+    assert ("the run is not finished any more" in said and str(path) in said) or not path.exists()
+    assert not Path(run.uri("record.json")).exists()
+
+
+def test_a_run_whose_recipe_is_damaged_says_who_writes_it_again(tmp_path):
+    run = Run.open(recipe(tmp_path), "name-1")
+    run.event("prepare")
+    for text in ("{", "[]", "{}", ""):
+        Path(run.uri("recipe.json")).write_text(text)
+        with pytest.raises(StoreError, match=r"recipe.json.*`davir score` with the recipe file"):
+            load_run_or_recipe(run.folder, ())
+    Path(run.uri("recipe.json")).unlink()
+    with pytest.raises(StoreError, match=r"recipe.json: is gone; `davir score` with the recipe file"):
+        Run.at(run.folder)

@@ -1,7 +1,8 @@
 import pytest
 
+from davir_ray import storage
 from davir_ray.config import NightlyConfig, parse_recipe
-from davir_ray.errors import PastLimits, RecipeError
+from davir_ray.errors import PastLimits, RecipeError, StoreError
 from davir_ray.nightly.limits import check_limits, past_limits
 from davir_ray.nightly.nights import Nights, night_of
 
@@ -108,6 +109,19 @@ def test_the_recipe_sets_the_limits():
 def test_nights_are_lines_the_latest_last(tmp_path):
     nights = Nights(str(tmp_path / "nightly" / "n"))
     assert nights.read() == []
-    nights.add({"run_id": "a"})
-    nights.add({"run_id": "b"})
-    assert nights.read() == [{"run_id": "a"}, {"run_id": "b"}]
+    one, other = ({"time": "t", "run_id": name, "drift": None} for name in "ab")
+    nights.add(one)
+    nights.add(other)
+    assert nights.read() == [one, other]
+
+
+def test_of_nights_a_torn_last_line_is_dropped_and_any_other_is_an_error(tmp_path):
+    nights = Nights(str(tmp_path / "n"))
+    for name in "abc":
+        nights.add({"time": "t", "run_id": name, "drift": None})
+    whole = storage.read_bytes(nights.uri)
+    storage.write_atomic(nights.uri, whole[:-9])
+    assert [night["run_id"] for night in nights.read()] == ["a", "b"]
+    storage.write_atomic(nights.uri, whole.replace(b'"b"', b'"b'))
+    with pytest.raises(StoreError, match=r"nights.jsonl: line 2 is not JSON.*take the line out"):
+        nights.read()

@@ -176,7 +176,7 @@ def test_a_training_has_a_line_beside_the_runs_and_can_be_told_of(tmp_path):
         "progress  step 5 of 12, loss 1.25, eval_loss 1.125; 0s ago",
         "resume    the command that began it goes on with it",
     ]
-    (folder / "record.json").write_text('{"model": "there"}')
+    Run.of(str(folder)).finish({"model": "there"})
     told = CliRunner().invoke(main, ["status", place, "--json"])
     runs = json.loads(told.output.splitlines()[-1])["runs"]
     assert [(one["run_id"], one["finished"]) for one in runs] == [(run.run_id, False), (folder.name, True)]

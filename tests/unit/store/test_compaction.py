@@ -2,7 +2,6 @@ import string
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,7 +10,7 @@ from davir_ray import storage
 from davir_ray.errors import StoreError
 from davir_ray.store import compaction
 from davir_ray.store.compaction import Compaction, compact
-from davir_ray.store.measurements import MeasurementStore, part_name, read_part, sorted_losses
+from davir_ray.store.measurements import MeasurementStore, part_name, sorted_losses
 from davir_ray.store.verify import verify
 from tests.measured import held, keys, store_with
 
@@ -75,7 +74,7 @@ def test_a_reader_of_a_part_that_is_not_merged_does_not_read_the_merged_ones(tmp
 
 
 def test_a_compaction_that_was_stopped_before_it_deleted_is_finished_by_the_next(tmp_path):
-    store, other = (store_with(tmp_path / name, *PARTS) for name in "mn")
+    store, other = (store_with(tmp_path / name / "m", *PARTS) for name in ("one", "other"))
     compact(other)
     (merged,) = other.parts()
     uri = storage.join(store.folder, "merged", f"{merged.stem}.parquet")
@@ -104,19 +103,20 @@ def test_large_parts_stay_and_merged_ones_are_bounded(tmp_path, monkeypatch):
         tmp_path / "m", *[((a, b), [1.0, 2.0]) for a, b in zip("acegik", "bdfhjl", strict=True)]
     )
     compact(store)
-    assert sorted(len(read_part(part.uri)) for part in store.parts()) == [4, 4, 4]
+    assert sorted(len(store.read_part(part.uri)) for part in store.parts()) == [4, 4, 4]
     assert len(held(store)[0]) == 12
     monkeypatch.setattr(compaction, "SMALL_BYTES", 10)
     monkeypatch.setattr(compaction, "MERGED_ROWS", 100)
     assert compact(store) == Compaction()
 
 
-def test_a_damaged_part_stops_the_compaction_and_nothing_is_lost(tmp_path):
-    store = store_with(tmp_path / "m", *PARTS)
-    store.write(keys("x"), np.array([np.nan]), np.ones(1, dtype=np.int32))
-    with pytest.raises(StoreError, match="not finite"):
-        compact(store)
-    assert len(store.parts()) == 4
+def test_a_damaged_part_is_set_aside_and_the_others_are_merged(tmp_path, capsys):
+    store = store_with(tmp_path / "m", *PARTS, ("x", [7.0]))
+    torn = storage.join(store.folder, f"{part_name(keys('x'))}.parquet")
+    storage.write_atomic(torn, storage.read_bytes(torn)[:-9])
+    assert compact(store) == Compaction(merged=3, made=1, sequences=5)
+    assert as_lists(held(store))[1] == [1.0, 2.0, 3.0, 4.0, 5.0]
+    assert f"set aside, and made again: {torn}" in capsys.readouterr().err
 
 
 def test_parts_that_contradict_each_other_are_not_merged(tmp_path):

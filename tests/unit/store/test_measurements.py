@@ -15,7 +15,6 @@ from davir_ray.store.measurements import (
     bundles,
     fingerprint,
     part_name,
-    read_part,
     sorted_losses,
 )
 from tests.measured import held, keys, store_with
@@ -57,7 +56,7 @@ def test_a_part_with_other_columns_is_refused(tmp_path):
     uri = str(tmp_path / "x.parquet")
     storage.write_table(uri, pa.table({"sequence_id": column_of(keys("a"))}))
     with pytest.raises(DamagedPart, match="expected the columns"):
-        read_part(uri)
+        MeasurementStore(str(tmp_path)).read_part(uri)
 
 
 def test_a_part_that_was_removed_is_left_out(tmp_path):

@@ -9,6 +9,7 @@ from davir_ray.schema import MEASUREMENTS
 from davir_ray.store import verify as module
 from davir_ray.store.compaction import compact
 from davir_ray.store.keys import column_of
+from davir_ray.store.labels import labelled
 from davir_ray.store.measurements import MeasurementStore, part_name
 from davir_ray.store.verify import verify
 from tests.measured import keys, store_with
@@ -18,7 +19,7 @@ SOUND = (("ab", [1.0, 2.0]), ("bc", [2.0, 3.0]))
 
 def write(store: MeasurementStore, name: str, table: pa.Table) -> str:
     uri = storage.join(store.folder, f"{name}.parquet")
-    storage.write_table(uri, table)
+    storage.write_table(uri, labelled(table, holds="measurements", of=store.fingerprint))
     return uri
 
 
@@ -28,7 +29,7 @@ def table(letters: str, losses, tokens) -> pa.Table:
 
 
 def damage(store: MeasurementStore) -> list[tuple[str, str]]:
-    return [(one.file.uri, one.reason) for one in verify(store)]
+    return [(one.uri, str(one)) for one in verify(store)]
 
 
 def test_a_sound_store_has_no_damage(tmp_path):
@@ -43,8 +44,9 @@ def test_a_sound_store_has_no_damage(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
-        (part_name(keys("x")), table("x", [np.nan], [1]), "a loss is not finite"),
-        (part_name(keys("x")), table("x", [np.inf], [1]), "a loss is not finite"),
+        (part_name(keys("x")), table("x", [np.nan], [1]), "a loss is nan"),
+        (part_name(keys("x")), table("x", [np.inf], [1]), "a loss is inf"),
+        (part_name(keys("x")), table("x", [-0.5], [1]), "a loss is -0.5"),
         (part_name(keys("x")), table("x", [1.0], [0]), "no tokens that count"),
         (part_name(keys("y")), table("x", [1.0], [1]), "other sequences than its name says"),
         (

@@ -2,29 +2,38 @@
 
     <folder>/00000007.json    {"id": ..., "host": ..., "pid": ..., "started": ..., "heartbeat": ..., "released": false}
 
-The file with the highest number is the lease. Its holder renews the heartbeat; who finds it old, or released, makes the
-next number, which only one can. Clocks of machines may differ by a minute or two, not by more than `STALE_SECONDS`.
+The file with the highest number is the lease. Its holder renews the heartbeat; who finds it old, released or damaged,
+makes the next number, which only one can. Clocks of machines may differ by a minute or two, not by more than
+`STALE_SECONDS`. A night has a lease, and so has every run that is worked on.
 """
 
 import json
 import os
 import socket
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event, Thread
-from time import time
+from time import monotonic, sleep, time
 from types import TracebackType
 from typing import Any
 from uuid import uuid4
 
 from davir_ray import storage
-from davir_ray.errors import Unreachable
+from davir_ray.errors import DamagedPart, StoreError, Unreachable
 from davir_ray.observe.progress import say
+from davir_ray.sealed import read_object
 
 BEAT_SECONDS = 20.0
 STALE_SECONDS = 300.0
+LOOK_SECONDS = 1.0
+SECONDS_BETWEEN_LINES = 60.0
+DAMAGED: dict[str, Any] = {"id": "", "host": "", "pid": 0, "started": 0.0, "heartbeat": 0.0, "released": True}
+"""What a file stands for that is no lease: nobody holds it."""
 
+NAME_LENGTH = len("00000001.json")
 Holder = dict[str, Any]
 
 
@@ -43,6 +52,14 @@ class Lease:
         holder = _holder(self.folder, self.number)
         taken_over = storage.exists(_uri(self.folder, self.number + 1))
         return holder is not None and holder["id"] == self.holder["id"] and not taken_over
+
+    def check(self) -> None:
+        """Raise `StoreError` if the lease is lost."""
+        if not self.held():
+            raise StoreError(
+                f"{self.folder}: another start has taken over, since nothing was heard of this one for "
+                f"{STALE_SECONDS:.0f} seconds; the same command waits for it"
+            )
 
     def beat(self) -> None:
         """Renew the heartbeat."""
@@ -78,6 +95,28 @@ class Lease:
         storage.write_atomic(_uri(self.folder, self.number), json.dumps(self.holder).encode())
 
 
+@contextmanager
+def leased(folder: str, what: str) -> Iterator[Lease]:
+    """Hold the lease in a folder; wait while somebody else does, and say who it is, once a minute."""
+    said = float("-inf")
+    while not isinstance(lease := take(folder), Lease):
+        if monotonic() - said >= SECONDS_BETWEEN_LINES:
+            said = monotonic()
+            say(f"{what}: another start is at work since {at_work(lease)}: waiting for it")
+        sleep(LOOK_SECONDS)
+    with lease:
+        yield lease
+
+
+def at_work(holder: Holder) -> str:
+    """Say since when a holder is at work, and who it is."""
+    started, heartbeat = (
+        datetime.fromtimestamp(holder[name], UTC).isoformat(timespec="seconds")
+        for name in ("started", "heartbeat")
+    )
+    return f"{started} (process {holder['pid']} on {holder['host'].partition(' ')[0]}, last heard of {heartbeat})"
+
+
 def take(folder: str) -> Lease | Holder:
     """Take the lease; where somebody else holds it, return what its file says."""
     newest = newest_lease(folder)
@@ -94,7 +133,7 @@ def take(folder: str) -> Lease | Holder:
     if newest is not None and newest[0] > number:  # so slow a start that its number had been freed again
         return newest[1]
     # The newest that is listed stays, so that no listing ever falls back behind a number that is free again.
-    for uri in storage.list_files(folder, ".json")[:-1]:
+    for uri in _files(folder)[:-1]:
         storage.delete(uri)
     return Lease(folder, number, holder)
 
@@ -107,23 +146,36 @@ def _new_holder() -> Holder:
 def _holder(folder: str, number: int) -> Holder | None:
     """Read a lease; None if there is none of this number."""
     try:
-        holder: Holder = json.loads(storage.read_bytes(_uri(folder, number)))
+        return _read(_uri(folder, number))
     except FileNotFoundError:
         return None
-    return holder
+
+
+def _read(uri: str) -> Holder:
+    with suppress(DamagedPart):
+        holder = read_object(uri)
+        alike = all(type(holder.get(name)) is type(value) for name, value in DAMAGED.items())
+        if alike and 0 < holder["pid"] < 2**31 and 0 <= holder["started"] < 2**40:
+            return holder
+    return DAMAGED
 
 
 def newest_lease(folder: str) -> tuple[int, Holder] | None:
     """Read the lease as it stands; None where there never was one."""
-    for uri in reversed(storage.list_files(folder, ".json")):
+    for uri in reversed(_files(folder)):
         with suppress(FileNotFoundError):  # removed meanwhile by who took a later one
-            return int(uri.rsplit("/", 1)[-1].removesuffix(".json")), json.loads(storage.read_bytes(uri))
+            return int(uri.rsplit("/", 1)[-1].removesuffix(".json")), _read(uri)
     return None
+
+
+def _files(folder: str) -> list[str]:
+    """List the leases by number; a file of another name is none."""
+    return [uri for uri in storage.list_files(folder, ".json") if uri[-NAME_LENGTH:-5].isdecimal()]
 
 
 def is_fresh(holder: Holder) -> bool:
     """Tell whether a holder is at work, as far as one can know."""
-    if holder["released"] or time() - holder["heartbeat"] > STALE_SECONDS:
+    if holder["released"] or not abs(time() - holder["heartbeat"]) <= STALE_SECONDS:
         return False
     return holder["host"] != this_host() or _lives(holder["pid"])
 
@@ -142,6 +194,8 @@ def _lives(pid: int) -> bool:
         return False
     except PermissionError:
         return True
+    with suppress(OSError):  # Linux: one that is dead keeps its number until its parent has heard of it
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     return True
 
 

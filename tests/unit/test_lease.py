@@ -9,9 +9,8 @@ from uuid import uuid4
 
 import pytest
 
-from davir_ray import storage
-from davir_ray.nightly import lease
-from davir_ray.nightly.lease import (
+from davir_ray import lease, storage
+from davir_ray.lease import (
     BEAT_SECONDS,
     STALE_SECONDS,
     Lease,
@@ -127,3 +126,51 @@ def test_a_heartbeat_may_be_missed_many_times():
 def test_nothing_half_written_is_left_beside_a_lease(tmp_path):
     assert isinstance(take(str(tmp_path / "lease")), Lease)
     assert [file.name for file in Path(tmp_path, "lease").iterdir()] == ["00000001.json"]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "{}", '{"id": 3}', json.dumps(holder(heartbeat=float("nan")) | {"pid": 0})]
+)
+def test_a_damaged_lease_is_nobodys(tmp_path, text):
+    (tmp_path / "00000003.json").write_text(text)
+    (tmp_path / "notes.json").write_text("{}")
+    taken = take(str(tmp_path))
+    assert isinstance(taken, Lease)
+    assert taken.number == 4
+    assert (tmp_path / "notes.json").exists()
+
+
+@pytest.mark.parametrize("age", [float("nan"), -1e9])
+def test_a_heartbeat_from_the_future_does_not_hold_for_ever(age):
+    assert not is_fresh(holder(heartbeat=time.time() - age))
+
+
+def test_who_comes_second_waits_and_says_for_whom(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(lease, "LOOK_SECONDS", 0.01)
+    first = take(str(tmp_path))
+    order = []
+
+    def second():
+        with lease.leased(str(tmp_path), "run x"):
+            order.append("second")
+
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(second)
+        with first:
+            end = time.monotonic() + 20
+            while "waiting for it" not in capsys.readouterr().err and time.monotonic() < end:
+                time.sleep(0.01)
+            order.append("first")
+        waiting.result(timeout=20)
+    assert order == ["first", "second"]
+    assert time.monotonic() < end
+
+
+def test_a_zombie_holds_nothing(tmp_path):
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    end = time.monotonic() + 20
+    while Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    assert not is_fresh(holder(host=this_host(), pid=process.pid))
+    process.wait()

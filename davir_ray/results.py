@@ -1,0 +1,77 @@
+"""The files that a run is for, and whether they are there and whole.
+
+A record holds the size and the digest of each. Their sizes are looked at whenever it is asked whether the run is
+finished; their bytes by `davir store verify`.
+"""
+
+from collections.abc import Iterator, Mapping
+from hashlib import blake2b
+from typing import Any
+
+from davir_ray import storage
+from davir_ray.errors import DamagedPart
+
+RESULTS = "results"
+"""Where a record describes its result files."""
+
+FOLDERS = ("scored", "unscored", "coreset", "exports", "model")
+"""The folders of a run that hold results: of one that scores, and of a training."""
+
+Results = Mapping[str, Any]
+"""By name below the run's folder: `bytes` and `digest`."""
+
+
+def results_in(folder: str) -> dict[str, Any]:
+    """Describe the result files of a run; each is read once, a few MiB at a time."""
+    files = [file for name in FOLDERS for file in storage.files_below(storage.join(folder, name))]
+    digests = storage.concurrently(digest_of, [file.uri for file in files])
+    names = [file.uri[len(folder.rstrip("/")) + 1 :] for file in files]
+    sizes = [file.size for file in files]
+    return {
+        name: {"bytes": size, "digest": digest}
+        for name, size, digest in zip(names, sizes, digests, strict=True)
+    }
+
+
+def check_sizes(folder: str, results: Results) -> None:
+    """Look whether all result files are there with their sizes. Raises `DamagedPart` for the first that is not."""
+    uris = [storage.join(folder, name) for name in results]
+    for uri, expected, found in zip(uris, results.values(), storage.concurrently(_size, uris), strict=True):
+        if found is None:
+            raise DamagedPart(uri, "is gone")
+        if found != expected["bytes"]:
+            raise DamagedPart(uri, f"has {found:,} bytes instead of {expected['bytes']:,}")
+
+
+def damaged_results(folder: str, results: Results) -> Iterator[DamagedPart]:
+    """Read all result files, and yield those that are not what was written."""
+    uris = [storage.join(folder, name) for name in results]
+    for uri, expected, found in zip(
+        uris, results.values(), storage.concurrently(_digest_or_none, uris), strict=True
+    ):
+        if found is None:
+            yield DamagedPart(uri, "is gone")
+        elif found != expected["digest"]:
+            yield DamagedPart(uri, "is not what the run wrote: its digest does not fit")
+
+
+def digest_of(uri: str) -> str:
+    """Name the content of a file."""
+    digest = blake2b(digest_size=16)
+    for piece in storage.read_pieces(uri):
+        digest.update(piece)
+    return digest.hexdigest()
+
+
+def _digest_or_none(uri: str) -> str | None:
+    try:
+        return digest_of(uri)
+    except FileNotFoundError:
+        return None
+
+
+def _size(uri: str) -> int | None:
+    try:
+        return storage.size_of(uri)
+    except FileNotFoundError:
+        return None
