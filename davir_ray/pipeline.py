@@ -32,7 +32,7 @@ from davir_ray.errors import (
 )
 from davir_ray.history import references_measured
 from davir_ray.inputs import Inputs, anchored, check_inputs
-from davir_ray.logprobs.choice import Choice, choose_engine, numerics
+from davir_ray.logprobs.choice import Choice, check_adapters, choose_engine, numerics
 from davir_ray.logprobs.chunks import CHUNK_TOKENS
 from davir_ray.logprobs.ray_measure import Measurement, Plan, in_hand, measure, plan, unsettled
 from davir_ray.models import ResolvedModel
@@ -137,9 +137,10 @@ def open_job(inputs: Inputs, name: str, resumed: str | None = None) -> Job:
 
 def engine_for(inputs: Inputs) -> Choice:
     """Choose the engine that measures the models of a run."""
-    return choose_engine(
-        inputs.recipe.engine, gpus=ray_session.cluster_gpus(), model_type=inputs.base.model_type
-    )
+    gpus, model_type = ray_session.cluster_gpus(), inputs.base.model_type
+    choice = choose_engine(inputs.recipe.engine, gpus=gpus, model_type=model_type)
+    check_adapters(choice, [inputs.base, *inputs.references])
+    return choice
 
 
 def name_run(inputs: Inputs, choice: Choice, name: str) -> str:

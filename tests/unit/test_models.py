@@ -8,7 +8,7 @@ from safetensors.numpy import load_file, save_file
 
 from davir_ray import models
 from davir_ray.config import ModelConfig, ModelsConfig
-from davir_ray.errors import ModelError
+from davir_ray.errors import EngineError, ModelError
 from davir_ray.models import resolve, resolve_all
 
 
@@ -342,3 +342,11 @@ def test_a_uri_without_a_model_is_refused(tmp_path):
 )
 def test_the_positions_of_a_model_are_counted_as_the_engines_count_them(config, positions):
     assert models.positions_of(config) == positions
+
+
+def test_an_adapter_that_vllm_cannot_measure_is_known_before_it_starts(tmp_path):
+    check_vllm_can(read_adapter(save_adapter(tmp_path / "plain")))
+    with pytest.raises(
+        EngineError, match="adapts embed_tokens, which vLLM cannot measure; set engine.type to"
+    ):
+        check_vllm_can(read_adapter(save_resized(tmp_path / "resized", 10)))
