@@ -137,8 +137,8 @@ def open_job(inputs: Inputs, name: str, resumed: str | None = None) -> Job:
 
 def engine_for(inputs: Inputs) -> Choice:
     """Choose the engine that measures the models of a run."""
-    gpus, model_type = ray_session.cluster_gpus(), inputs.base.model_type
-    choice = choose_engine(inputs.recipe.engine, gpus=gpus, model_type=model_type)
+    gpus = ray_session.cluster_gpus()
+    choice = choose_engine(inputs.recipe.engine, gpus=gpus, model_type=inputs.base.model_type)
     check_adapters(choice, [inputs.base, *inputs.references])
     return choice
 
