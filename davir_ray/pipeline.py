@@ -137,8 +137,8 @@ def open_job(inputs: Inputs, name: str, resumed: str | None = None) -> Job:
 
 def engine_for(inputs: Inputs) -> Choice:
     """Choose the engine that measures the models of a run."""
-    gpus = ray_session.cluster_gpus()
-    choice = choose_engine(inputs.recipe.engine, gpus=gpus, model_type=inputs.base.model_type)
+    config, gpus = inputs.recipe.engine, ray_session.cluster_gpus()
+    choice = choose_engine(config, gpus=gpus, model_type=inputs.base.model_type)
     check_adapters(choice, [inputs.base, *inputs.references])
     return choice
 
@@ -147,8 +147,7 @@ def name_run(inputs: Inputs, choice: Choice, name: str) -> str:
     """Name the run that scores these inputs."""
     recipe = inputs.recipe
     computed = numerics(choice, recipe.engine)
-    models = [*inputs.models_of("base"), *inputs.models_of("reference")]
-    fingerprints = [fingerprint(model.identity, computed) for model in models]
+    fingerprints = [fingerprint(one.identity, computed) for one in (inputs.base, *inputs.references)]
     return run_id_of(recipe, name, inputs.tokens_digest, score_code(recipe.score.name), *fingerprints)
 
 
