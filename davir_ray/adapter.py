@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from davir_ray.errors import ModelError
+from davir_ray.errors import EngineError, ModelError
 from davir_ray.safetensors_header import Shapes, tensor_shapes
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
+UNKNOWN_TO_VLLM = ("lm_head", "embed_tokens")
+"""vLLM applies an adapter of the head to sampled positions only, and has none of the embeddings."""
 TIED = "lm_head"
 """The one module that a checkpoint may leave out: where the head shares the embedding's weights."""
 
@@ -77,6 +79,16 @@ def check_fit(adapter: Adapter, model: Path, weights: Shapes) -> None:
                 f"{adapter.folder}: does not fit {model}: {module} is {ours} in the adapter and "
                 f"{theirs} in the model"
             )
+
+
+def check_vllm_can(adapter: Adapter) -> None:
+    """Check that vLLM can measure with an adapter. Raises `EngineError`."""
+    refused = sorted(adapter.names.intersection(UNKNOWN_TO_VLLM))
+    if refused:
+        raise EngineError(
+            f"{adapter.folder}: adapts {', '.join(refused)}, which vLLM cannot measure; "
+            "set engine.type to transformers, or merge the adapter into its model"
+        )
 
 
 def _check_whole(adapter: Adapter, model: Path, weights: Shapes) -> None:

@@ -27,7 +27,7 @@ from davir_ray.errors import CorpusError, DavirError, NotMeasured, RecipeError, 
 from davir_ray.history import references_measured
 from davir_ray.inputs import Inputs, anchored, check_inputs
 from davir_ray.lease import Lease, leased
-from davir_ray.logprobs.choice import Choice, choose_engine, numerics
+from davir_ray.logprobs.choice import Choice, check_adapters, choose_engine, numerics
 from davir_ray.logprobs.chunks import CHUNK_TOKENS
 from davir_ray.logprobs.measurement import Measurement, Plan
 from davir_ray.logprobs.ray_measure import in_hand, measure, plan, unsettled
@@ -142,17 +142,17 @@ def open_job(inputs: Inputs, name: str, resumed: str | None = None) -> Job:
 
 def engine_for(inputs: Inputs) -> Choice:
     """Choose the engine that measures the models of a run."""
-    return choose_engine(
-        inputs.recipe.engine, gpus=ray_session.cluster_gpus(), model_type=inputs.base.model_type
-    )
+    config, gpus = inputs.recipe.engine, ray_session.cluster_gpus()
+    choice = choose_engine(config, gpus=gpus, model_type=inputs.base.model_type)
+    check_adapters(choice, [inputs.base, *inputs.references])
+    return choice
 
 
 def name_run(inputs: Inputs, choice: Choice, name: str) -> str:
     """Name the run that scores these inputs."""
     recipe = inputs.recipe
     computed = numerics(choice, recipe.engine)
-    models = [*inputs.models_of("base"), *inputs.models_of("reference")]
-    fingerprints = [fingerprint(model.identity, computed) for model in models]
+    fingerprints = [fingerprint(one.identity, computed) for one in (inputs.base, *inputs.references)]
     return run_id_of(recipe, name, inputs.tokens_digest, score_code(recipe.score.name), *fingerprints)
 
 

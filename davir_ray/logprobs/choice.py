@@ -3,12 +3,13 @@
 import importlib
 import importlib.util
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from davir_ray.adapter import check_vllm_can, read_adapter
 from davir_ray.config import EngineConfig
 from davir_ray.errors import EngineError, RecipeError
 from davir_ray.logprobs.engine import Engine
@@ -85,6 +86,14 @@ def choose_engine(
     dtype = config.dtype if config.dtype != "auto" else {"cuda": "bfloat16", "cpu": "float32"}[device]
     notes = _notes(config, kind, dtype, device, model_type, machine)
     return Choice(kind, dtype, device, "; ".join([reason, *notes]))
+
+
+def check_adapters(choice: Choice, models: Sequence[ResolvedModel]) -> None:
+    """Check that the engine can measure with the adapters of these models. Raises `EngineError`."""
+    if choice.type == "vllm":
+        for model in models:
+            if model.adapter_path:
+                check_vllm_can(read_adapter(model.adapter_path))
 
 
 def _automatic(device: str, model_type: str, machine: Machine) -> tuple[str, str]:

@@ -4,11 +4,8 @@ from typing import Any, get_args
 
 from vllm.config.lora import MaxLoRARanks
 
-from davir_ray.adapter import read_adapter
+from davir_ray.adapter import check_vllm_can, read_adapter
 from davir_ray.errors import EngineError
-
-UNSUPPORTED = ("lm_head", "embed_tokens")
-"""vLLM applies an adapter of the head to sampled positions only, and has none of the embeddings."""
 
 
 def lora_arguments(adapter_path: str) -> dict[str, Any]:
@@ -17,12 +14,7 @@ def lora_arguments(adapter_path: str) -> dict[str, Any]:
     Without `lora_target_modules` vLLM wraps the head too, and its wrapped head cannot answer for prompts.
     """
     adapter = read_adapter(adapter_path)
-    refused = sorted(adapter.names.intersection(UNSUPPORTED))
-    if refused:
-        raise EngineError(
-            f"{adapter_path}: adapts {', '.join(refused)}, which vLLM cannot measure; "
-            "set engine.type to transformers, or merge the adapter into its model"
-        )
+    check_vllm_can(adapter)
     ranks = [rank for rank in get_args(MaxLoRARanks) if rank >= adapter.rank]
     if not ranks:
         raise EngineError(

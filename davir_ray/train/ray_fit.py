@@ -47,20 +47,24 @@ def fit(task: TrainTask) -> None:
 
 def await_workers(train: TrainConfig, device: str) -> None:
     """Wait for room for all workers, as long as the settings allow. Raises `TrainingError` if there comes none."""
-    asked = scaling(train, device)
     what = f"train.num_workers: {train.num_workers} (device {device})"
-    await_room(what, asked.resources_per_worker or {}, train.num_workers, train.wait_seconds, TrainingError)
+    await_room(what, held_by_worker(train, device), train.num_workers, train.wait_seconds, TrainingError)
 
 
-def scaling(train: TrainConfig, device: str) -> ScalingConfig:
+def held_by_worker(train: TrainConfig, device: str) -> dict[str, float]:
     """Choose what each worker holds: a GPU, or its share of a node's CPUs."""
     cpus = train.num_cpus_per_worker
     if cpus is None:
         cpus = 1.0 if device == "cuda" else max(1, ray_session.node_cpus() // train.num_workers)
+    return {"CPU": cpus} | ({"GPU": 1} if device == "cuda" else {})
+
+
+def scaling(train: TrainConfig, device: str) -> ScalingConfig:
+    """Tell Ray Train how many workers there are, and what each holds."""
     return ScalingConfig(
         num_workers=train.num_workers,
         use_gpu=device == "cuda",
-        resources_per_worker={"CPU": cpus} | ({"GPU": 1} if device == "cuda" else {}),
+        resources_per_worker=held_by_worker(train, device),
     )
 
 

@@ -8,8 +8,9 @@ from safetensors.numpy import load_file, save_file
 
 from davir_ray import models
 from davir_ray.config import ModelConfig, ModelsConfig
-from davir_ray.errors import ModelError
-from davir_ray.models import resolve, resolve_all
+from davir_ray.errors import EngineError, ModelError
+from davir_ray.logprobs.choice import Choice, check_adapters
+from davir_ray.models import ResolvedModel, resolve, resolve_all
 
 
 def save_model(folder: Path, *, value: float = 0.0, width: int = 4, **config) -> str:
@@ -342,3 +343,15 @@ def test_a_uri_without_a_model_is_refused(tmp_path):
 )
 def test_the_positions_of_a_model_are_counted_as_the_engines_count_them(config, positions):
     assert models.positions_of(config) == positions
+
+
+def test_an_adapter_that_vllm_cannot_measure_is_known_before_it_starts(tmp_path):
+    plain = ResolvedModel("base", save_adapter(tmp_path / "plain"), "a", "base")
+    resized = ResolvedModel("base", save_resized(tmp_path / "resized", 10), "b", "base")
+    vllm, other = (Choice(name, "float32", "cpu", "") for name in ("vllm", "transformers"))
+    check_adapters(vllm, [plain])
+    check_adapters(other, [plain, resized])
+    with pytest.raises(
+        EngineError, match=r"adapts embed_tokens, which vLLM cannot measure; set engine\.type"
+    ):
+        check_adapters(vllm, [plain, resized])
