@@ -34,7 +34,7 @@ def plain_threshold(rule, rows):
 
 def plain_best_of_each(keys, limit_of):
     place = keys.groupby(keys).cumcount()
-    limits = keys.map({key: limit_of(size) for key, size in keys.value_counts().items()})
+    limits = keys.map({key: limit_of(size) for key, size in keys.value_counts().items()}).astype(float)
     return (place < limits).to_numpy(dtype=bool)
 
 
