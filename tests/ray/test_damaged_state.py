@@ -73,8 +73,11 @@ class Place:
         for name in ("store", "runs"):
             shutil.rmtree(self.folder / name)
             shutil.copytree(self.folder / "copy" / name, self.folder / name)
-        if not finished:
-            Path(self.record["run_dir"], "record.json").unlink()
+        run = Path(self.record["run_dir"])
+        if finished:
+            shutil.rmtree(run / "work")  # as tidying up leaves it
+        else:
+            (run / "record.json").unlink()
 
     def files(self, pattern: str) -> list[Path]:
         return sorted(self.folder.glob(pattern))
