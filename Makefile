@@ -22,7 +22,7 @@ test: $(READY)  ## everything that runs without a GPU
 	$(BIN)/python -m pytest -m "not gpu and not nightly"
 
 test-fast: $(READY)  ## the unit tier: no Ray, no real model
-	$(BIN)/python -m pytest tests/unit
+	$(BIN)/python -m pytest -m "not nightly" tests/unit
 
 test-nightly: $(READY)  ## what takes too long for every change: kills at random moments, lost nodes, faults of S3
 	$(BIN)/python -m pytest -m nightly -rP

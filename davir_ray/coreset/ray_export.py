@@ -8,7 +8,6 @@ folder each, `<run>/coreset/<source>/part-00000.parquet`, so that none is padded
 range of ranks, so what is written does not depend on how the corpus was cut into splits.
 """
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -45,6 +44,7 @@ from davir_ray.corpus.reading import examples, read_source_rows, source_schema
 from davir_ray.corpus.split import Split
 from davir_ray.errors import UnreadableFile
 from davir_ray.json_lines import write_lines
+from davir_ray.observe.progress import say
 from davir_ray.ray_exchange import block_of, blocks_of, cut, gather, rows_per_block, scatter
 from davir_ray.schema import SCORED
 from davir_ray.store.keys import split_block, split_table
@@ -54,8 +54,6 @@ _KEPT = ("split", "row", "example_id", "id", "source", "frozen_chosen_loss", "fr
 
 Counts = NDArray[np.int64]
 """Selected rows by part of the scored table and by split [parts, splits]."""
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -225,7 +223,7 @@ def write_coreset(
 def _schemas(export: Export, seen: dict[int, Seen]) -> dict[int, pa.Schema]:
     """Return the schema of each folder that has rows; say what is not written as it was."""
     for note in sorted({note for one in seen.values() for note in one.notes}):
-        log.warning("%s", note)
+        say(f"warning: {note}")
     folders = np.unique(export.folder_of[list(seen)])
     return {
         int(folder): unify(one.schema for split, one in seen.items() if export.folder_of[split] == folder)

@@ -113,15 +113,15 @@ def test_a_night_that_another_start_works_on_is_no_night_without_a_choice(nothin
 
 
 def test_names_from_a_closed_list_are_guessed():
-    from davir_ray.config import EngineConfig
-    from davir_ray.corpus.formats import check_renames
+    from davir_ray.config import CorpusConfig, EngineConfig
+    from davir_ray.corpus.detection import check_renames
     from davir_ray.logprobs.choice import choose_engine
     from davir_ray.scores import resolve_score
 
     with pytest.raises(errors.RecipeError, match=r"did you mean `rho_mean`\?"):
         resolve_score("rho-mean")
     with pytest.raises(errors.CorpusError, match=r"did you mean `sharegpt`\?"):
-        check_renames({}, "ShareGPT")
+        check_renames(CorpusConfig(paths="a", format="ShareGPT"), "corpus")
     with pytest.raises(errors.EngineError, match=r"did you mean `transformers`\?"):
         choose_engine(EngineConfig(type="transformer"), gpus=0, model_type="llama")
 

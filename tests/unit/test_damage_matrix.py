@@ -47,7 +47,7 @@ def store_in(folder: Path, name: str = "f" * 32, shift: float = 0.0) -> Measurem
 def prepared_in(folder: Path) -> Prepared:
     prepared = Prepared(str(folder / "prepared" / "settings"), ("one", "two"))
     for split in range(2):
-        rows = [(row, keys(str(row + split))[0], f"s{row}", "g", "ok", None) for row in range(5)]
+        rows = [(row, keys(str(row + split))[0], None, f"s{row}", "g", "ok", None) for row in range(5)]
         tokens = [
             (row, "response", keys(str(row))[0], 1 + split, 3, [row] * 3, [False, True, True])
             for row in range(5)

@@ -108,7 +108,7 @@ def test_what_an_engine_raises_comes_back_with_the_workers_traceback():
     text = told_by(fall)
     with pytest.raises(Unexpected) as raised:
         ray_session.raise_told(text, EngineError)
-    told, code = ending(raised.value)
+    (told,), code = ending(raised.value)
     assert told.startswith("error: unexpected Foreign: first line; ")
     assert code == EngineError.exit_code
     assert "In the worker:" in (where := kept(told))
@@ -130,14 +130,14 @@ def test_an_error_of_ours_comes_back_from_a_worker_as_it_was():
 
 def test_rays_wrapper_never_stands_before_our_own_sentence():
     wrapped = RayTaskError("task", "Traceback ...", StoreError("the store: is full")).as_instanceof_cause()
-    assert ending(wrapped) == ("error: the store: is full", StoreError.exit_code)
+    assert ending(wrapped) == (["error: the store: is full"], StoreError.exit_code)
     with pytest.raises(StoreError, match=r"^the store: is full$") as raised, stage(EngineError):
         raise wrapped
     assert type(raised.value) is StoreError
     where = 'ray::task() (pid=1)\n  File "odd.py", line 7, in task\n    fall()\nForeign: odd'
     foreign = RayTaskError("task", where, Foreign("odd")).as_instanceof_cause()
     assert type(unwrapped(foreign)) is Foreign
-    told, code = ending(foreign)
+    (told,), code = ending(foreign)
     assert (told.startswith("error: unexpected Foreign: odd; "), code) == (True, 1)
     assert 'File "odd.py", line 7' in kept(told), "where the worker raised it"
 
@@ -154,10 +154,10 @@ def test_an_interrupt_says_how_to_go_on(monkeypatch, tmp_path):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(unexpected, "way_on", "")
-    assert ending(KeyboardInterrupt()) == ("interrupted", 130)
+    assert ending(KeyboardInterrupt()) == (["interrupted"], 130)
     monkeypatch.setattr(pipeline, "check_inputs", interrupted)
     told = CliRunner().invoke(main, ["score", corpus(tmp_path)])
     assert told.output == "interrupted; the same command goes on, or: davir resume runs/one\n"
     assert told.exit_code == 130
     begun()
-    assert ending(KeyboardInterrupt()) == ("interrupted; the same command goes on", 130)
+    assert ending(KeyboardInterrupt()) == (["interrupted; the same command goes on"], 130)

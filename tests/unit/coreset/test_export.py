@@ -2,7 +2,6 @@
 
 import base64
 import json
-import logging
 from pathlib import Path
 
 import numpy as np
@@ -127,14 +126,12 @@ def call(arguments, ask="Trains?"):
     return {"messages": [{"role": "user", "content": ask}, answer], "n": len(str(arguments))}
 
 
-def test_tool_arguments_of_different_types_are_said_and_read_again(tmp_path, caplog):
+def test_tool_arguments_of_different_types_are_said_and_read_again(tmp_path, capsys):
     path = write_rows(tmp_path / "calls.jsonl", [call(one, f"{i}") for i, one in enumerate(CALLS)])
     export = export_of(tmp_path, path)
-    with caplog.at_level(logging.WARNING):
-        expected = [one.example_id for _, one in write_all(export)]
-    assert (
-        "column `messages`: its values have no one type in Parquet: it is written as JSON text" in caplog.text
-    )
+    expected = [one.example_id for _, one in write_all(export)]
+    told = "warning: column `messages`: its values have no one type in Parquet: it is written as JSON text"
+    assert told in capsys.readouterr().err
     table = pq.read_table(export.folder("parquet"))
     assert table.schema.field("messages").type == pa.string()
     assert table.schema.field("n").type == pa.int64()
@@ -185,7 +182,7 @@ def no_constant(name):
     raise AssertionError(f"{name} is not JSON")
 
 
-def test_what_json_cannot_hold_is_null_or_base64_and_said_once(tmp_path, caplog):
+def test_what_json_cannot_hold_is_null_or_base64_and_said_once(tmp_path, capsys):
     rows = [
         {
             "question": "a",
@@ -197,8 +194,7 @@ def test_what_json_cannot_hold_is_null_or_base64_and_said_once(tmp_path, caplog)
         for i in range(3)
     ]
     export = export_of(tmp_path, write_rows(tmp_path / "c.parquet", rows), ("jsonl", "parquet"))
-    with caplog.at_level(logging.WARNING):
-        write_all(export)
+    write_all(export)
     written = [json.loads(line, parse_constant=no_constant) for line in lines_of(export, "jsonl")]
     assert written == [
         {
@@ -210,11 +206,10 @@ def test_what_json_cannot_hold_is_null_or_base64_and_said_once(tmp_path, caplog)
         }
         for i in range(3)
     ]
-    said = [record.message for record in caplog.records]
-    assert said == [
-        "exports/jsonl: column `m` has NaN or Infinity, which JSON cannot hold: written as null",
-        "exports/jsonl: column `raw` has bytes, which JSON cannot hold: written as base64",
-        "exports/jsonl: column `v` has NaN or Infinity, which JSON cannot hold: written as null",
+    assert capsys.readouterr().err.splitlines() == [
+        "warning: exports/jsonl: column `m` has NaN or Infinity, which JSON cannot hold: written as null",
+        "warning: exports/jsonl: column `raw` has bytes, which JSON cannot hold: written as base64",
+        "warning: exports/jsonl: column `v` has NaN or Infinity, which JSON cannot hold: written as null",
     ]
     assert pq.read_table(export.folder("parquet"))["raw"].to_pylist() == [b"\xff\x00"] * 3
 

@@ -119,7 +119,7 @@ def test_best_worst_and_borderline_rows_are_the_ends_and_the_cut_of_the_ranking(
     ]
     assert summary.best[0].example_id == "00" * 16
     assert (summary.worst[-1].score, summary.worst[-1].num_tokens) == (1 - 19 / 20, 20)
-    assert (summary.worst[-1].file, summary.worst[-1].row) == ("rows.jsonl", 19)
+    assert (summary.worst[-1].file, summary.worst[-1].row) == ("a.jsonl", 19)
     assert summary.length_correlation == -1.0
 
 

@@ -38,7 +38,7 @@ def run(request, tmp_path) -> Path:
     tree = {
         "corpus": {"paths": str(file), "id": "key"},
         "models": {"base": "nowhere"},
-        "select": [{"type": "quota", "by": "group", "count": 1}],
+        "select": [{"type": "quota", "by": "source", "count": 1}],
         "output": str(tmp_path / "runs"),
     }
     (folder / "recipe.json").write_text(parse_recipe(tree, "test").model_dump_json())

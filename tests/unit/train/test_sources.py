@@ -1,10 +1,9 @@
-import json
 import shlex
 
 import pytest
 
 from davir_ray import storage
-from davir_ray.config import override, parse_recipe
+from davir_ray.config import parse_recipe
 from davir_ray.errors import TrainingError
 from davir_ray.run import Run
 from davir_ray.train import sources
@@ -17,7 +16,7 @@ TREE = {
 
 
 def asked(tmp_path, *settings: str):
-    return parse_recipe(override(json.loads(json.dumps(TREE)) | {"output": str(tmp_path)}, settings), "r")
+    return parse_recipe(TREE | {"output": str(tmp_path)}, "r", settings)
 
 
 def refused(monkeypatch, recipe) -> str:
