@@ -12,6 +12,7 @@ from davir_ray.cli import main
 from davir_ray.config import CorpusConfig, parse_recipe
 from davir_ray.corpus.listing import list_corpus
 from davir_ray.corpus.reading import examples
+from davir_ray.run import Run
 from davir_ray.schema import SCORED
 
 ROWS = [
@@ -42,10 +43,10 @@ def run(request, tmp_path) -> Path:
         "output": str(tmp_path / "runs"),
     }
     (folder / "recipe.json").write_text(parse_recipe(tree, "test").model_dump_json())
-    (folder / "record.json").write_text(json.dumps({"formats": {"corpus": "question_answer"}}))
     for index, part in enumerate([slice(0, 2), slice(2, None)]):
         table = pa.Table.from_pylist(scored_rows(file, tree["corpus"])[part], schema=SCORED)
         pq.write_table(table, folder / "scored" / f"{index:05d}.parquet")
+    Run.of(str(folder)).finish({"formats": {"corpus": "question_answer"}})
     return folder
 
 
