@@ -217,7 +217,7 @@ def check_inputs(
     inputs = load_inputs(recipe, needs, measured_under)
     sample = inputs.sample(ROWS_TO_COMPARE)
     if not sample:
-        raise CorpusError(no_row_fits(inputs.parsed(), inputs.recipe.corpus, inputs.listing.formats))
+        raise CorpusError(*no_row_fits(inputs.parsed(), inputs.recipe.corpus, inputs.listing.formats))
     _check_length(inputs)
     _check_tokens(inputs, sample)
     for reference in inputs.references:

@@ -30,19 +30,22 @@ Row = Mapping[str, Any]
 
 def no_row_fits(
     rows: Iterable[tuple[Split, Parsed]], config: CorpusConfig, formats: Mapping[str, str]
-) -> str:
-    """Say why no row parses: counts, a row of each status with its reason, and for each source what would fit.
+) -> list[str]:
+    """Say in lines why no row parses: counts, a row of each status, and for sources of another shape what would fit.
 
     rows: the corpus, from its first row. formats: source -> the format that it was read as.
     """
     first = list(islice(rows, ROWS))
     splits = {split.source: split for split, _ in reversed(first)}
     lines = [f"no row of the corpus can be used; of the first {len(first):,}:", *_reasons(first)]
+    misshapen = {split.source for split, one in first if one.status == Status.BAD_FORMAT}
     for source, split in splits.items():
+        if source not in misshapen:
+            continue
         format = FORMATS[formats[source]]
         lines.append(f"  source `{source}` is read as `{format.name}`, as in {format.example}")
         lines += _ways_out(split, config, format)
-    return "\n".join(lines)
+    return lines
 
 
 def _reasons(rows: Sequence[tuple[Split, Parsed]]) -> Iterator[str]:

@@ -34,7 +34,7 @@ def said(folder, rows, **settings):
     corpus = write(folder, rows).model_copy(update=settings)
     listing, found = parsed(corpus)
     assert all(one.example is None for _, one in found)
-    return corpus, no_row_fits(found, corpus, listing.formats)
+    return corpus, "\n".join(no_row_fits(found, corpus, listing.formats))
 
 
 def follow(corpus, text):
