@@ -41,7 +41,7 @@ WORK = {
 RESULTS = {
     "record": "runs/test-*/record.json",
     "scored": "runs/test-*/scored/*.parquet",
-    "core-set": "runs/test-*/coreset/*.parquet",
+    "core-set": "runs/test-*/coreset/*/*.parquet",
     "unscored": "runs/test-*/unscored/*.jsonl",
 }
 """What a finished run has made."""
@@ -66,8 +66,12 @@ class Place:
 
     def tables(self) -> dict[str, bytes]:
         run = Path(self.record["run_dir"])
-        files = [*run.glob("scored/*"), *run.glob("coreset/*"), *run.glob("unscored/*")]
-        return {str(file.relative_to(run)): file.read_bytes() for file in files if file.suffix != ".damaged"}
+        files = [file for name in ("scored", "coreset", "unscored") for file in (run / name).rglob("*")]
+        return {
+            str(file.relative_to(run)): file.read_bytes()
+            for file in files
+            if file.is_file() and file.suffix != ".damaged"
+        }
 
     def restore(self, *, finished: bool) -> None:
         for name in ("store", "runs"):
