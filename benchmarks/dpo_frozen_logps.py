@@ -60,10 +60,11 @@ def write_pairs(arguments: argparse.Namespace, folder: str) -> int:
     """Tokenise and measure the pairs as a training would; return how many there are."""
     import ray
 
-    from davir_ray import pipeline, ray_session
+    from davir_ray.cluster import ray_session
     from davir_ray.config import parse_recipe
     from davir_ray.inputs import PAIRS, check_inputs
-    from davir_ray.run import Run
+    from davir_ray.job import engine_for, job_of, look_up_role, measure_models, prepare_corpus
+    from davir_ray.runs.run import Run
     from davir_ray.train.pick import Everything
     from davir_ray.train.ray_rows import write_rows
 
@@ -77,10 +78,10 @@ def write_pairs(arguments: argparse.Namespace, folder: str) -> int:
     }
     inputs = check_inputs(parse_recipe(tree, "benchmark"), PAIRS)
     ray_session.connect()
-    job = pipeline.job_of(inputs, Run.open(inputs.recipe, "benchmark"), pipeline.engine_for(inputs))
-    pipeline.prepare_corpus(job)
-    pipeline.measure_models(job, may_measure=True)
-    found = pipeline.look_up_role(job, "base")
+    job = job_of(inputs, Run.open(inputs.recipe, "benchmark"), engine_for(inputs))
+    prepare_corpus(job)
+    measure_models(job, may_measure=True)
+    found = look_up_role(job, "base")
     written = write_rows(job.prepared, Everything(), found, f"{folder}/rows", pairs=True)
     ray.shutdown()
     return written.rows

@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from davir_ray.logprobs.engine import Engine, TokenSequence  # noqa: E402
-from davir_ray.logprobs.transformers_engine import TransformersEngine  # noqa: E402
+from davir_ray.logprobs.hf.engine import TransformersEngine  # noqa: E402
 
 LM_EVAL_BATCH_SIZES = (1, 4, 8, 16)
 SKETCH_TOKENS = (512, 1024)
@@ -166,7 +166,7 @@ def backends(model: PreTrainedModel, path: str, with_vllm: bool, longest: int) -
     found |= {f"sketch, {tokens} tokens": by_sketch(model, tokens) for tokens in SKETCH_TOKENS}
     found |= {f"lm-eval, batch {size}": by_lm_eval(model, tokenizer, size) for size in LM_EVAL_BATCH_SIZES}
     if with_vllm:
-        from davir_ray.logprobs.vllm_engine import VllmEngine
+        from davir_ray.logprobs.vllm.engine import VllmEngine
 
         found["davir vllm"] = by_engine(VllmEngine(path, dtype="float32", max_length=longest))
     return found

@@ -28,7 +28,7 @@ sys.path.insert(0, str(ROOT))
 from davir_ray.config import EngineConfig  # noqa: E402
 from davir_ray.logprobs.choice import Choice, build_engine  # noqa: E402
 from davir_ray.logprobs.engine import Engine, TokenSequence  # noqa: E402
-from davir_ray.models import ResolvedModel  # noqa: E402
+from davir_ray.models.resolve import ResolvedModel  # noqa: E402
 
 SHAPES = {  # hidden, intermediate, layers, heads, key-value heads, vocabulary, tied
     "tiny": (128, 256, 2, 2, 1, 512, True),

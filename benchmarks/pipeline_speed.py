@@ -37,10 +37,10 @@ def main() -> None:
 
 def compare(model: str, corpus: str, rows: int) -> dict[str, Any]:
     """Time the measuring stage of the pipeline, then the engine alone on the same chunks."""
-    from davir_ray import pipeline
     from davir_ray.config import parse_recipe
     from davir_ray.inputs import check_inputs
-    from davir_ray.logprobs.ray_measure import measure, plan, unsettled
+    from davir_ray.job import open_job, prepare_corpus
+    from davir_ray.measure.ray_measure import measure, plan, unsettled
 
     with tempfile.TemporaryDirectory() as folder:
         tree = {
@@ -51,8 +51,8 @@ def compare(model: str, corpus: str, rows: int) -> dict[str, Any]:
             "store": f"{folder}/store",
             "output": f"{folder}/runs",
         }
-        job = pipeline.open_job(check_inputs(parse_recipe(tree, "benchmark")), "benchmark")
-        pipeline.prepare_corpus(job)
+        job = open_job(check_inputs(parse_recipe(tree, "benchmark")), "benchmark")
+        prepare_corpus(job)
         (measurement,) = job.measurements_of("base")
         planned = plan(measurement)
         threads = os.cpu_count() or 1
@@ -80,8 +80,8 @@ def read_sequences(measurement: Any, row: dict[str, Any]) -> list[Any]:
     """Read the sequences of a chunk."""
     import numpy as np
 
-    from davir_ray.logprobs.chunk_rows import sequences_of
-    from davir_ray.logprobs.ray_measure import read_chunk
+    from davir_ray.measure.chunk_rows import sequences_of
+    from davir_ray.measure.ray_measure import read_chunk
 
     batch = {"split": np.array([row["split"]]), "chunk": np.array([row["chunk"]])}
     return [sequence for _, sequence in sequences_of(read_chunk(measurement, batch))]
@@ -91,7 +91,7 @@ def time_alone(model: str, chunks: list[list[Any]], threads: int) -> float:
     """Time the engine in this process, without loading it."""
     import torch
 
-    from davir_ray.logprobs.transformers_engine import TransformersEngine
+    from davir_ray.logprobs.hf.engine import TransformersEngine
 
     torch.set_num_threads(threads)
     engine = TransformersEngine(model)

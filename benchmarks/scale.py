@@ -27,19 +27,19 @@ import psutil
 import pyarrow as pa
 import ray
 
-from davir_ray import ray_session
+from davir_ray.cluster import ray_session
 from davir_ray.config import CorpusConfig, ExportConfig, FractionRule, ScoreConfig
 from davir_ray.coreset.ray_export import Export, choose_places, write_scored
 from davir_ray.coreset.ray_rank import Ranked, Ranking, rank
 from davir_ray.coreset.rules import choose
 from davir_ray.corpus.listing import ROWS_PER_SPLIT
 from davir_ray.corpus.split import Split
+from davir_ray.ids import Keys, column_of, keys_of
 from davir_ray.schema import EXAMPLES, TOKENS, View
 from davir_ray.scores import resolve_score
-from davir_ray.store.keys import Keys, column_of, keys_of
 from davir_ray.store.measurements import MeasurementStore
+from davir_ray.store.prepared import Prepared
 from davir_ray.store.ray_lookup import look_up
-from davir_ray.tokens.prepared import Prepared
 
 ROWS_PER_PART = 50_000
 ROLES = ("base", "reference")

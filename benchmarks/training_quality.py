@@ -58,9 +58,9 @@ def trainings(arguments: argparse.Namespace, work: str) -> Any:
         (name, {"learning_rate": 1e-4} | train, f"{hh}/train-00000*", f"{hh}/train-00001*", 192)
         for name, train in PREFERENCES.items()
     ]
+    from davir_ray.cli.training_lines import training_lines
     from davir_ray.config import parse_recipe
-    from davir_ray.observe.trained import training_lines
-    from davir_ray.training import train
+    from davir_ray.train.steps import train
 
     for name, settings, rows, held_out, max_length in jobs:
         tree = {

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from davir_ray import storage
+from davir_ray.cluster.unexpected import stage
 from davir_ray.config import (
     CorpusConfig,
     DifficultyRule,
@@ -25,14 +26,13 @@ from davir_ray.corpus.misfits import no_row_fits
 from davir_ray.corpus.reading import Parsed, examples
 from davir_ray.corpus.split import Split
 from davir_ray.errors import CorpusError, ModelError, RecipeError, RowError, UnreadableFile
-from davir_ray.models import ResolvedModel, resolve_all
-from davir_ray.schema import PAIR_VIEWS, View
+from davir_ray.models.resolve import ResolvedModel, resolve_all
+from davir_ray.schema import PAIR_VIEWS, Need, Role, View
 from davir_ray.scores import resolve_score
-from davir_ray.scores.score import Need, Role, Score
+from davir_ray.scores.score import Score
 from davir_ray.tokens.agreement import check_agreement
 from davir_ray.tokens.tokenizer import Tokenizer, load_tokenizer, tokenizer_identity
 from davir_ray.tokens.views import sequences
-from davir_ray.unexpected import stage
 
 ROWS_TO_COMPARE = 256
 """Rows on which base and reference must give the same ids before anything is measured."""

@@ -4,6 +4,7 @@ corpus rows -> EXAMPLES + TOKENS (one part of each per split) -> MEASUREMENTS ->
 """
 
 from enum import StrEnum
+from typing import Literal
 
 import pyarrow as pa
 
@@ -55,6 +56,12 @@ class View(StrEnum):
     REJECTED_COMPLETION = "rejected_completion"
     """The same of the rejected side."""
 
+
+Role = Literal["base", "reference"]
+"""Which of the two models measures."""
+
+Need = tuple[Role, View]
+"""What a score or a rule asks for: a model, and the view that it measures."""
 
 PAIR_VIEWS = (View.REJECTED, View.COMPLETION, View.REJECTED_COMPLETION)
 """The views that preference pairs alone have."""

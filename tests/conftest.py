@@ -71,7 +71,7 @@ def ray_cluster():
     """Ray on this machine, with two CPUs, for all tests of a session that need it."""
     import ray
 
-    from davir_ray import ray_session
+    from davir_ray.cluster import ray_session
 
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     ray.init(

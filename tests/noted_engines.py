@@ -61,6 +61,6 @@ class NotedTransformers(Noted):
     """The engine that measures real models on a CPU."""
 
     def made(self):
-        from davir_ray.logprobs.transformers_engine import TransformersEngine
+        from davir_ray.logprobs.hf.engine import TransformersEngine
 
         return TransformersEngine(str(self.folder))

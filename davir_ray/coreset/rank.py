@@ -13,8 +13,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from davir_ray.corpus.split import place_text
+from davir_ray.ids import Keys, keys_of
 from davir_ray.schema import Status
-from davir_ray.store.keys import Keys, keys_of
 
 Order = Literal["highest", "lowest"]
 

@@ -19,6 +19,7 @@ import ray
 from numpy.typing import NDArray
 
 from davir_ray import storage
+from davir_ray.cluster.ray_exchange import block_of, blocks_of, cut, gather, rows_per_block, scatter
 from davir_ray.config import CorpusConfig, ExportConfig
 from davir_ray.coreset.export import (
     CHOSEN,
@@ -43,11 +44,10 @@ from davir_ray.corpus.columns import conform, unify
 from davir_ray.corpus.reading import examples, read_source_rows, source_schema
 from davir_ray.corpus.split import Split
 from davir_ray.errors import UnreadableFile
-from davir_ray.json_lines import write_lines
-from davir_ray.observe.progress import say
-from davir_ray.ray_exchange import block_of, blocks_of, cut, gather, rows_per_block, scatter
+from davir_ray.ids import split_block, split_table
+from davir_ray.progress import say
 from davir_ray.schema import SCORED
-from davir_ray.store.keys import split_block, split_table
+from davir_ray.storage.json_lines import write_lines
 
 _KEPT = ("split", "row", "example_id", "id", "source", "frozen_chosen_loss", "frozen_rejected_loss")
 """Columns that the chosen rows keep as they are."""

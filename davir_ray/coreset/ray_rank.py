@@ -20,6 +20,7 @@ import ray
 from numpy.typing import NDArray
 
 from davir_ray import storage
+from davir_ray.cluster.ray_exchange import blocks_of, partitions_for
 from davir_ray.config import NearDuplicatesRule, ScoreConfig
 from davir_ray.coreset.rank import (
     SAMPLE_PER_RANGE,
@@ -32,11 +33,10 @@ from davir_ray.coreset.rank import (
     settle,
 )
 from davir_ray.errors import StalePlan
-from davir_ray.ray_exchange import blocks_of, partitions_for
-from davir_ray.schema import ID, View
+from davir_ray.schema import ID, Need, View
 from davir_ray.scores.assemble import Measurements, assemble
-from davir_ray.scores.score import Need, Score
-from davir_ray.tokens.prepared import Prepared
+from davir_ray.scores.score import Score
+from davir_ray.store.prepared import Prepared
 
 ROWS_PER_GROUP = 8192
 """Rows that are read together, of which a range of 100 blocks or more wants about as many."""

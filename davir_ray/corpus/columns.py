@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from davir_ray.corpus.json_text import JSON_TEXT, is_json_text, to_json
 from davir_ray.errors import CorpusError
-from davir_ray.observe.progress import say
+from davir_ray.progress import say
 
 
 def unify(schemas: Iterable[pa.Schema]) -> pa.Schema:

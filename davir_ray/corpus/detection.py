@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 
 from davir_ray.config import CorpusConfig, TagsConfig
+from davir_ray.config.nearest import did_you_mean
 from davir_ray.corpus.formats import FORMATS, Format
 from davir_ray.corpus.nearest import names_of, recipe_lines, remedy
 from davir_ray.corpus.raw_turns import usual_turns
 from davir_ray.corpus.turns import Row, describe
 from davir_ray.errors import CorpusError, UnknownFormat
-from davir_ray.nearest import did_you_mean
 
 LLAMA_FACTORY = (
     {"prompt": "instruction", "query": "input", "response": "output"},

@@ -15,8 +15,8 @@ from davir_ray.corpus.opening import opened_file
 from davir_ray.corpus.split import BadRow, Kind, Record, Split, codec_of
 from davir_ray.corpus.turns import describe, drop_nulls
 from davir_ray.errors import UnreadableFile
-from davir_ray.filesystems import is_damage
 from davir_ray.schema import Status
+from davir_ray.storage.filesystems import is_damage
 
 DEEPEST = 64
 """Brackets within brackets that a row may have; more would overflow the stack of whoever walks it."""

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from davir_ray.config import CorpusConfig
+from davir_ray.config.nearest import did_you_mean
 from davir_ray.corpus import json_files, parquet_files
 from davir_ray.corpus.detection import check_columns, check_renames, check_targets, detect
 from davir_ray.corpus.formats import FORMATS, Format
@@ -21,7 +22,6 @@ from davir_ray.corpus.raw_turns import check_tags
 from davir_ray.corpus.reading import read_rows
 from davir_ray.corpus.split import Kind, Split
 from davir_ray.errors import CorpusError, UnknownFormat, UnreadableFile
-from davir_ray.nearest import did_you_mean
 
 ROWS_PER_SPLIT = 50_000
 """The most rows of a Parquet split. A larger row group is read by several, each decoding what is before."""

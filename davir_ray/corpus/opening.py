@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import BinaryIO
 
 from davir_ray.errors import CorpusError, UnreadableFile
-from davir_ray.filesystems import filesystem, reaching
+from davir_ray.storage.filesystems import filesystem, reaching
 
 
 @contextmanager

@@ -14,8 +14,8 @@ from davir_ray.corpus.json_text import decoded, json_columns
 from davir_ray.corpus.opening import opened_file
 from davir_ray.corpus.split import BadRow, Record, Split
 from davir_ray.errors import UnreadableFile
-from davir_ray.filesystems import is_damage
 from davir_ray.schema import Status
+from davir_ray.storage.filesystems import is_damage
 
 MAGIC = b"PAR1"
 

@@ -14,8 +14,8 @@ from fsspec.utils import glob_translate
 from davir_ray import storage
 from davir_ray.corpus.split import KINDS, Kind, kind_of
 from davir_ray.errors import CorpusError
-from davir_ray.filesystems import filesystem, reaching
 from davir_ray.foreign_text import is_text
+from davir_ray.storage.filesystems import filesystem, reaching
 
 STAMPS = ("ETag", "etag", "md5Hash", "checksum", "mtime", "LastModified", "last_modified", "created")
 """What filesystems call the mark of a file's content, the surest first."""

@@ -21,8 +21,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from davir_ray.ids import Keys, find, keys_of
 from davir_ray.schema import ID
-from davir_ray.store.keys import Keys, find, keys_of
 
 LOSSES = ("base_loss", "reference_loss")
 SIDE = pa.schema(

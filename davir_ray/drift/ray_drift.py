@@ -13,13 +13,13 @@ import pyarrow as pa
 import ray
 
 from davir_ray import storage
-from davir_ray.changes import changes
+from davir_ray.cluster.ray_exchange import partitions_for, regroup, scatter
 from davir_ray.drift.causes import SIDE, Moved, beside, moved
 from davir_ray.drift.deciles import Wanted, joined, scores_at, sources_in, wanted_places
 from davir_ray.drift.ray_ranks import RANKS, deal, rank_correlation
-from davir_ray.history import PastRun
-from davir_ray.ray_exchange import partitions_for, regroup, scatter
-from davir_ray.store.keys import keys_of, partition_of, split_table
+from davir_ray.ids import keys_of, partition_of, split_table
+from davir_ray.runs.changes import changes
+from davir_ray.runs.history import PastRun
 
 SCORES = ["source", "score", "rank"]
 Drift = dict[str, Any]

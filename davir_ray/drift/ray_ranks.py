@@ -15,8 +15,8 @@ import pyarrow as pa
 import ray
 from numpy.typing import NDArray
 
-from davir_ray.ray_exchange import Pieces, gather, scatter
-from davir_ray.store.keys import split_table
+from davir_ray.cluster.ray_exchange import Pieces, gather, scatter
+from davir_ray.ids import split_table
 
 RANKS = pa.schema([("before", pa.int64()), ("after", pa.int64())])
 

@@ -9,12 +9,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from davir_ray.adapter import check_vllm_can, read_adapter
 from davir_ray.config import EngineConfig
+from davir_ray.config.nearest import did_you_mean
 from davir_ray.errors import EngineError, RecipeError
 from davir_ray.logprobs.engine import Engine
-from davir_ray.models import ResolvedModel
-from davir_ray.nearest import did_you_mean
+from davir_ray.models.adapter import check_vllm_can, read_adapter
+from davir_ray.models.resolve import ResolvedModel
 
 # fmt: off
 CHUNK_SENSITIVE = frozenset(
@@ -185,7 +185,7 @@ def build_engine(choice: Choice, config: EngineConfig, model: ResolvedModel, max
 
 
 def _build_vllm(choice: Choice, config: EngineConfig, model: ResolvedModel, max_length: int) -> Engine:
-    from davir_ray.logprobs.vllm_engine import VllmEngine
+    from davir_ray.logprobs.vllm.engine import VllmEngine
 
     return VllmEngine(
         model.model_path,
@@ -199,7 +199,7 @@ def _build_vllm(choice: Choice, config: EngineConfig, model: ResolvedModel, max_
 
 
 def _build_transformers(choice: Choice, _: EngineConfig, model: ResolvedModel, __: int) -> Engine:
-    from davir_ray.logprobs.transformers_engine import TransformersEngine
+    from davir_ray.logprobs.hf.engine import TransformersEngine
 
     return TransformersEngine(
         model.model_path, adapter_path=model.adapter_path, dtype=choice.dtype, device=choice.device

@@ -8,16 +8,16 @@ from typing import Any
 
 from davir_ray import pipeline, storage
 from davir_ray.config import NightlyConfig, Recipe
-from davir_ray.damage import set_aside
 from davir_ray.drift.ray_drift import Drift, measure_drift
 from davir_ray.errors import DamagedPart, StoreError
-from davir_ray.history import PastRun, past_run
 from davir_ray.inputs import anchored
-from davir_ray.lease import Lease, take
 from davir_ray.nightly.limits import past_limits
 from davir_ray.nightly.nights import Night, Nights, night_of
-from davir_ray.observe.progress import say
-from davir_ray.sealed import read_sealed, write_sealed
+from davir_ray.progress import say
+from davir_ray.runs.history import PastRun, past_run
+from davir_ray.runs.lease import Lease, take
+from davir_ray.storage.damage import set_aside
+from davir_ray.storage.sealed import read_sealed, write_sealed
 
 DRIFT = "drift.json"
 Record = dict[str, Any]
@@ -47,9 +47,7 @@ def _run(recipe: Recipe, name: str) -> Record:
     """Do all that the recipe asks for; what is done is not done again."""
     if recipe.reference is None and recipe.train is None:
         return pipeline.score(recipe, name)
-    from davir_ray.training import run_all  # only then is training code loaded
-
-    return run_all(recipe, name)
+    return pipeline.run_all(recipe, name)
 
 
 def _close(

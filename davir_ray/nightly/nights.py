@@ -11,8 +11,8 @@ from typing import Any
 
 from davir_ray import storage
 from davir_ray.errors import DamagedPart, StoreError
-from davir_ray.json_lines import read_lines, write_lines
 from davir_ray.schema import SCORABLE, Status
+from davir_ray.storage.json_lines import read_lines, write_lines
 
 Night = dict[str, Any]
 Tree = Mapping[str, Any]

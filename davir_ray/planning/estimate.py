@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from davir_ray.history import PastRun
+from davir_ray.runs.history import PastRun
 
 
 @dataclass(frozen=True)

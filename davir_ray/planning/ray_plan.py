@@ -13,29 +13,30 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 
-from davir_ray import ray_session, storage
-from davir_ray.changes import Change, changes
+from davir_ray import storage
+from davir_ray.cluster import ray_session
 from davir_ray.config import Recipe
-from davir_ray.history import PastRun, past_runs
+from davir_ray.ids import Keys, keys_of
 from davir_ray.inputs import check_inputs
-from davir_ray.logprobs.measurement import Measurement
-from davir_ray.logprobs.ray_measure import (
+from davir_ray.job import Job, Record, engine_for, facts, job_of, name_run, tokenise
+from davir_ray.measure.measurement import Measurement
+from davir_ray.measure.ray_measure import (
     asked_of,
     engine_cpus,
     engine_gpus,
     engine_replicas,
     failed_keys,
 )
-from davir_ray.mending import mended
-from davir_ray.pipeline import Job, Record, engine_for, facts, job_of, name_run, tokenise
 from davir_ray.planning.estimate import Estimate, estimate, passes, speed_of, total
 from davir_ray.planning.reasons import Reason, model_reason, row_reasons
-from davir_ray.run import Run
+from davir_ray.runs.changes import Change, changes
+from davir_ray.runs.history import PastRun, past_runs
+from davir_ray.runs.locations import Places, read_places
+from davir_ray.runs.run import Run
 from davir_ray.schema import View
-from davir_ray.store.keys import Keys, keys_of
 from davir_ray.store.measurements import MeasurementStore
+from davir_ray.store.mending import mended
 from davir_ray.store.ray_lookup import look_up
-from davir_ray.tokens.places import Places, read_places
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def _job(recipe: Recipe, name: str) -> tuple[Job, bool]:
     """Put a job together that has begun nothing; tell whether its reference is still to be made."""
     to_make = False
     if recipe.reference is not None:
-        from davir_ray.training import references_made, with_reference
+        from davir_ray.train.steps import references_made, with_reference
 
         to_make = not references_made(recipe, name)
         recipe = _with_stand_in(recipe) if to_make else with_reference(recipe, name)

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from davir_ray.changes import Change
-from davir_ray.scores.score import Role
-from davir_ray.store.keys import Keys
-from davir_ray.tokens.places import ABSENT
+from davir_ray.ids import Keys
+from davir_ray.runs.changes import Change
+from davir_ray.runs.locations import ABSENT
+from davir_ray.schema import Role
 
 
 class Reason(StrEnum):

@@ -30,8 +30,8 @@ from hashlib import blake2b
 from importlib import import_module
 from inspect import getsource
 
+from davir_ray.config.nearest import did_you_mean
 from davir_ray.errors import RecipeError
-from davir_ray.nearest import did_you_mean
 from davir_ray.scores.base_loss import BASE_LOSS
 from davir_ray.scores.davir import DAVIR
 from davir_ray.scores.ifd import IFD

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from davir_ray.config import ScoreConfig
 from davir_ray.errors import RecipeError
-from davir_ray.schema import SCORABLE, Status, View
-from davir_ray.scores.score import Measured, Need, Score
-from davir_ray.store.keys import keys_of
+from davir_ray.ids import keys_of
+from davir_ray.schema import SCORABLE, Need, Status, View
+from davir_ray.scores.score import Measured, Score
 
 
 @dataclass(frozen=True)

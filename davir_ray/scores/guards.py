@@ -12,7 +12,8 @@ never lost.
 
 import numpy as np
 
-from davir_ray.scores.score import Floats, Measured, Need
+from davir_ray.schema import Need
+from davir_ray.scores.score import Floats, Measured
 
 
 def sum_loss(measured: Measured, need: Need) -> Floats:

@@ -13,9 +13,9 @@ comparison of the DavIR paper.
 """
 
 from davir_ray.config import ScoreConfig
-from davir_ray.schema import View
+from davir_ray.schema import Need, View
 from davir_ray.scores.guards import difference, mean_loss, sum_loss
-from davir_ray.scores.score import Floats, Measured, Need, Score
+from davir_ray.scores.score import Floats, Measured, Score
 
 BASE: Need = ("base", View.RESPONSE)
 REFERENCE: Need = ("reference", View.RESPONSE)

@@ -5,16 +5,13 @@ N examples. Losses are in nats, summed over the scored tokens of a view.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from davir_ray.config import ScoreConfig
-from davir_ray.schema import View
+from davir_ray.schema import Need, View
 
-Role = Literal["base", "reference"]
-Need = tuple[Role, View]
 Floats = NDArray[np.float64]
 
 

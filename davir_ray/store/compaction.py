@@ -13,9 +13,9 @@ from functools import partial
 import pyarrow as pa
 
 from davir_ray import storage
-from davir_ray.damage import set_aside
 from davir_ray.errors import DamagedPart, StoreError
-from davir_ray.storage import File
+from davir_ray.storage.damage import set_aside
+from davir_ray.storage.files import File
 from davir_ray.store.measurements import MeasurementStore, bundles, distinct, merged_names
 from davir_ray.store.verify import contradicting
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from time import time
 
 from davir_ray import storage
-from davir_ray.damage import ASIDE
 from davir_ray.errors import StoreError
-from davir_ray.storage import File
+from davir_ray.storage.damage import ASIDE
+from davir_ray.storage.files import File
 from davir_ray.store.measurements import MeasurementStore
 
 LAST_USE = "last-use.txt"

@@ -7,9 +7,9 @@ from typing import Any
 
 from davir_ray import storage
 from davir_ray.errors import DamagedPart, StoreError
-from davir_ray.observe.progress import data_size, duration
-from davir_ray.sealed import read_object
-from davir_ray.storage import File
+from davir_ray.progress import data_size, duration
+from davir_ray.storage.files import File
+from davir_ray.storage.sealed import read_object
 from davir_ray.store.holdings import Holding, model_holdings, prepared_holdings
 
 

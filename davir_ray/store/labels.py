@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 
 from davir_ray.errors import DamagedPart
+from davir_ray.ids import keys_of
 from davir_ray.schema import ID
-from davir_ray.store.keys import keys_of
 
 LABEL = b"davir_part"
 Label = dict[str, str]

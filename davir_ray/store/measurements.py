@@ -21,12 +21,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from davir_ray import storage
-from davir_ray.damage import set_aside
 from davir_ray.errors import DamagedPart, EngineError
+from davir_ray.ids import Keys, column_of, keys_of
 from davir_ray.schema import ID, MEASUREMENTS
-from davir_ray.sealed import read_object
-from davir_ray.storage import File
-from davir_ray.store.keys import Keys, column_of, keys_of
+from davir_ray.storage.damage import set_aside
+from davir_ray.storage.files import File
+from davir_ray.storage.sealed import read_object
 from davir_ray.store.labels import check_label, check_schema, labelled
 
 MERGED = b"davir_merged"

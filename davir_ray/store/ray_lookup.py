@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import ray
 
-from davir_ray.ray_exchange import (
+from davir_ray.cluster.ray_exchange import (
     block_of,
     blocks_of,
     cut,
@@ -19,12 +19,12 @@ from davir_ray.ray_exchange import (
     regroup,
     scatter,
 )
+from davir_ray.corpus.folds import Fold
+from davir_ray.ids import find, keys_of, partition_of, split_block, split_table
 from davir_ray.schema import ID, View
-from davir_ray.storage import File
-from davir_ray.store.keys import find, keys_of, partition_of, split_block, split_table
+from davir_ray.storage.files import File
 from davir_ray.store.measurements import MeasurementStore, bundles, sorted_losses
-from davir_ray.tokens.folds import Fold
-from davir_ray.tokens.prepared import Prepared
+from davir_ray.store.prepared import Prepared
 
 FOUND = pa.schema(
     [

@@ -8,12 +8,12 @@ import pyarrow as pa
 
 from davir_ray import storage
 from davir_ray.errors import DamagedPart
+from davir_ray.ids import keys_of, partition_of
 from davir_ray.schema import MEASUREMENTS
-from davir_ray.sealed import read_object
-from davir_ray.storage import File
-from davir_ray.store.keys import keys_of, partition_of
+from davir_ray.storage.files import File
+from davir_ray.storage.sealed import read_object
 from davir_ray.store.measurements import MeasurementStore, bundles
-from davir_ray.tokens.prepared import SCHEMAS, Prepared
+from davir_ray.store.prepared import SCHEMAS, Prepared
 
 ROUNDING = 0.05
 """How far two losses of a sequence may be apart, in nats a token: two runs at once may measure it in different

@@ -9,7 +9,7 @@ from datasets import Dataset
 from torch.nn.utils.rnn import pad_sequence
 
 from davir_ray import storage
-from davir_ray.store.keys import keys_of
+from davir_ray.ids import keys_of
 from davir_ray.train.rows import IGNORED, TRAINING, order
 
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from davir_ray import storage
-from davir_ray.json_lines import read_lines, write_lines
+from davir_ray.storage.json_lines import read_lines, write_lines
 
 METRICS = "metrics.jsonl"
 

@@ -10,8 +10,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from davir_ray import storage
-from davir_ray.adapter import CONFIG, is_adapter, read_json
-from davir_ray.filesystems import filesystem, reaching
+from davir_ray.models.adapter import CONFIG, is_adapter, read_json
+from davir_ray.storage.filesystems import filesystem, reaching
 
 FROM_BASE = (
     "tokenizer.json",

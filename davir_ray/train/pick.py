@@ -6,8 +6,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from davir_ray.store.keys import Keys, find
-from davir_ray.tokens.folds import Fold, in_sample
+from davir_ray.corpus.folds import Fold, in_sample
+from davir_ray.ids import Keys, find
 
 
 class Pick(Protocol):

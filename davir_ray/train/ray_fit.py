@@ -13,12 +13,13 @@ from ray.train.v2.api.config import CheckpointConfig, FailureConfig, RunConfig, 
 from ray.train.v2.api.exceptions import TrainingFailedError
 from ray.train.v2.torch.torch_trainer import TorchTrainer
 
-from davir_ray import ray_session, storage
+from davir_ray import storage
+from davir_ray.cluster import ray_session
 from davir_ray.config import TrainConfig
 from davir_ray.errors import TrainingError, Unreachable
-from davir_ray.filesystems import filesystem
-from davir_ray.observe.progress import duration, say
-from davir_ray.ray_room import await_room
+from davir_ray.measure.ray_room import await_room
+from davir_ray.progress import duration, say
+from davir_ray.storage.filesystems import filesystem
 from davir_ray.train.metrics import read_metrics
 from davir_ray.train.task import TrainTask, train_worker
 

@@ -10,8 +10,8 @@ import pyarrow.compute as pc
 import ray
 
 from davir_ray import storage
-from davir_ray.store.keys import keys_of
-from davir_ray.tokens.prepared import Prepared
+from davir_ray.ids import keys_of
+from davir_ray.store.prepared import Prepared
 from davir_ray.train.pick import Pick
 from davir_ray.train.rows import TRAINING, order, training_rows
 

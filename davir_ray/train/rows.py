@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from davir_ray.ids import keys_of
 from davir_ray.schema import ID, View
-from davir_ray.store.keys import keys_of
 from davir_ray.train.pick import Pick
 
 IGNORED = -100

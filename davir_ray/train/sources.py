@@ -11,15 +11,15 @@ import numpy as np
 import pyarrow as pa
 
 from davir_ray.config import Recipe, ReferenceConfig, TrainConfig
-from davir_ray.damage import set_aside
+from davir_ray.corpus.folds import Fold
 from davir_ray.errors import DamagedPart, StoreError, TrainingError
-from davir_ray.history import past_runs
+from davir_ray.ids import keys_of
 from davir_ray.inputs import Inputs, check_inputs, check_score
-from davir_ray.pipeline import engine_for, name_run, scan_folder
-from davir_ray.run import HOW_NOT_WHAT, Run
-from davir_ray.scores.score import Need
-from davir_ray.store.keys import keys_of
-from davir_ray.tokens.folds import Fold
+from davir_ray.job import engine_for, name_run, scan_folder
+from davir_ray.runs.history import past_runs
+from davir_ray.runs.run import HOW_NOT_WHAT, Run
+from davir_ray.schema import Need
+from davir_ray.storage.damage import set_aside
 from davir_ray.train.checks import needs_of
 from davir_ray.train.pick import CoreSet, Everything, Outside, Pick, Sample
 

@@ -11,15 +11,17 @@ from importlib.metadata import version
 from time import monotonic
 from typing import Any, Literal
 
-from davir_ray import ray_session, storage
+from davir_ray import storage
+from davir_ray.cluster import ray_session
+from davir_ray.cluster.unexpected import begun, stage
 from davir_ray.config import TrainConfig
 from davir_ray.errors import RecipeError, TrainingError
-from davir_ray.lease import leased
+from davir_ray.job import Job, Record, engine_for, job_of, look_up_role, measure_models, prepare_corpus
 from davir_ray.logprobs.choice import Choice, numerics
-from davir_ray.mending import mended
-from davir_ray.observe.progress import say
-from davir_ray.pipeline import Job, Record, engine_for, job_of, look_up_role, measure_models, prepare_corpus
-from davir_ray.run import TRAINING, Run, training_id_of
+from davir_ray.progress import say
+from davir_ray.runs.lease import leased
+from davir_ray.runs.run import TRAINING, Run, training_id_of
+from davir_ray.store.mending import mended
 from davir_ray.train.checks import (
     check_base,
     check_held_out,
@@ -34,7 +36,6 @@ from davir_ray.train.ray_rows import Written, count_shared, write_rows
 from davir_ray.train.settings import beta_of, dtype_of, learning_rate_of
 from davir_ray.train.sources import Source
 from davir_ray.train.task import TrainTask
-from davir_ray.unexpected import begun, stage
 
 PACKAGES = ("torch", "transformers", "trl", "deepspeed", "peft", "ray")
 Frozen = Literal["store", "trainer"] | None

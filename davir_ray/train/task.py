@@ -30,6 +30,6 @@ class TrainTask:
 
 def train_worker(config: dict[str, Any]) -> None:
     """Train; the entry point that Ray Train calls in every worker, with a `TrainTask` under `task`."""
-    from davir_ray.train.worker import work
+    from davir_ray.train.ray_worker import work
 
     work(config["task"])

@@ -79,7 +79,7 @@ def expected(model, sequences) -> list[np.ndarray]:
 
 @contextmanager
 def engine(path: str, kind: type | None = None, **settings) -> Iterator:
-    from davir_ray.logprobs.vllm_engine import VllmEngine
+    from davir_ray.logprobs.vllm.engine import VllmEngine
 
     arguments = {"dtype": "float32", "max_length": 1024, "gpu_memory_utilization": 0.5} | settings
     arguments["engine_args"] = {"enforce_eager": True} | arguments.get("engine_args", {})
@@ -116,7 +116,7 @@ def test_the_v1_runner_agrees(model, sequences, expected, monkeypatch):
 
 
 def test_what_the_asked_path_leaves_out_is_measured_through_the_classic_one(model, sequences, expected):
-    from davir_ray.logprobs.vllm_engine import VllmEngine
+    from davir_ray.logprobs.vllm.engine import VllmEngine
 
     class Forgetful(VllmEngine):
         """Loses every second answer, as a prefill that starts past the first asked row does."""
@@ -130,7 +130,7 @@ def test_what_the_asked_path_leaves_out_is_measured_through_the_classic_one(mode
 
 
 def test_transformers_on_the_gpu_agrees_in_float32(model, sequences, expected):
-    from davir_ray.logprobs.transformers_engine import TransformersEngine
+    from davir_ray.logprobs.hf.engine import TransformersEngine
 
     ours = TransformersEngine(model, dtype="float32", device="cuda")
     found = ours.logprobs(sequences)

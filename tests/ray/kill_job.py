@@ -6,7 +6,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from davir_ray.storage import TEMPORARY
+from davir_ray.storage.files import TEMPORARY
 
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = {

@@ -21,12 +21,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from davir_ray.storage import TEMPORARY
+from davir_ray.storage.files import TEMPORARY
 from tests.noted_engines import NOTES
 
 ROOT = Path(__file__).resolve().parents[2]
 CODE = (
-    "from davir_ray import ray_exchange; from davir_ray.logprobs.chunks import CHUNK_TOKENS\n"
+    "from davir_ray import ray_exchange; from davir_ray.measure.chunks import CHUNK_TOKENS\n"
     "CHUNK_TOKENS['cpu'] = 300; ray_exchange.ROWS_PER_TASK, ray_exchange.ROWS_PER_PIECE = 15, 1\n"
     "from davir_ray.cli import main; main()"
 )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 
-from davir_ray.storage import TEMPORARY
+from davir_ray.storage.files import TEMPORARY
 
 OF_RAY = ("Agent", "Tracker", "Actor", "Requester")
 """What names processes of Ray's own, which no user's code runs in."""

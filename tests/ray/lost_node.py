@@ -11,8 +11,9 @@ from pathlib import Path
 import ray
 from ray.cluster_utils import Cluster
 
-from davir_ray import ray_session, training
-from davir_ray.run import load_run_or_recipe
+from davir_ray.cluster import ray_session
+from davir_ray.runs.run import load_run_or_recipe
+from davir_ray.train import steps as training
 from tests.ray.disturbances import disturbed, train_workers
 
 

@@ -11,12 +11,12 @@ import pytest
 import ray
 
 from davir_ray import pipeline
+from davir_ray.cli.store_lines import verify_lines
 from davir_ray.config import Recipe
 from davir_ray.errors import StoreError
-from davir_ray.run import Run
+from davir_ray.runs.run import Run
 from davir_ray.store.compaction import compact
 from davir_ray.store.measurements import MeasurementStore
-from davir_ray.store.upkeep import verify_lines
 from tests import nights
 from tests.damages import DAMAGES, replaced
 from tests.ray.kill_rounds import command_of, environment, write_corpus

@@ -187,8 +187,8 @@ def test_neither_order_nor_sharding_nor_actors_change_the_result(first, tmp_path
 def test_many_splits_and_ranges_give_the_bytes_that_few_do_when_joined(
     first, tmp_path, tiny_models, monkeypatch
 ):
-    monkeypatch.setattr("davir_ray.ray_exchange.ROWS_PER_TASK", -(-len(ROWS) // 5))
-    monkeypatch.setattr("davir_ray.ray_exchange.ROWS_PER_PIECE", 1)
+    monkeypatch.setattr("davir_ray.cluster.ray_exchange.ROWS_PER_TASK", -(-len(ROWS) // 5))
+    monkeypatch.setattr("davir_ray.cluster.ray_exchange.ROWS_PER_PIECE", 1)
     monkeypatch.setattr("davir_ray.corpus.listing.ROWS_PER_SPLIT", 16)
     corpus, engine = (
         Path(first["run_dir"]).parents[1] / "corpus",

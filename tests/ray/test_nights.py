@@ -13,12 +13,12 @@ from click.testing import CliRunner
 from scipy import stats
 
 from davir_ray.cli import main
+from davir_ray.cli.night_lines import night_lines
 from davir_ray.errors import PastLimits
-from davir_ray.lease import Lease, take
 from davir_ray.nightly.limits import check_limits
 from davir_ray.nightly.night import run_night
-from davir_ray.observe.nights import night_lines
-from davir_ray.sealed import read_sealed
+from davir_ray.runs.lease import Lease, take
+from davir_ray.storage.sealed import read_sealed
 from tests import nights
 from tests.conftest import save_tiny_model
 
@@ -176,7 +176,7 @@ def test_limits_are_judged_anew_each_time_and_name_the_setting(folder, other_ref
 
 def test_many_partitions_give_the_drift_that_one_does(first, second, fourth, monkeypatch):
     from davir_ray.drift.ray_drift import measure_drift
-    from davir_ray.history import past_run
+    from davir_ray.runs.history import past_run
 
     monkeypatch.setattr("davir_ray.drift.ray_drift.partitions_for", lambda rows: 3)
     runs = [past_run(night["run_dir"]) for night in (first, second, fourth)]

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 from davir_ray import pipeline, storage
 from davir_ray.cli import main
-from davir_ray.observe.planned import plan_lines
+from davir_ray.cli.plan_lines import plan_lines
 from davir_ray.planning.ray_plan import preview
 from tests import nights
 from tests.conftest import save_tiny_model

@@ -39,7 +39,7 @@ def command(tmp_path, tiny_models):
         path = tmp_path / f"{name}.yaml"
         path.write_text(yaml.safe_dump(recipe))
         code = (
-            "from davir_ray.logprobs.chunks import CHUNK_TOKENS; CHUNK_TOKENS['cpu'] = 300\n"
+            "from davir_ray.measure.chunks import CHUNK_TOKENS; CHUNK_TOKENS['cpu'] = 300\n"
             "from davir_ray.cli import main; main()"
         )
         return [sys.executable, "-c", code, "score", str(path), "--json"]

@@ -12,9 +12,9 @@ from uuid import uuid4
 import pytest
 
 from davir_ray import pipeline
+from davir_ray.cli.store_lines import verify_lines
 from davir_ray.config import load_recipe
-from davir_ray.storage import TEMPORARY
-from davir_ray.store.upkeep import verify_lines
+from davir_ray.storage.files import TEMPORARY
 from tests.ray.kill_rounds import Outcome, command_of, environment, write_corpus
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -12,8 +12,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from davir_ray import pipeline, training
+from davir_ray import pipeline
 from davir_ray.schema import View
+from davir_ray.train import steps as training
 from davir_ray.train.metrics import read_metrics
 from tests import trainings
 from tests.ray import plain_training

@@ -7,9 +7,10 @@ import pytest
 from click.testing import CliRunner
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from davir_ray import pipeline, training
+from davir_ray import pipeline
 from davir_ray.cli import main
 from davir_ray.errors import CorpusError, DavirError, ModelError, RecipeError, TrainingError
+from davir_ray.train import steps as training
 from davir_ray.train.checks import TRACKERS
 from tests import trainings
 from tests.conftest import save_tiny_model
@@ -78,7 +79,7 @@ def test_a_job_that_would_end_without_pairs_to_train_on_does_not_begin(tmp_path,
     train = {"objective": "dpo", "per_device_train_batch_size": 1}
     recipe = trainings.recipe(tmp_path, tiny_models[0], corpora[0], train)
     with pytest.raises(TrainingError, match=r"^the corpus: holds no preference pairs"):
-        training.run_all(recipe, "test")
+        pipeline.run_all(recipe, "test")
     (tmp_path / "recipe.yaml").write_text(recipe.model_dump_json(exclude_none=True))
     told = CliRunner().invoke(main, ["validate", str(tmp_path / "recipe.yaml")])
     assert told.exit_code == TrainingError.exit_code

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from davir_ray import training
+from davir_ray.train import steps as training
 from tests import trainings
 from tests.conftest import ROOT
 from tests.ray.disturbances import checkpoints, disturbed, train_workers, wait_for_checkpoint

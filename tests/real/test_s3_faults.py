@@ -14,7 +14,7 @@ from davir_ray import storage
 from davir_ray.config import CorpusConfig
 from davir_ray.corpus.listing import list_corpus
 from davir_ray.errors import CorpusError, Unreachable
-from davir_ray.lease import Lease, take
+from davir_ray.runs.lease import Lease, take
 from davir_ray.store.compaction import compact
 from davir_ray.store.measurements import MeasurementStore
 from tests.conftest import ROOT

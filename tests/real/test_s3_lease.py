@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from davir_ray import storage
-from davir_ray.lease import Lease, take
+from davir_ray.runs.lease import Lease, take
 
 pytestmark = pytest.mark.real
 

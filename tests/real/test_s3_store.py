@@ -12,8 +12,8 @@ from davir_ray.schema import EXAMPLES, TOKENS
 from davir_ray.store.compaction import Compaction, compact
 from davir_ray.store.holdings import note_use
 from davir_ray.store.measurements import part_name
+from davir_ray.store.prepared import Prepared
 from davir_ray.store.prune import prunable
-from davir_ray.tokens.prepared import Prepared
 from tests.measured import FINGERPRINTS, held, keys, store_with
 
 pytestmark = pytest.mark.real

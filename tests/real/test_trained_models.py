@@ -17,10 +17,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from davir_ray import training
 from davir_ray.config import ModelsConfig, TokensConfig
-from davir_ray.models import resolve_all
+from davir_ray.models.resolve import resolve_all
 from davir_ray.tokens.tokenizer import load_tokenizer, tokenizer_identity
+from davir_ray.train import steps as training
 from tests import trainings
 from tests.conftest import ROOT
 from tests.real.test_vllm_engine import TOLERANCE, plain, worst

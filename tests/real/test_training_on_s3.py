@@ -11,8 +11,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from davir_ray import storage
 from davir_ray.config import ModelsConfig
-from davir_ray.models import resolve_all
-from davir_ray.run import Run
+from davir_ray.models.resolve import resolve_all
+from davir_ray.runs.run import Run
 from davir_ray.train.metrics import read_metrics
 from tests import trainings
 from tests.conftest import ROOT

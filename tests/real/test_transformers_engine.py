@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from davir_ray.logprobs.engine import TokenSequence
-from davir_ray.logprobs.transformers_engine import TransformersEngine
+from davir_ray.logprobs.hf.engine import TransformersEngine
 
 pytestmark = pytest.mark.real
 

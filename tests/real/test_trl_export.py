@@ -14,7 +14,7 @@ from davir_ray.config import TokensConfig
 from davir_ray.coreset.export import shaped
 from davir_ray.corpus.example import Example
 from davir_ray.logprobs.engine import TokenSequence
-from davir_ray.logprobs.transformers_engine import TransformersEngine
+from davir_ray.logprobs.hf.engine import TransformersEngine
 from davir_ray.schema import View
 from davir_ray.tokens.tokenizer import load_tokenizer
 from davir_ray.tokens.views import sequences

@@ -13,7 +13,7 @@ import numpy as np
 
 from davir_ray.errors import EngineError
 from davir_ray.logprobs.engine import TokenSequence
-from davir_ray.logprobs.vllm_engine import VllmEngine
+from davir_ray.logprobs.vllm.engine import VllmEngine
 
 
 def main(path: str) -> None:

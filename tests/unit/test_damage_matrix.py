@@ -12,23 +12,23 @@ import pyarrow as pa
 import pytest
 
 from davir_ray import storage
+from davir_ray.cli.verify_runs import verify_run
 from davir_ray.config import EngineConfig, ModelsConfig, parse_recipe
 from davir_ray.corpus.split import Split
 from davir_ray.errors import StoreError
-from davir_ray.lease import Lease, newest_lease, take
 from davir_ray.logprobs.choice import Choice
-from davir_ray.logprobs.chunks import CHUNKS
-from davir_ray.logprobs.measurement import PLAN, Measurement
-from davir_ray.logprobs.trial import Journal
+from davir_ray.measure.chunks import CHUNKS
+from davir_ray.measure.measurement import PLAN, Measurement
+from davir_ray.measure.trial import Journal
 from davir_ray.nightly.nights import Nights
-from davir_ray.run import Run, recipe_of_run
+from davir_ray.runs.lease import Lease, newest_lease, take
+from davir_ray.runs.locations import read_places, write_places
+from davir_ray.runs.run import Run, recipe_of_run
 from davir_ray.schema import EXAMPLES, TOKENS, View
-from davir_ray.sealed import read_sealed, write_sealed
+from davir_ray.storage.sealed import read_sealed, write_sealed
 from davir_ray.store.compaction import compact
 from davir_ray.store.measurements import MeasurementStore
-from davir_ray.store.verify_runs import verify_run
-from davir_ray.tokens.places import read_places, write_places
-from davir_ray.tokens.prepared import Prepared
+from davir_ray.store.prepared import Prepared
 from tests.damages import DAMAGES, replaced
 from tests.measured import held, keys
 

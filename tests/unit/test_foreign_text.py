@@ -13,7 +13,6 @@ from click.testing import CliRunner, Result
 from davir_ray.cli import main
 from davir_ray.config import parse_recipe
 from davir_ray.errors import CorpusError, RecipeError, RowError
-from davir_ray.filesystems import reaching
 from davir_ray.foreign_text import (
     Shown,
     brief,
@@ -23,8 +22,9 @@ from davir_ray.foreign_text import (
     shown,
     without_credentials,
 )
-from davir_ray.observe.progress import say
-from davir_ray.run import Run
+from davir_ray.progress import say
+from davir_ray.runs.run import Run
+from davir_ray.storage.filesystems import reaching
 from davir_ray.store.measurements import MeasurementStore
 
 HOSTILE = "a\x1b]0;owned\x07\x1b[2J\x9b31m\x7f\u202eb\u2066\r\nerror: forged"

@@ -2,8 +2,8 @@
 
 import pyarrow as pa
 
-from davir_ray.logprobs.ray_measure import Plan
-from davir_ray.pipeline import counts
+from davir_ray.job import counts
+from davir_ray.measure.ray_measure import Plan
 
 
 def test_what_was_begun_again_is_summed_over_all_starts_of_a_run():

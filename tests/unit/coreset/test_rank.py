@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from davir_ray.coreset.rank import choose_bounds, number, rank_keys, sample_keys, settle
 from davir_ray.coreset.ray_rank import ROWS
-from davir_ray.store.keys import keys_of
+from davir_ray.ids import keys_of
 
 scores = st.one_of(st.floats(allow_infinity=False), st.sampled_from([0.0, -0.0, 1.0, -1.0]))
 rows = st.lists(st.tuples(scores, st.binary(min_size=16, max_size=16)), max_size=50)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from davir_ray.coreset.rank import keys_in
 from davir_ray.coreset.ray_rank import ROWS, ScoredRows
-from davir_ray.store.keys import column_of
+from davir_ray.ids import column_of
 
 SCORES = st.one_of(st.none(), st.sampled_from([0.0, 0.5, -1.0]), st.floats(-2, 1))
 LETTERS = st.sampled_from([letter * 16 for letter in (b"a", b"b", b"c")])

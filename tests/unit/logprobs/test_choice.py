@@ -7,7 +7,7 @@ from davir_ray.config import EngineConfig
 from davir_ray.errors import EngineError, RecipeError
 from davir_ray.logprobs.choice import Choice, Machine, build_engine, choose_engine, numerics
 from davir_ray.logprobs.hash_engine import HashEngine
-from davir_ray.models import ResolvedModel
+from davir_ray.models.resolve import ResolvedModel
 
 GPU_BOX = Machine(vllm="cuda", cpu_flags=frozenset({"avx512_bf16"}))
 LAPTOP = Machine(vllm=None, cpu_flags=frozenset({"avx2"}))

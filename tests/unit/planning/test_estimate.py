@@ -1,7 +1,7 @@
 import pytest
 
-from davir_ray.history import PastRun
 from davir_ray.planning.estimate import Speed, estimate, passes, speed_of, total
+from davir_ray.runs.history import PastRun
 
 HASH, VLLM = ("hash", "float32"), ("vllm", "bfloat16")
 

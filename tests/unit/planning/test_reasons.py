@@ -1,7 +1,7 @@
 import numpy as np
 
-from davir_ray.changes import Change
 from davir_ray.planning.reasons import Reason, model_reason, row_reasons
+from davir_ray.runs.changes import Change
 
 RECORD = {"measurements": {"base": "/m/fb", "reference-0": "/m/f0", "reference-1": "/m/f1"}}
 TOKENS, REFERENCE, BASE = Change("tokens", "x"), Change("reference", "x"), Change("base", "x")

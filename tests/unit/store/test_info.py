@@ -5,14 +5,14 @@ import pyarrow as pa
 import pytest
 
 from davir_ray import storage
+from davir_ray.cli.store_lines import prune_lines
 from davir_ray.errors import StoreError
 from davir_ray.schema import EXAMPLES, TOKENS
 from davir_ray.store.compaction import compact
 from davir_ray.store.holdings import note_parts, note_use
 from davir_ray.store.info import info_lines, store_info
+from davir_ray.store.prepared import Prepared
 from davir_ray.store.prune import prunable
-from davir_ray.store.upkeep import prune_lines
-from davir_ray.tokens.prepared import Prepared
 from tests.measured import FINGERPRINTS, keys, store_with
 
 DAY = 86400.0

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from davir_ray import storage
 from davir_ray.errors import DamagedPart
+from davir_ray.ids import column_of
 from davir_ray.schema import MEASUREMENTS
-from davir_ray.store.keys import column_of
 from davir_ray.store.measurements import (
     BYTES_AT_ONCE,
     PARTS_AT_ONCE,

@@ -5,10 +5,10 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from davir_ray import storage
 from davir_ray.errors import DamagedPart, StoreError
+from davir_ray.ids import column_of
 from davir_ray.schema import MEASUREMENTS
 from davir_ray.store import verify as module
 from davir_ray.store.compaction import compact
-from davir_ray.store.keys import column_of
 from davir_ray.store.labels import labelled
 from davir_ray.store.measurements import MeasurementStore, part_name
 from davir_ray.store.verify import verify

@@ -4,8 +4,8 @@ from davir_ray.config import CorpusConfig
 from davir_ray.corpus.not_read import NotRead
 from davir_ray.corpus.split import Split
 from davir_ray.schema import EXAMPLES, TOKENS
+from davir_ray.store.prepared import Prepared
 from davir_ray.tokens.not_read import by_source, first_not_read
-from davir_ray.tokens.prepared import Prepared
 
 TURNS = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Yes", "name": "bob"}]
 

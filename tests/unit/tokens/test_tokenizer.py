@@ -102,7 +102,7 @@ def test_ids_are_those_of_transformers(load):
 
 def test_a_worker_that_gets_a_tokenizer_loads_no_torch(load):
     code = (
-        "import pickle, sys; import davir_ray.tokens.ray_prepare\n"
+        "import pickle, sys; import davir_ray.store.ray_prepare\n"
         "tokenizer = pickle.load(sys.stdin.buffer); tokenizer.chat([{'role': 'user', 'content': 'a'}])\n"
         "sys.exit('torch' in sys.modules)"
     )

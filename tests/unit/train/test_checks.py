@@ -4,7 +4,7 @@ import pytest
 
 from davir_ray.config import TrainConfig
 from davir_ray.errors import ModelError, RecipeError, TrainingError
-from davir_ray.models import ResolvedModel
+from davir_ray.models.resolve import ResolvedModel
 from davir_ray.train import checks
 from davir_ray.train.checks import (
     check_base,

@@ -10,7 +10,7 @@ from peft import PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from davir_ray.config import LoraConfig, ModelConfig
-from davir_ray.models import resolve
+from davir_ray.models.resolve import resolve
 from davir_ray.train.arguments import peft_config
 from davir_ray.train.model_folder import finish, upload
 from tests.conftest import save_tiny_model

@@ -3,7 +3,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from davir_ray.tokens.folds import Fold
+from davir_ray.corpus.folds import Fold
 from davir_ray.train.pick import CoreSet, Everything, Outside, Sample
 
 

@@ -5,7 +5,7 @@ import pytest
 from davir_ray import storage
 from davir_ray.config import parse_recipe
 from davir_ray.errors import TrainingError
-from davir_ray.run import Run
+from davir_ray.runs.run import Run
 from davir_ray.train import sources
 
 TREE = {

@@ -1,0 +1,5 @@
+"""`python -m davir_ray.cli`."""
+
+from davir_ray.cli import main
+
+main()

@@ -1,0 +1,121 @@
+"""What a recipe does to rows, shown before an accelerator is claimed: `davir validate` and `davir inspect`."""
+
+from collections.abc import Iterator
+from itertools import islice
+from uuid import uuid4
+
+from davir_ray import storage
+from davir_ray.config import Recipe
+from davir_ray.corpus.reading import Parsed
+from davir_ray.corpus.split import Split
+from davir_ray.errors import RowError, StoreError, UnreadableFile
+from davir_ray.inputs import Inputs, check_inputs, check_score, load_inputs
+from davir_ray.schema import Need
+from davir_ray.tokens.not_read import first_not_read
+from davir_ray.tokens.preview import bracketed, coloured
+from davir_ray.tokens.views import ViewTokens, sequences
+from davir_ray.train.checks import check_corpora, with_deepspeed
+
+ROWS_SHOWN = 3
+ROWS_LOOKED_AT = 256
+"""Rows of each source in which columns and keys are looked for that nothing reads."""
+
+
+def validate(recipe: Recipe, *, colour: bool) -> Iterator[str]:
+    """Check everything that can be checked without an accelerator; yield what was found, line by line."""
+    inputs = check_inputs(recipe, _needs(recipe))
+    listing = inputs.listing
+    check_score(recipe, listing)
+    for source, name in listing.formats.items():
+        splits = [split for split in listing.splits if split.source == source]
+        counts = [split.num_rows for split in splits]
+        rows = "rows not counted yet" if None in counts else f"{sum(filter(None, counts)):,} rows"
+        yield f"corpus    {source}: {len({s.path for s in splits})} files, {rows}, format {name}"
+    for bad in listing.bad_files:
+        yield f"skipped   {bad.reason}"
+    for role in ("base", "reference"):
+        for model in inputs.models_of(role):
+            yield f"{role:<10}{model.model_path}{' + ' + model.adapter_path if model.adapter_path else ''}"
+    for warning in inputs.warnings:
+        yield f"warning   {warning}"
+    if inputs.references:
+        yield "tokens    base and reference give the same ids on the first rows"
+    if recipe.reference is not None:
+        yield f"reference is made by `davir reference`: fit {recipe.reference.fit}"
+    needs = ", ".join(f"{role}({view})" for role, view in inputs.score.needs) or "nothing"
+    yield f"score     {inputs.score.name} = {inputs.score.formula}; measures {needs}"
+    yield from _validate_training(recipe)
+    for uri in (recipe.store, recipe.output):
+        _check_writable(uri)
+        yield f"writable  {uri}"
+    yield from _not_read(inputs)
+    good = (item for item in inputs.parsed() if item[1].example is not None)
+    yield from _shown(inputs, good, ROWS_SHOWN, colour)
+
+
+def inspect(recipe: Recipe, rows: int, *, colour: bool) -> Iterator[str]:
+    """Show the first rows of the corpus as tokens, what counts marked; a row without tokens with its reason."""
+    inputs = load_inputs(recipe, _needs(recipe))
+    yield from _not_read(inputs)
+    yield from _shown(inputs, inputs.parsed(), rows, colour)
+
+
+def _not_read(inputs: Inputs) -> Iterator[str]:
+    """Name the columns and keys of the first rows of each source that nothing reads."""
+    corpus, first = inputs.recipe.corpus, {split.source: split for split in reversed(inputs.listing.splits)}
+    for source, split in sorted(first.items()):
+        format = inputs.listing.formats[source]
+        try:
+            found = first_not_read(split, ROWS_LOOKED_AT, corpus, format, inputs.tokenizer)
+        except UnreadableFile:
+            continue  # a run stops there, or skips the file
+        if found.columns:
+            yield f"not read  {source}: {found.shown()}; {found.rows:,} rows were looked at"
+
+
+def _needs(recipe: Recipe) -> tuple[Need, ...] | None:
+    """Look at no reference that the recipe makes itself: it may not be there yet."""
+    return () if recipe.reference is not None else None
+
+
+def _validate_training(recipe: Recipe) -> Iterator[str]:
+    reference = recipe.reference.train if recipe.reference is not None else None
+    for name, train in (("reference", reference), ("train", recipe.train)):
+        if train is None:
+            continue
+        with_deepspeed(train)  # reads its file, if it is one
+        for corpus_name, listing in check_corpora(recipe, train).items():
+            formats = ", ".join(listing.formats.values())
+            yield f"{name:<10}{corpus_name}: {len(listing.splits)} splits, format {formats}"
+        yield f"{name:<10}objective {train.objective}, ZeRO {train.zero_stage}, {train.num_workers} workers"
+
+
+def _check_writable(uri: str) -> None:
+    probe = storage.join(uri, f"probe-{uuid4().hex}")
+    try:
+        storage.write_atomic(probe, b"")
+        storage.delete(probe)
+    except OSError as error:  # such as a file where a folder should be
+        raise StoreError(f"{uri}: cannot be written: {type(error).__name__}: {error}") from error
+
+
+def _shown(inputs: Inputs, rows: Iterator[tuple[Split, Parsed]], count: int, colour: bool) -> Iterator[str]:
+    for split, parsed in islice(rows, count):
+        title = f"--- {split.path} row {parsed.row} example {parsed.example_id.hex()}"
+        try:
+            made = _sequences(inputs, parsed)
+        except RowError as error:
+            yield title
+            yield f"{error.status}: {error.reason}"
+            continue
+        for one in made:
+            cut = ", cut" if one.truncated else ""
+            yield f"{title} {one.view}: {one.scored.sum()} of {len(one.ids)} tokens count{cut}"
+            yield (coloured if colour else bracketed)(inputs.tokenizer, one.ids, one.scored)
+
+
+def _sequences(inputs: Inputs, parsed: Parsed) -> list[ViewTokens]:
+    if parsed.example is None:
+        raise RowError(parsed.status, parsed.reason or "")
+    views = inputs.views_in(parsed.example)
+    return sequences(parsed.example, inputs.tokenizer, inputs.recipe.tokens, views)

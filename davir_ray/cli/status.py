@@ -1,0 +1,168 @@
+"""How far a run is, read from its files alone: it may be running on a cluster, or dead for days."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from time import time
+from typing import Any
+
+from davir_ray import storage
+from davir_ray.errors import DamagedPart, RecipeError
+from davir_ray.progress import ago, duration
+from davir_ray.runs.run import Run, holds_run, holds_training, place_of
+from davir_ray.store.measurements import MeasurementStore
+from davir_ray.train.training_status import TrainingStatus, training_status
+
+Event = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One model's share of a run: what was planned, and what of it is settled (measured, or known to fail).
+
+    While the pass is under way, `newest_part` is the age of the last part in seconds, and `rate` what it has measured
+    until then in tokens a second, so that the rate of a dead run does not fall.
+    """
+
+    sequences: int
+    sequences_planned: int
+    tokens: int
+    tokens_planned: int
+    newest_part: float | None = None
+    rate: float | None = None
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Estimate how long the rest takes."""
+        return None if self.rate is None else (self.tokens_planned - self.tokens) / self.rate
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """A run. `stage` is its last event, `age` that event's in seconds; `record` is None while it is unfinished.
+
+    `resume` is the command that takes it up again.
+    """
+
+    run_id: str
+    folder: str
+    stage: str
+    age: float | None
+    passes: dict[str, Pass]
+    record: dict[str, Any] | None
+    resume: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as JSON holds it."""
+        passes = {
+            role: {**asdict(one), "seconds_left": one.seconds_left} for role, one in self.passes.items()
+        }
+        return {**asdict(self), "finished": self.record is not None, "passes": passes}
+
+    def lines(self) -> Iterator[str]:
+        """Tell all of it."""
+        yield f"run       {self.run_id}  ({'finished' if self.record else 'unfinished'})"
+        yield f"stage     {self.stage}; last event {ago(self.age)}"
+        if self.record:
+            yield f"rows      {self.record['rows']:,}; {self.record['selected']:,} selected"
+            for role, count in self.record["measured"].items():
+                yield f"{role:<10}{count:,} sequences measured; {self.record['reused'][role]:,} were in the store"
+            return
+        for role, part in self.passes.items():
+            yield f"{role:<10}{_progress(part)}"
+        yield f"resume    {self.resume}"
+
+    def line(self) -> str:
+        """Tell it in one line."""
+        if self.record:
+            text = f"{self.record['selected']:,} of {self.record['rows']:,} rows selected"
+        else:
+            text = ", ".join(
+                [self.stage, *(f"{role} {_share(part):.0%}" for role, part in self.passes.items())]
+            )
+        return f"{self.run_id}  {'finished' if self.record else 'unfinished'}  {ago(self.age)}  {text}"
+
+
+def statuses(path: str) -> list[RunStatus | TrainingStatus]:
+    """Look at the run or training in a folder, or at all of an output folder or a recipe. Raises `RecipeError`."""
+    if (one := _status_of(path)) is not None:
+        return [one]
+    found = [_status_of(uri) for uri in storage.list_folders(place_of(path, "output"))]
+    if not any(found):
+        raise RecipeError(f"{path}: holds no run, and no folder with a run in it")
+    return [one for one in found if one is not None]
+
+
+def _status_of(folder: str) -> RunStatus | TrainingStatus | None:
+    if holds_training(folder):
+        return training_status(folder)
+    return status(folder) if holds_run(folder) else None
+
+
+def status(folder: str) -> RunStatus:
+    """Look at one run."""
+    run = Run.at(folder)
+    record = run.record()
+    last: Event = run.events[-1] if run.events else {"event": "begun"}
+    stage = f"{last['event']} {last['role']}" if "role" in last else last["event"]
+    return RunStatus(
+        run_id=run.run_id,
+        folder=run.folder,
+        stage="finished" if record else stage,
+        age=time() - last["time"] if "time" in last else None,
+        passes=_passes(run, last) if record is None else {},
+        record=record,
+        resume=run.resume,
+    )
+
+
+def _passes(run: Run, last: Event) -> dict[str, Pass]:
+    begun = {event["role"]: event for event in run.events if event["event"] == "measure"}
+    plans = {role: _plan(run.uri("work", role, "plan.parquet")) for role in begun}
+    return {
+        role: _pass(begun[role], plan, under_way=begun[role] is last)
+        for role, plan in plans.items()
+        if plan is not None
+    }
+
+
+def _plan(uri: str) -> list[dict[str, Any]] | None:
+    """Read the chunks of a plan; None where there is none, since the run has ended meanwhile, or a damaged one."""
+    try:
+        chunks: list[dict[str, Any]] = storage.read_table(uri, ["name", "sequences", "tokens"]).to_pylist()
+    except (FileNotFoundError, DamagedPart):
+        return None
+    return chunks
+
+
+def _pass(event: Event, chunks: list[dict[str, Any]], *, under_way: bool) -> Pass:
+    """Compare the chunks of a pass with the store; `event` is its latest start."""
+    store = MeasurementStore(event["store"])
+    settled = store.settled()
+    done = [chunk for chunk in chunks if chunk["name"] in settled]
+    sequences, sequences_planned = (sum(one["sequences"] for one in some) for some in (done, chunks))
+    tokens, tokens_planned = (sum(one["tokens"] for one in some) for some in (done, chunks))
+    counts = (sequences, sequences_planned, tokens, tokens_planned)
+    newest = max((part.modified for part in store.parts()), default=0.0)
+    measured = event["tokens_left"] - (tokens_planned - tokens)
+    if not under_way or measured <= 0 or newest <= event["time"]:
+        return Pass(*counts)
+    return Pass(*counts, newest_part=time() - newest, rate=measured / (newest - event["time"]))
+
+
+def status_lines(found: Sequence[RunStatus | TrainingStatus], path: str) -> Iterator[str]:
+    """Tell all of the run that a path names, or a line of each run that was found there."""
+    for one in found:
+        yield from one.lines() if one.folder == path.rstrip("/") else [one.line()]
+
+
+def _progress(one: Pass) -> str:
+    text = f"{one.sequences:,} of {one.sequences_planned:,} sequences, {one.tokens:,} of {one.tokens_planned:,} tokens"
+    text += f" ({_share(one):.0%})"
+    if one.rate is None or one.seconds_left is None or one.newest_part is None:
+        return text
+    speed = f"{one.rate:,.0f} tokens/s, {duration(one.seconds_left)} left"
+    return f"{text}; {speed}; last part {ago(one.newest_part)}"
+
+
+def _share(one: Pass) -> float:
+    return one.tokens / max(one.tokens_planned, 1)

@@ -1,0 +1,48 @@
+"""What `davir reference`, `davir train` and `davir run` end with: records as lines of text."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from davir_ray.cli.closing_lines import record_lines
+from davir_ray.cli.figures import as_written
+
+Record = dict[str, Any]
+
+SHOWN = {
+    "loss": "loss",
+    "mean_token_accuracy": "token accuracy",
+    "rewards/accuracies": "preference accuracy",
+    "rewards/margins": "preference margin",
+}
+"""Metrics of held-out rows that are shown; all of them are in metrics.jsonl."""
+
+
+def training_lines(record: Record) -> Iterator[str]:
+    """Tell what was trained on what, and what it did to held-out rows."""
+    yield f"training  {record['run_id']}  ({record['seconds']} s)"
+    yield f"trained   {record['objective']} on {record['trained_on']}: {record['rows']:,} rows, {record['steps']} steps"
+    settings = ", ".join(f"{name} {as_written(value)}" for name, value in record["settings"].items())
+    yield f"settings  {settings}"
+    if record["frozen_logps"]:
+        yield f"frozen    log-probabilities from the {record['frozen_logps']}"
+    before, after = (record["eval"].get(when, {}) for when in ("before", "after"))
+    for name, title in SHOWN.items():
+        if name in before and name in after:
+            yield f"held out  {title:<20}{before[name]:>10.4f} before  {after[name]:>10.4f} after"
+    yield f"metrics   {record['metrics']}"
+    yield f"model     {record['model']}"
+
+
+def reference_lines(record: Record) -> Iterator[str]:
+    """Tell of each reference."""
+    for training in record["trainings"]:
+        yield from training_lines(training)
+
+
+def run_lines(record: Record) -> Iterator[str]:
+    """Tell of the reference, the core-set and the model."""
+    if "reference" in record:
+        yield from reference_lines(record["reference"])
+    yield from record_lines(record)
+    if "train" in record:
+        yield from training_lines(record["train"])

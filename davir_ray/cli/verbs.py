@@ -1,0 +1,370 @@
+"""The `davir` command: parse, call, print. Each verb is one function of the package.
+
+Exit codes: 0 done; 1 unexpected; 2 recipe or usage; 3 corpus, or nothing of it could be chosen; 4 model or tokenizer;
+5 engine; 6 store; 7 training; 8 nightly limits; 130 interrupted (Ctrl-C).
+"""
+
+import json
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from davir_ray import __version__
+from davir_ray.cli.safe_output import (
+    checked_place,
+    print_lines,
+    safe_usage,
+    spell_what_a_terminal_lacks,
+)
+from davir_ray.cli.show import show
+from davir_ray.cluster.unexpected import ending
+
+if TYPE_CHECKING:
+    from davir_ray.config import Recipe
+
+
+argument = partial(click.argument, callback=checked_place)
+RECIPE = argument("recipe")
+SET = click.option(
+    "--set", "overrides", multiple=True, metavar="a.b=c", help="Override a setting of the recipe."
+)
+LIMIT = click.option(
+    "--limit", type=click.IntRange(min=1), metavar="N", help="The same as --set corpus.limit=N."
+)
+JSON = click.option("--json", "as_json", is_flag=True, help="On success, end stdout with one line of JSON.")
+PLACE = argument("store_or_recipe")
+
+
+PASSED_ON = (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError)
+"""What click itself tells of."""
+
+
+class Verbs(click.Group):
+    """Turns whatever is raised into a message and an exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a verb, with the working folder importable: a recipe may name code that lies there."""
+        sys.path.insert(0, os.getcwd())
+        try:
+            with safe_usage():
+                return super().invoke(ctx)
+        except PASSED_ON:
+            raise
+        except (Exception, KeyboardInterrupt) as error:
+            lines, exit_code = ending(error)
+            print_lines(lines, err=True)
+            ctx.exit(exit_code)
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run as a command."""
+        spell_what_a_terminal_lacks()
+        return super().main(*args, **kwargs)
+
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        """Read the arguments."""
+        with safe_usage():
+            return super().make_context(*args, **kwargs)
+
+
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def main() -> None:
+    """Choose the training data that a language model can still learn from."""
+
+
+main.add_command(show)
+
+
+@main.command()
+@RECIPE
+@SET
+@LIMIT
+@click.option("--dry-run", is_flag=True, help="The same as `davir plan`.")
+@JSON
+def score(recipe: str, overrides: tuple[str, ...], limit: int | None, dry_run: bool, as_json: bool) -> None:
+    """Measure what is missing, score, rank, select and export."""
+    loaded = _load(recipe, overrides, limit)  # before the heavy imports: a typo is told at once
+    if dry_run:
+        return _plan(*loaded, as_json)
+    from davir_ray import pipeline
+    from davir_ray.cli.closing_lines import record_lines
+
+    _finish_run(pipeline.score(*_with_reference(*loaded)), record_lines, as_json)
+
+
+@main.command()
+@RECIPE
+@SET
+@LIMIT
+@JSON
+def plan(recipe: str, overrides: tuple[str, ...], limit: int | None, as_json: bool) -> None:
+    """Tell what a run would measure and why, what it would reuse, and how long that takes; claims nothing."""
+    _plan(*_load(recipe, overrides, limit), as_json)
+
+
+@main.command()
+@RECIPE
+@SET
+@LIMIT
+@JSON
+def nightly(recipe: str, overrides: tuple[str, ...], limit: int | None, as_json: bool) -> None:
+    """Do what is new, once however often it is started; end with the drift against the night before.
+
+    Exit code 8 if the night went past a limit of the recipe's `nightly` section, 3 if nothing could be chosen.
+    """
+    loaded = _load(recipe, overrides, limit)
+    from davir_ray.cli.night_lines import night_lines
+    from davir_ray.nightly.limits import check_limits
+    from davir_ray.nightly.night import run_night
+
+    night = run_night(*loaded)
+    _finish_run(night, night_lines, as_json)
+    check_limits(night)
+
+
+@main.command()
+@argument("run_or_recipe")
+@SET
+@LIMIT
+@JSON
+def select(run_or_recipe: str, overrides: tuple[str, ...], limit: int | None, as_json: bool) -> None:
+    """Choose again from stored measurements; no model is loaded."""
+    loaded = _load(run_or_recipe, overrides, limit)
+    from davir_ray import pipeline
+    from davir_ray.cli.closing_lines import record_lines
+
+    record = pipeline.score(*_with_reference(*loaded), may_measure=False)
+    _finish_run(record, record_lines, as_json)
+
+
+@main.command()
+@argument("run_dir")
+@JSON
+def resume(run_dir: str, as_json: bool) -> None:
+    """Go on with scoring that was stopped, by the recipe in the run's folder."""
+    from davir_ray.runs.run import Run
+
+    run = Run.at(run_dir)
+    loaded = _load(run_dir, (), None)
+    from davir_ray import pipeline
+    from davir_ray.cli.closing_lines import resumed_lines
+
+    record = pipeline.score(*loaded, resumed=run.run_id)
+    _finish_run(record, partial(resumed_lines, trains=loaded[0].train is not None), as_json)
+
+
+@main.command()
+@argument("run_or_output")
+@JSON
+def status(run_or_output: str, as_json: bool) -> None:
+    """Tell from its files how far a run is; or a line of each run of an output folder or a recipe."""
+    from davir_ray.cli.status import status_lines, statuses
+
+    found = statuses(run_or_output)
+    print_lines(status_lines(found, run_or_output))
+    if as_json:
+        click.echo(json.dumps({"runs": [one.as_dict() for one in found]}))
+
+
+@main.command()
+@RECIPE
+@SET
+@LIMIT
+@JSON
+def reference(recipe: str, overrides: tuple[str, ...], limit: int | None, as_json: bool) -> None:
+    """Make the reference model: the base, fine-tuned on the corpus as the recipe's `reference` says."""
+    loaded = _load(recipe, overrides, limit)
+    from davir_ray.cli.training_lines import reference_lines
+    from davir_ray.train import steps as training
+
+    _finish(training.make_reference(*loaded), reference_lines, as_json)
+
+
+@main.command()
+@argument("run_or_recipe")
+@SET
+@LIMIT
+@JSON
+def train(run_or_recipe: str, overrides: tuple[str, ...], limit: int | None, as_json: bool) -> None:
+    """Train on the core-set of a finished run, or on `train.corpus`: SFT, DPO or DavIR-DPO."""
+    loaded = _load(run_or_recipe, overrides, limit)
+    from davir_ray.cli.training_lines import training_lines
+    from davir_ray.train import steps as training
+
+    _finish(training.train(*loaded), training_lines, as_json)
+
+
+@main.command()
+@RECIPE
+@SET
+@LIMIT
+@JSON
+def run(recipe: str, overrides: tuple[str, ...], limit: int | None, as_json: bool) -> None:
+    """Make the reference, score, select and train, as far as the recipe asks, in one resumable job."""
+    loaded = _load(recipe, overrides, limit)
+    from davir_ray import pipeline
+    from davir_ray.cli.training_lines import run_lines
+
+    _finish_run(pipeline.run_all(*loaded), run_lines, as_json)
+
+
+@main.command()
+@RECIPE
+@SET
+@LIMIT
+def validate(recipe: str, overrides: tuple[str, ...], limit: int | None) -> None:
+    """Check recipe, corpus, models, tokenizers and storage; show three rendered rows."""
+    from davir_ray.cli.inspection import validate as lines
+
+    print_lines(lines(_load(recipe, overrides, limit)[0], colour=sys.stdout.isatty()))
+
+
+@main.command()
+@RECIPE
+@SET
+@click.option("--rows", default=3, type=click.IntRange(min=1), help="How many rows to show.")
+def inspect(recipe: str, overrides: tuple[str, ...], rows: int) -> None:
+    """Print rows as tokens, coloured by what is scored."""
+    from davir_ray.cli.inspection import inspect as lines
+
+    print_lines(lines(_load(recipe, overrides, None)[0], rows, colour=sys.stdout.isatty()))
+
+
+@main.command()
+def scores() -> None:
+    """List the scores with formula, needs, cost and paper."""
+    from davir_ray.scores import SCORES
+
+    for one in SCORES.values():
+        print_lines(
+            [one.name, f"  formula  {one.formula}", f"  cost     {one.cost}", f"  paper    {one.paper}"]
+        )
+
+
+@main.command()
+def formats() -> None:
+    """List the corpus formats, each with a row, the columns that it obeys, and those that make a row unusable."""
+    from davir_ray.corpus.formats import FORMATS
+
+    for one in FORMATS.values():
+        print_lines([one.name, f"  {one.example}", f"  obeys    {', '.join(one.columns)}"])
+        print_lines([f"  refuses  {', '.join(one.refuses)}"])
+
+
+def _seconds(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
+    """Read a time span."""
+    if value is None:
+        return None
+    if not (found := re.fullmatch(r"(\d+)([mhdw])", value)):
+        raise click.BadParameter(f"{value!r} is not an age such as 90m, 12h, 30d or 8w")
+    return int(found[1]) * {"m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}[found[2]]
+
+
+@main.group()
+def store() -> None:
+    """Look after what has been measured; no model is loaded, and Ray is not started."""
+
+
+@store.command("info")
+@PLACE
+@JSON
+def store_info(store_or_recipe: str, as_json: bool) -> None:
+    """Tell what the store holds, by model and by prepared corpus."""
+    from davir_ray.runs.run import place_of
+    from davir_ray.store.info import info_lines, store_info
+
+    info = store_info(place_of(store_or_recipe, "store"))
+    print_lines(info_lines(info))
+    if as_json:
+        click.echo(json.dumps(info.as_dict()))
+
+
+@store.command("verify")
+@argument("store_run_or_recipe")
+@click.option("--delete", is_flag=True, help="Remove what is damaged: the next run measures it again.")
+def store_verify(store_run_or_recipe: str, delete: bool) -> None:
+    """Check every part of a store; of a run or a recipe its results, too. Exit code 6 if one is damaged and stays."""
+    from davir_ray.cli.store_lines import verify_lines
+
+    print_lines(verify_lines(store_run_or_recipe, delete=delete))
+
+
+@store.command("compact")
+@PLACE
+def store_compact(store_or_recipe: str) -> None:
+    """Merge small parts into large ones; runs may go on meanwhile."""
+    from davir_ray.cli.store_lines import compact_lines
+    from davir_ray.runs.run import place_of
+
+    print_lines(compact_lines(place_of(store_or_recipe, "store")))
+
+
+@store.command("prune")
+@PLACE
+@click.option("--keep", multiple=True, metavar="FINGERPRINT", help="A model whose measurements stay.")
+@click.option(
+    "--older-than",
+    callback=_seconds,
+    metavar="AGE",
+    help="Only what no run has used for so long: 90m, 12h, 30d, 8w.",
+)
+@click.option("--yes", is_flag=True, help="Remove it; otherwise it is only told what would go.")
+def store_prune(store_or_recipe: str, keep: tuple[str, ...], older_than: float | None, yes: bool) -> None:
+    """Remove measurements of models, and with --older-than prepared corpora, that are no longer wanted."""
+    if not keep and older_than is None:
+        raise click.UsageError("say what to --keep, or what goes: --older-than")
+    from davir_ray.cli.store_lines import prune_lines
+    from davir_ray.runs.run import place_of
+
+    print_lines(prune_lines(place_of(store_or_recipe, "store"), keep, older_than, remove=yes))
+
+
+def _load(path: str, overrides: tuple[str, ...], limit: int | None) -> "tuple[Recipe, str]":
+    from davir_ray.runs.run import load_run_or_recipe
+
+    return load_run_or_recipe(path, [*overrides, *([f"corpus.limit={limit}"] if limit else [])])
+
+
+def _with_reference(recipe: "Recipe", name: str) -> "tuple[Recipe, str]":
+    """Name the reference that the recipe's `reference` section made; only then is training code loaded."""
+    if recipe.reference is None:
+        return recipe, name
+    from davir_ray.train.steps import with_reference
+
+    return with_reference(recipe, name), name
+
+
+def _plan(recipe: "Recipe", name: str, as_json: bool) -> None:
+    from davir_ray.cli.plan_lines import plan_lines
+    from davir_ray.planning.ray_plan import preview
+
+    _finish(preview(recipe, name), plan_lines, as_json)
+
+
+def _finish(record: dict[str, Any], show: Callable[[dict[str, Any]], Iterable[str]], as_json: bool) -> None:
+    print_lines(show(record))
+    if as_json:
+        from davir_ray.cluster.ray_session import leave
+
+        leave()
+        click.echo(json.dumps(record))
+
+
+def _finish_run(
+    record: dict[str, Any], show: Callable[[dict[str, Any]], Iterable[str]], as_json: bool
+) -> None:
+    """Print what a run came to; one that chose nothing ends with exit code 3, at every start."""
+    from davir_ray.cli.closing_lines import check_chosen
+
+    _finish(record, show, as_json)
+    if "busy" not in record:
+        check_chosen(record)
+
+
+if __name__ == "__main__":
+    main()

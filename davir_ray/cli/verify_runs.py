@@ -1,0 +1,84 @@
+"""Check that the files of runs are what they should be, down to the bytes of their results."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from davir_ray import storage
+from davir_ray.errors import DamagedPart, StoreError
+from davir_ray.runs.results import RESULTS, damaged_results
+from davir_ray.runs.run import (
+    EVENTS,
+    RECIPE,
+    RECORD,
+    TRAINING,
+    holds_run,
+    holds_training,
+    load_run_or_recipe,
+    recipe_of_run,
+)
+from davir_ray.storage.json_lines import read_lines
+from davir_ray.storage.sealed import read_object, read_sealed
+
+
+def places(path: str) -> tuple[str | None, list[str]]:
+    """Find what a path names: a store, and the folders of runs, trainings and nights.
+
+    A run names itself and its store, a recipe its store and all runs of its name, any other path a store.
+    """
+    if holds_training(path):
+        return None, [path]
+    if holds_run(path):
+        return _store_of(path), [path]
+    if not Path(path).is_file():
+        return path, []
+    recipe, name = load_run_or_recipe(path, ())
+    named = [
+        uri for uri in storage.list_folders(recipe.output) if uri.rsplit("/", 1)[-1].startswith(f"{name}-")
+    ]
+    return recipe.store, [*named, storage.join(recipe.output, "nightly", name)]
+
+
+def _store_of(run: str) -> str | None:
+    """Name the store of a run; None if its recipe is damaged, which is told of as such."""
+    try:
+        return str(recipe_of_run(run)["store"])
+    except StoreError:
+        return None
+
+
+def verify_run(folder: str) -> Iterator[DamagedPart]:
+    """Read all small files of a run, and the results that its record names; yield those that are damaged."""
+    for name, read in READERS.items():
+        try:
+            found = read(storage.join(folder, name))
+        except DamagedPart as damage:
+            yield damage
+        except FileNotFoundError:
+            continue
+        except StoreError as error:
+            yield DamagedPart(storage.join(folder, name), str(error).removeprefix(f"{folder}/{name}: "))
+        else:
+            if name == RECORD:
+                yield from damaged_results(folder, found[RESULTS])
+
+
+def _recipe(uri: str) -> Any:
+    return recipe_of_run(uri.removesuffix(f"/{RECIPE}"))
+
+
+def _record(uri: str) -> Any:
+    return read_sealed(uri, RESULTS)
+
+
+READERS: dict[str, Callable[[str], Any]] = {
+    RECIPE: _recipe,
+    TRAINING: read_object,
+    EVENTS: read_lines,
+    "metrics.jsonl": read_lines,
+    "places.json": read_sealed,
+    "drift.json": read_sealed,
+    "nights.jsonl": read_lines,
+    RECORD: _record,
+}
+"""How the small files of a folder are read."""

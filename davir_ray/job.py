@@ -1,0 +1,310 @@
+"""A run under way: opened, named, prepared, measured, ranked and exported, with its facts for the record.
+
+Every stage keeps what it finished under the store or the run, so a job that was stopped goes on where it stopped.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from importlib.metadata import version
+from time import monotonic
+from typing import Any
+
+import pyarrow as pa
+
+import davir_ray
+from davir_ray import storage
+from davir_ray.cluster import ray_session
+from davir_ray.cluster.ray_exchange import gather
+from davir_ray.cluster.unexpected import begun, stage
+from davir_ray.config import NearDuplicatesRule
+from davir_ray.coreset.borderline import rule_names
+from davir_ray.coreset.ray_export import Export, write_coreset, write_scored
+from davir_ray.coreset.ray_rank import Ranked, Ranking, rank
+from davir_ray.coreset.rules import choose
+from davir_ray.coreset.summary import summarise
+from davir_ray.corpus.folds import Fold
+from davir_ray.corpus.not_read import NotRead
+from davir_ray.errors import CorpusError, DavirError, NotMeasured, RecipeError, StoreError, UnreadableFile
+from davir_ray.inputs import Inputs
+from davir_ray.logprobs.choice import Choice, check_adapters, choose_engine, numerics
+from davir_ray.measure.chunks import CHUNK_TOKENS
+from davir_ray.measure.measurement import Measurement, Plan
+from davir_ray.measure.ray_measure import in_hand, measure, plan, unsettled
+from davir_ray.models.resolve import ResolvedModel
+from davir_ray.progress import say
+from davir_ray.runs.run import Run, run_id_of
+from davir_ray.schema import Role
+from davir_ray.scores import score_code, score_digest
+from davir_ray.store.holdings import note_parts, note_use
+from davir_ray.store.measurements import MeasurementStore, fingerprint
+from davir_ray.store.prepared import Prepared
+from davir_ray.store.ray_lookup import align, look_up
+from davir_ray.store.ray_prepare import Preparation, prepare
+from davir_ray.tokens.not_read import by_source
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run under way: what it works on, where it is kept, and how it measures."""
+
+    inputs: Inputs
+    run: Run
+    choice: Choice
+    prepared: Prepared
+    measurements: tuple[Measurement, ...]
+
+    @cached_property
+    def not_read(self) -> dict[str, NotRead]:
+        """What nothing reads of the rows of each source, once they are prepared."""
+        return by_source(self.inputs.listing.splits, self.prepared.not_read())
+
+    def measurements_of(self, role: Role) -> tuple[Measurement, ...]:
+        """The passes of one model, or of the references of all folds."""
+        return tuple(one for one in self.measurements if one.role == role)
+
+    def only(self, role: Role | None) -> "Job":
+        """The same job, measuring one model alone, or none."""
+        return replace(self, measurements=self.measurements_of(role) if role else ())
+
+
+def open_job(inputs: Inputs, name: str, resumed: str | None = None) -> Job:
+    """Connect to Ray, choose the engine, and begin or take up the run."""
+    ray_session.connect()
+    choice = engine_for(inputs)
+    run_id = name_run(inputs, choice, name)
+    if resumed not in (None, run_id):
+        raise RecipeError(
+            f"{resumed}: cannot be resumed: its corpus (files, their sizes or times), its models, the engine or its "
+            "recipe.json are not what they were when it began; `davir score` with its recipe begins another run, and "
+            "finds in the store what this one has measured"
+        )
+    run = Run.open(inputs.recipe, run_id)
+    begun(run.resume)
+    say(f"run {run.run_id} (if it stops, the same command goes on, or: {run.resume})")
+    say(f"engine: {choice.type}, {choice.dtype} on {choice.device} ({choice.reason})")
+    for warning in inputs.warnings:
+        say(f"warning: {warning}")
+    return job_of(inputs, run, choice)
+
+
+def engine_for(inputs: Inputs) -> Choice:
+    """Choose the engine that measures the models of a run."""
+    config, gpus = inputs.recipe.engine, ray_session.cluster_gpus()
+    choice = choose_engine(config, gpus=gpus, model_type=inputs.base.model_type)
+    check_adapters(choice, [inputs.base, *inputs.references])
+    return choice
+
+
+def name_run(inputs: Inputs, choice: Choice, name: str) -> str:
+    """Name the run that scores these inputs."""
+    recipe = inputs.recipe
+    computed = numerics(choice, recipe.engine)
+    fingerprints = [fingerprint(one.identity, computed) for one in (inputs.base, *inputs.references)]
+    return run_id_of(recipe, name, inputs.tokens_digest, score_code(recipe.score.name), *fingerprints)
+
+
+def job_of(inputs: Inputs, run: Run, choice: Choice, work: str = "work") -> Job:
+    """Put together what a run works with. work: the folder of the run that keeps plans and progress."""
+    folder = storage.join(inputs.recipe.store, "prepared", inputs.settings_digest)
+    note_parts(folder, inputs.listing.digest, inputs.listing.digests)
+    job = Job(inputs, run, choice, Prepared(folder, inputs.listing.digests), ())
+    passes = [
+        _measurement(job, work, role, model, Fold(index, len(models)) if len(models) > 1 else None)
+        for role in inputs.roles
+        for models in [inputs.models_of(role)]
+        for index, model in enumerate(models)
+    ]
+    return replace(job, measurements=tuple(passes))
+
+
+def _described(model: ResolvedModel) -> Record:
+    return {"model": model.identity, "path": model.model_path, "adapter": model.adapter_path}
+
+
+def _measurement(job: Job, work: str, role: Role, model: ResolvedModel, fold: Fold | None) -> Measurement:
+    recipe = job.inputs.recipe
+    computed = numerics(job.choice, recipe.engine)
+    store = MeasurementStore(
+        storage.join(recipe.store, "measurements", fingerprint(model.identity, computed))
+    )
+    store.describe({**_described(model), "numerics": computed})
+    note_use(store.folder, job.run.folder)
+    measurement = Measurement(
+        role=role,
+        fold=fold,
+        views=job.inputs.views_of(role),
+        models=recipe.models,
+        engine=recipe.engine,
+        choice=job.choice,
+        identity=model.identity,
+        max_length=recipe.tokens.max_length,
+        chunk_tokens=CHUNK_TOKENS[job.choice.device],
+        prepared=job.prepared,
+        store=store,
+        folder="",
+    )
+    return replace(measurement, folder=job.run.uri(work, measurement.label))
+
+
+def prepare_corpus(job: Job) -> None:
+    """Note it, prepare the corpus, and say what of it is not read."""
+    job.run.event("prepare", splits=len(job.inputs.listing.splits))
+    tokenise(job)
+    for source, found in job.not_read.items():
+        say(f"not read of {source}: {found.shown()}")
+
+
+@stage(CorpusError)
+def tokenise(job: Job) -> None:
+    """Read, parse and tokenise the splits that are not prepared yet."""
+    inputs = job.inputs
+    preparation = Preparation(
+        corpus=inputs.recipe.corpus,
+        tokens=inputs.recipe.tokens,
+        views=inputs.views,
+        formats=inputs.listing.formats,
+        tokenizer=inputs.tokenizer,
+        prepared=job.prepared,
+        splits=inputs.listing.splits,
+    )
+    prepare(preparation, workers=max(ray_session.cluster_cpus(), inputs.recipe.engine.replicas or 1))
+    if job.prepared.bad() and inputs.recipe.corpus.on_bad_file == "error":
+        raise UnreadableFile(*job.prepared.bad().values())
+    for reason in bad_files(job).values():
+        say(f"skipped {reason}")
+
+
+def measure_models(job: Job, may_measure: bool) -> dict[str, Plan]:
+    """Measure what the store lacks, one model after the other over the whole cluster."""
+    plans = {}
+    for measurement in job.measurements:
+        label = measurement.label
+        plans[label] = planned = plan(measurement)
+        todo = unsettled(measurement, planned)
+        job.run.event(
+            "measure",
+            role=label,
+            sequences=planned.missing,
+            tokens=planned.tokens,
+            tokens_left=sum(row["tokens"] for row in todo),
+            again=in_hand(measurement, todo),
+            store=measurement.store.folder,
+        )
+        say(
+            f"{label}: {planned.missing:,} of {planned.asked:,} sequences to measure ({planned.tokens:,} tokens)"
+        )
+        if planned.missing and not may_measure:
+            raise NotMeasured(
+                f"{planned.missing:,} sequences are not measured under {label}; `davir score` measures them"
+            )
+        started = monotonic()
+        effort = measure(measurement, planned, todo)
+        seconds = round(monotonic() - started, 1)
+        job.run.event("measured", role=label, seconds=seconds, busy=round(effort.busy, 1), again=effort.again)
+    return plans
+
+
+@stage(DavirError)
+def rank_corpus(job: Job) -> Ranked:
+    """Score every row, and put all rows in the order of their scores."""
+    inputs, rows = job.inputs, job.prepared.count_rows()
+    for name in ("ranked", "scored", "unscored", "coreset", "exports"):  # of an attempt that was stopped
+        storage.delete(job.run.uri(name))
+    job.run.event("rank", rows=sum(rows))
+    found: dict[str, list[Any]] = {role: look_up_role(job, role) for role in inputs.roles}
+    near = [rule for rule in inputs.recipe.select if isinstance(rule, NearDuplicatesRule)]
+    ranking = Ranking(
+        prepared=job.prepared,
+        needs=inputs.needs,
+        score=inputs.score,
+        config=inputs.recipe.score,
+        near_duplicates=near[0] if near else None,
+        failed={
+            role: dict(item for one in job.measurements_of(role) for item in one.store.failed().items())
+            for role in inputs.roles
+        },
+        files=tuple(split.path for split in inputs.listing.splits),
+    )
+    return rank(ranking, found, rows, job.run.uri("ranked"))
+
+
+@stage(StoreError)
+def look_up_role(job: Job, role: Role) -> list[Any]:
+    """Look up what one model measured, or the references of all folds; a FOUND table a split."""
+    folds = [look_up(job.prepared, one.views, one.store, one.fold) for one in job.measurements_of(role)]
+    return folds[0] if len(folds) == 1 else gather(folds, align)
+
+
+@stage(DavirError)
+def select_and_export(job: Job, ranked: Ranked) -> Record:
+    """Apply the selection rules, write the scored table and the core-set, and sum them up."""
+    inputs, run = job.inputs, job.run
+    job.run.event("select", ranked=ranked.ranked)
+    choices = choose(inputs.recipe.select, ranked.scan)
+    export = Export(
+        corpus=inputs.recipe.corpus,
+        formats=inputs.listing.formats,
+        splits=inputs.listing.splits,
+        config=inputs.recipe.export,
+        run_dir=run.folder,
+        template_kwargs=inputs.recipe.tokens.chat_template_kwargs,
+    )
+    counts = write_scored(ranked, choices, rule_names(inputs.recipe.select), export)
+    storage.await_files(run.uri("scored"), len(choices))
+    summary = summarise(partial(scan_folder, run.uri("scored")), inputs.recipe.select)
+    folders = write_coreset(export, ranked, choices, counts)
+    return {"scored": run.uri("scored"), "coreset": folders, **summary.as_dict()}
+
+
+def scan_folder(folder: str, columns: Sequence[str]) -> Iterator[pa.Table]:
+    """Read some columns of the parts of a table, in order."""
+    for uri in storage.list_files(folder, ".parquet"):
+        yield storage.read_table(uri, list(columns))
+
+
+def bad_files(job: Job) -> dict[str, str]:
+    """The files that could not be read, found when they were listed or when they were read."""
+    listing = job.inputs.listing
+    found = {listing.splits[index].path: reason for index, reason in job.prepared.bad().items()}
+    return {bad.path: bad.reason for bad in listing.bad_files} | found
+
+
+def facts(job: Job) -> Record:
+    """What the record says of how the run was made."""
+    inputs = job.inputs
+    return {
+        "run_id": job.run.run_id,
+        "run_dir": job.run.folder,
+        "davir_ray": davir_ray.__version__,
+        "ray": version("ray"),
+        "score": inputs.score.name,
+        "score_code": score_digest(inputs.recipe.score.name),
+        "formats": inputs.listing.formats,
+        "not_read": {source: found.columns for source, found in job.not_read.items()},
+        "models": {
+            role: [model.identity for model in inputs.models_of(role)] for role in ("base", "reference")
+        },
+        "engine": {"type": job.choice.type, "dtype": job.choice.dtype, "reason": job.choice.reason},
+        "measurements": {one.label: one.store.folder for one in job.measurements},
+        "bad_files": [{"path": path, "reason": reason} for path, reason in bad_files(job).items()],
+    }
+
+
+def counts(plans: dict[str, Plan], events: Sequence[Record]) -> Record:
+    """By model, how many sequences were measured, and how many the store held.
+
+    measured_again: how many were begun once more, over all starts of the run. What dies with a driver and with its
+    engines too is counted once.
+    """
+    again = dict.fromkeys(plans, 0)
+    for event in events:
+        if event["event"] in ("measure", "measured") and event.get("role") in again:
+            again[event["role"]] += event["again"]
+    return {
+        "measured": {label: one.missing for label, one in plans.items()},
+        "measured_again": again,
+        "reused": {label: one.asked - one.missing for label, one in plans.items()},
+    }

@@ -1,0 +1,149 @@
+"""An engine on transformers: exact, on a CPU or a GPU, for any decoder-only model.
+
+packed   known architectures: no padding, shared prefixes computed once (prefixes.py, packed_attention.py)
+plain    all others, and what is longer than a sliding window: sequences of one length at a time, through
+         the model's own code without padding or mask
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from davir_ray.errors import EngineDied
+from davir_ray.logprobs.engine import TokenSequence
+from davir_ray.logprobs.hf import packed_attention
+from davir_ray.logprobs.hf.batching import Batch, Block, equal_lengths, plan_batches
+from davir_ray.logprobs.hf.model import load_model, packed_limit, set_attention
+from davir_ray.logprobs.hf.packed_attention import KeysValues, Packing
+from davir_ray.logprobs.hf.token_head import WHOLE_CHUNK_BYTES, logprobs_of, proven_head
+from davir_ray.models.resolve import positions_of
+
+BATCH_TOKENS = {"cpu": 768, "cuda": 16_384}
+"""A CPU is fastest where a batch's activations stay in its cache; a GPU wants much work at once."""
+
+Results = list[NDArray[np.float32]]
+
+
+class TransformersEngine:
+    """One model in memory. A call's results depend on its own sequences alone, and repeat."""
+
+    def __init__(
+        self,
+        model_path: str,
+        *,
+        adapter_path: str | None = None,
+        dtype: str = "float32",
+        device: str = "cpu",
+        batch_tokens: int | None = None,
+    ) -> None:
+        self._model: PreTrainedModel = load_model(model_path, adapter_path, dtype, device)
+        self._positions = positions_of(self._model.config.to_dict())
+        self._own_attention = self._model.config._attn_implementation
+        limit = packed_limit(self._model)
+        self._head = proven_head(self._model, sliceable=limit > 0)
+        self._packed_limit = limit if self._head else 0
+        self._batch_tokens = batch_tokens or BATCH_TOKENS[device]
+        self._vocabulary: int = self._model.get_input_embeddings().weight.shape[0]  # type: ignore[index, assignment]
+        self._headers: dict[bytes, dict[int, KeysValues]] = {}
+
+    def logprobs(self, sequences: Sequence[TokenSequence]) -> Results:
+        """Return the scored tokens' log-probabilities: one float32 [S] array a sequence, in order.
+
+        Running out of a GPU's memory raises `torch.OutOfMemoryError`, and the engine can go on.
+        """
+        for index, sequence in enumerate(sequences):
+            self._check(index, sequence)
+        results = [np.empty(int(sequence.scored.sum()), dtype=np.float32) for sequence in sequences]
+        packed = [i for i, sequence in enumerate(sequences) if len(sequence.ids) <= self._packed_limit]
+        plain = [i for i, sequence in enumerate(sequences) if len(sequence.ids) > self._packed_limit]
+        try:
+            with torch.inference_mode():
+                self._measure_packed([sequences[i] for i in packed], [results[i] for i in packed])
+                self._measure_plain([sequences[i] for i in plain], [results[i] for i in plain])
+        except torch.AcceleratorError as error:
+            raise EngineDied(f"the GPU cannot go on: {error}") from error
+        return results
+
+    def close(self) -> None:
+        """Free the model's memory; the engine cannot be used afterwards."""
+        del self._model, self._head, self._headers
+        if torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
+
+    def _check(self, index: int, sequence: TokenSequence) -> None:
+        """Refuse on the CPU what a GPU would answer with an error that it does not survive."""
+        if self._positions is not None and len(sequence.ids) > self._positions:
+            raise ValueError(
+                f"sequence {index}: {len(sequence.ids)} tokens, but the model takes {self._positions}"
+            )
+        if sequence.ids.min() < 0 or sequence.ids.max() >= self._vocabulary:
+            raise ValueError(f"sequence {index}: token ids must lie in 0 to {self._vocabulary - 1}")
+        if sequence.scored[0] or not sequence.scored.any():
+            raise ValueError(f"sequence {index}: needs a scored token, and the first cannot be one")
+
+    def _measure_packed(self, sequences: list[TokenSequence], results: Results) -> None:
+        if not sequences:
+            return
+        assert self._head is not None
+        set_attention(self._model, packed_attention.NAME)
+        known, self._headers = self._headers, {}
+        for batch in plan_batches(sequences, self._batch_tokens):
+            if batch.header and batch.header not in self._headers:
+                self._headers[batch.header] = known.get(batch.header) or self._compute_header(batch.header)
+            hidden = self._run(batch, self._headers.get(batch.header))
+            values = self._head(hidden, self._tensor(batch.rows), self._tensor(batch.targets)).cpu().numpy()
+            for (sequence, index), value in zip(batch.owners.tolist(), values, strict=True):
+                results[sequence][index] = value
+
+    def _run(self, batch: Batch, header: dict[int, KeysValues] | None) -> Tensor:
+        return self._body(batch.ids, batch.positions, Packing(batch.blocks, header=header))
+
+    def _compute_header(self, header: bytes) -> dict[int, KeysValues]:
+        """Return the keys and values of a prefix at each layer."""
+        ids = np.frombuffer(header, dtype=np.int32).astype(np.int64)
+        recorded: dict[int, KeysValues] = {}
+        whole = Block(first=0, count=1, length=len(ids), past=())
+        self._body(ids, np.arange(len(ids)), Packing([whole], recorded=recorded))
+        return recorded
+
+    def _body(self, ids: NDArray[np.int64], positions: NDArray[np.int64], packing: Packing) -> Tensor:
+        """Return the last hidden states [N, hidden] of a packed batch."""
+        output = self._model.base_model(
+            input_ids=self._tensor(ids)[None],
+            position_ids=self._tensor(positions)[None],
+            use_cache=False,
+            packing=packing,
+        )
+        states: Tensor = output.last_hidden_state[0]
+        return states
+
+    def _measure_plain(self, sequences: list[TokenSequence], results: Results) -> None:
+        if not sequences:
+            return
+        set_attention(self._model, self._own_attention)
+        room = WHOLE_CHUNK_BYTES[self._model.device.type] // (4 * self._vocabulary)
+        for members in equal_lengths(sequences, self._batch_tokens if self._head else room):
+            ids = self._tensor(np.stack([sequences[i].ids for i in members]).astype(np.int64))
+            scored = self._tensor(np.stack([sequences[i].scored for i in members]))
+            values = self._plain_values(ids, scored[:, 1:]).cpu().numpy()
+            ends = np.cumsum([len(results[i]) for i in members])
+            for member, part in zip(members, np.split(values, ends[:-1]), strict=True):
+                results[member][:] = part
+
+    def _plain_values(self, ids: Tensor, predicted: Tensor) -> Tensor:
+        """Return float32 [Q], row by row. ids: [B, T]; predicted: bool [B, T - 1], whether ids[:, 1:] count."""
+        targets = ids[:, 1:][predicted]
+        if self._head is None:
+            logits = self._model(input_ids=ids, use_cache=False).logits
+            return logprobs_of(logits[:, :-1][predicted].float(), targets)
+        hidden = self._model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+        rows = predicted.new_zeros(ids.shape)
+        rows[:, :-1] = predicted
+        return self._head(hidden.flatten(0, 1), rows.flatten().nonzero()[:, 0], targets)
+
+    def _tensor(self, array: NDArray[np.generic]) -> Tensor:
+        return torch.from_numpy(array).to(self._model.device)

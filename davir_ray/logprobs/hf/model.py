@@ -1,0 +1,77 @@
+"""Loading a causal language model, and knowing how far it may take packed batches."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from safetensors import SafetensorError
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers.utils.logging import disable_progress_bar
+
+from davir_ray.errors import ModelError
+
+UNLIMITED = 2**31
+
+PACKABLE = frozenset(
+    {
+        *("apertus", "cohere", "gemma", "gemma3_text", "gpt2", "gpt_neox", "granite", "llama", "mistral"),
+        *("olmo2", "phi", "phi3", "qwen2", "qwen3", "seed_oss", "smollm3", "starcoder2"),
+    }
+)
+"""`model_type`s whose packed results tests/unit/logprobs/hf compares with one row at a time."""
+
+LENGTH_DEPENDENT_ROPE = frozenset({"dynamic", "longrope"})
+"""Rotary embeddings that change with the longest position of a batch."""
+
+
+def load_model(model_path: str, adapter_path: str | None, dtype: str, device: str) -> PreTrainedModel:
+    """Load a model for inference, from safetensors alone, without code from its folder. Raises `ModelError`."""
+    disable_progress_bar()  # an actor's bars would end up in the output of the job
+    options: dict[str, Any] = {"dtype": getattr(torch, dtype), "use_safetensors": True}
+    try:
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+            model_path, trust_remote_code=False, **options
+        )
+        if getattr(model.config, "attn_logit_softcapping", None):
+            model.set_attn_implementation("eager")  # the others leave the soft cap out
+        if adapter_path:
+            model = _with_adapter(model, adapter_path)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise ModelError(f"{adapter_path or model_path}: cannot be loaded: {error}") from error
+    model.to(torch.device(device))  # type: ignore[arg-type]
+    return model.eval()
+
+
+def packed_limit(model: PreTrainedModel) -> int:
+    """Return the longest sequence that may go into a packed batch: 0 if none may."""
+    config: PreTrainedConfig = model.config
+    rope = getattr(config, "rope_parameters", None) or {}
+    parts = [rope, *(part for part in rope.values() if isinstance(part, dict))]  # one a kind of layer
+    if config.model_type not in PACKABLE or any(p.get("rope_type") in LENGTH_DEPENDENT_ROPE for p in parts):
+        return 0
+    if getattr(config, "attn_logit_softcapping", None) or getattr(
+        config, "use_bidirectional_attention", None
+    ):
+        return 0
+    return getattr(config, "sliding_window", None) or UNLIMITED
+
+
+def _with_adapter(model: PreTrainedModel, adapter_path: str) -> PreTrainedModel:
+    """Put a LoRA adapter over a model.
+
+    In float32 it is merged: the same function, and no slower than the base. bfloat16 weights have 8 bits, so
+    that most of an adapter's small change would be rounded away: there it stays apart, in float32.
+    """
+    if not Path(adapter_path, "adapter_model.safetensors").is_file():
+        raise ModelError(f"{adapter_path}: holds no adapter_model.safetensors")
+    adapted: Any = PeftModel.from_pretrained(model, adapter_path, is_trainable=False)
+    adapted = adapted.merge_and_unload() if model.dtype == torch.float32 else adapted.get_base_model()
+    assert isinstance(adapted, PreTrainedModel)
+    return adapted
+
+
+def set_attention(model: PreTrainedModel, name: str) -> None:
+    """Switch between the model's own attention and `packed_attention.NAME`."""
+    if model.config._attn_implementation != name:
+        model.set_attn_implementation(name)

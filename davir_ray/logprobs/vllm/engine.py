@@ -1,0 +1,207 @@
+"""An engine on vLLM 0.32: token ids in, log-probabilities of the scored positions out.
+
+    asked     V2 runner: `prompt_logprob_token_ids`, the head runs from the first scored position on
+    classic   everywhere else, and for what `asked` left out: `prompt_logprobs=0` in flat lists
+
+The engine lives in this process, so the death of the process frees its device. Only tensor parallelism starts
+others, which end with it.
+"""
+
+import gc
+import os
+from collections.abc import Sequence
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from vllm import LLM, EngineArgs, SamplingParams
+from vllm.config import ModelConfig
+from vllm.exceptions import VLLMClientError
+from vllm.inputs import TokensPrompt
+from vllm.lora.request import LoRARequest
+from vllm.outputs import RequestOutput
+from vllm.platforms import current_platform
+
+from davir_ray.errors import EngineDied, EngineError
+from davir_ray.logprobs.engine import TokenSequence
+from davir_ray.logprobs.vllm.answers import Values, cut_tail, first_scored, read_asked, read_flat
+from davir_ray.logprobs.vllm.limits import batch_tokens, cache_bytes, spare_gpu_bytes
+from davir_ray.logprobs.vllm.lora import lora_arguments
+
+MOST_SEQUENCES = 256
+GPU_TOKENS = 16_384
+CPU_TOKENS = 2_048
+CPU_SPARE_BYTES = 2 * 2**30
+
+
+class VllmEngine:
+    """One model in vLLM. Values may differ in the last bits with what else is in the call.
+
+    Starting takes seconds on a CPU once vLLM is imported (itself 7 to 30 s) and about a minute on a GPU.
+    """
+
+    def __init__(
+        self,
+        model_path: str,
+        *,
+        adapter_path: str | None = None,
+        dtype: str = "bfloat16",
+        max_length: int,
+        tensor_parallel_size: int = 1,
+        gpu_memory_utilization: float = 0.85,
+        engine_args: dict[str, Any] | None = None,
+    ) -> None:
+        _prepare_process()
+        own = {
+            "model": model_path,
+            "dtype": dtype,
+            "tensor_parallel_size": tensor_parallel_size,
+            "gpu_memory_utilization": gpu_memory_utilization,
+        }
+        try:
+            arguments = _arguments(own, max_length, adapter_path, engine_args or {})
+            self._llm = LLM(**arguments)
+        except (ValueError, RuntimeError, OSError, TypeError) as error:
+            raise EngineError(f"vLLM could not load {model_path}: {error}") from error
+        config = self._llm.llm_engine.vllm_config
+        self.asks = bool(config.use_v2_model_runner)
+        self._vocab_size = config.model_config.get_vocab_size()
+        self._max_length = config.model_config.max_model_len - 1
+        self._lora = LoRARequest("reference", 1, adapter_path) if adapter_path else None
+
+    def logprobs(self, sequences: Sequence[TokenSequence]) -> list[NDArray[np.float32]]:
+        """Return the scored tokens' log-probabilities: one float32 [S] array a sequence, in order."""
+        for index, sequence in enumerate(sequences):
+            self._check(index, sequence)
+        cut = [cut_tail(sequence) for sequence in sequences]
+        results = self._ask(cut) if self.asks else self._classic(cut)
+        missing = [index for index, values in enumerate(results) if values is None]
+        for index, values in zip(missing, self._classic([cut[i] for i in missing]), strict=True):
+            results[index] = values
+        return [_present(index, values) for index, values in enumerate(results)]
+
+    def close(self) -> None:
+        """Free the model and its device; the engine cannot be used afterwards."""
+        if hasattr(self, "_llm"):
+            self._llm.llm_engine.engine_core.shutdown()
+            del self._llm
+            gc.collect()
+
+    def _ask(self, sequences: list[TokenSequence]) -> list[Values | None]:
+        answers = self._generate(sequences, [_asked(sequence) for sequence in sequences])
+        return [read_asked(answer, one) for answer, one in zip(answers, sequences, strict=True)]
+
+    def _classic(self, sequences: list[TokenSequence]) -> list[Values | None]:
+        parameters = SamplingParams(prompt_logprobs=0, flat_logprobs=True, **ONE_TOKEN)
+        answers = self._generate(sequences, [parameters] * len(sequences))
+        return [read_flat(answer, one) for answer, one in zip(answers, sequences, strict=True)]
+
+    def _generate(
+        self, sequences: list[TokenSequence], parameters: list[SamplingParams]
+    ) -> list[RequestOutput]:
+        if not sequences:
+            return []
+        prompts = [TokensPrompt(prompt_token_ids=sequence.ids.tolist()) for sequence in sequences]
+        try:
+            return self._llm.generate(prompts, parameters, use_tqdm=False, lora_request=self._lora)
+        except VLLMClientError as error:
+            raise EngineError(f"vLLM refused a sequence: {error}") from error
+        except (
+            Exception
+        ) as error:  # a step that failed leaves requests behind: nothing after it can be trusted
+            raise EngineDied(f"vLLM failed: {type(error).__name__}: {error}") from error
+
+    def _check(self, index: int, sequence: TokenSequence) -> None:
+        """Refuse here what a GPU would answer with an error that it does not survive."""
+        if len(sequence.ids) > self._max_length:
+            raise EngineError(
+                f"sequence {index}: {len(sequence.ids)} tokens, but this engine takes {self._max_length}"
+            )
+        if sequence.ids.min() < 0 or sequence.ids.max() >= self._vocab_size:
+            raise EngineError(f"sequence {index}: token ids must lie in 0 to {self._vocab_size - 1}")
+
+
+ONE_TOKEN: dict[str, Any] = {"max_tokens": 1, "temperature": 0.0, "detokenize": False}
+"""vLLM must generate something; one token is the least."""
+
+
+def _asked(sequence: TokenSequence) -> SamplingParams:
+    first = first_scored(sequence)
+    return SamplingParams(
+        prompt_logprob_start=first - 1,
+        prompt_logprob_token_ids=np.asarray(sequence.ids[first:], dtype=np.int32)[:, None],
+        **ONE_TOKEN,
+    )
+
+
+def _present(index: int, values: Values | None) -> Values:
+    if values is None:
+        raise EngineError(f"sequence {index}: vLLM returned no log-probabilities, twice")
+    return values
+
+
+def _prepare_process() -> None:
+    """Set what vLLM reads from the environment when an engine starts; what the user set stays."""
+    for name in [name for name in os.environ if name.startswith("VLLM_DP_")]:
+        del os.environ[name]  # left over from a driver, they would make this engine wait for siblings
+    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+    # Actors of one machine would bind themselves to the same cores.
+    os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+    # A sequence of the full context needs one position more, for a token that is never fed back.
+    os.environ["VLLM_ALLOW_LONG_MAX_MODEL_LEN"] = "1"
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")  # it warns of much that is as it should be here
+
+
+def _arguments(
+    own: dict[str, Any], max_length: int, adapter_path: str | None, users: dict[str, Any]
+) -> dict[str, Any]:
+    """Put together what `LLM` receives: ours, the limits that follow from the model, then the user's."""
+    overrides = {"head_dtype": "float32"} | users.get("hf_overrides", {})
+    arguments = {
+        **own,
+        "hf_overrides": overrides,
+        "skip_tokenizer_init": True,
+        "enable_prefix_caching": False,
+        "seed": 0,
+        "use_tqdm_on_load": False,
+        **(lora_arguments(adapter_path) if adapter_path else {}),
+        **{name: value for name, value in users.items() if name != "hf_overrides"},
+    }
+    if own["tensor_parallel_size"] > 1:
+        arguments.setdefault("distributed_executor_backend", "mp")
+    model = EngineArgs(**arguments).create_model_config()
+    return _limits(model, min(max_length, model.max_model_len), own["gpu_memory_utilization"]) | arguments
+
+
+def _limits(model: ModelConfig, max_length: int, utilization: float) -> dict[str, Any]:
+    on_cpu = current_platform.is_cpu()
+    spare = CPU_SPARE_BYTES
+    if not on_cpu:
+        spare = spare_gpu_bytes(current_platform.get_device_total_memory(), utilization)
+    tokens = batch_tokens(
+        vocab_size=model.get_vocab_size(),
+        max_length=max_length,
+        spare_bytes=spare,
+        ceiling=CPU_TOKENS if on_cpu else GPU_TOKENS,
+    )
+    limits = {
+        "max_model_len": max_length + 1,
+        "max_num_batched_tokens": tokens,
+        "max_num_seqs": min(MOST_SEQUENCES, tokens),
+    }
+    return limits | (_cpu_limits(model, max_length) if on_cpu else {})
+
+
+def _cpu_limits(model: ModelConfig, max_length: int) -> dict[str, Any]:
+    """Without a cache size vLLM takes most of the machine; compiling takes minutes and gains little."""
+    if os.environ.get("VLLM_CPU_KVCACHE_SPACE"):
+        return {"enforce_eager": True}
+    size = cache_bytes(
+        layers=model.hf_text_config.num_hidden_layers,
+        heads=model.get_total_num_kv_heads(),
+        head_size=model.get_head_size(),
+        item_bytes=cast(torch.dtype, model.dtype).itemsize,
+        max_length=max_length,
+    )
+    return {"enforce_eager": True, "kv_cache_memory_bytes": size}

@@ -1,0 +1,30 @@
+"""Load an engine, and give up where its process never lives through it: Ray would start it again for ever."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from davir_ray import storage
+from davir_ray.errors import EngineError
+from davir_ray.measure.watchdog import Watchdog
+
+LOADS = 3
+LOAD_SECONDS = 600.0
+"""What loading may take at least before it counts as stalled: a large model comes from a slow disk, or is compiled."""
+
+E = TypeVar("E")
+
+
+def load_watched(mark: str, load: Callable[[], E], stall_seconds: float) -> E:
+    """Load an engine. mark: a URI that outlives the process, where its attempts are counted.
+
+    A process that stalls on it ends. Raises `EngineError` at the attempt after the last that is allowed.
+    """
+    died = int(storage.read_bytes(mark)) if storage.exists(mark) else 0
+    if died >= LOADS:
+        raise EngineError(f"the engine's process died or stalled {died} times while it loaded the model")
+    storage.write_atomic(mark, str(died + 1).encode())
+    watchdog = Watchdog(max(stall_seconds, LOAD_SECONDS))
+    try:
+        return watchdog.watch(lambda _: load(), lambda _: None)(None)
+    finally:
+        storage.delete(mark)

@@ -1,0 +1,110 @@
+"""One pass of measuring: one model over the rows of a corpus, and the plan that is written down for it."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from davir_ray import storage
+from davir_ray.config import EngineConfig, ModelsConfig
+from davir_ray.corpus.folds import Fold
+from davir_ray.logprobs.choice import Choice
+from davir_ray.schema import Role, View
+from davir_ray.storage.damage import expecting
+from davir_ray.store.labels import check_label, check_schema, labelled
+from davir_ray.store.measurements import MeasurementStore
+from davir_ray.store.prepared import Prepared
+
+ROUNDING = 1e-3
+"""Nats a token by which a sum of log-probabilities may be above 0."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Everything that measuring one model needs.
+
+    fold: the rows that it measures, where several references share the corpus. identity: the model's content, as
+    the driver saw it. folder: where the plan and its progress are kept.
+    """
+
+    role: Role
+    fold: Fold | None
+    views: tuple[View, ...]
+    models: ModelsConfig
+    engine: EngineConfig
+    choice: Choice
+    identity: str
+    max_length: int
+    chunk_tokens: int
+    prepared: Prepared
+    store: MeasurementStore
+    folder: str
+
+    @property
+    def label(self) -> str:
+        """What people call this pass."""
+        return self.role if self.fold is None else f"{self.role}-{self.fold.index}"
+
+    @property
+    def plan_uri(self) -> str:
+        """Name the file whose existence says that this pass has begun."""
+        return storage.join(self.folder, "plan.parquet")
+
+    def journal_uri(self, *chunk: str) -> str:
+        """Name the journal of a chunk, or the folder of all."""
+        return storage.join(self.folder, "journal", *(f"{name}.json" for name in chunk))
+
+    def chunks_uri(self, split: int) -> str:
+        """Name the file that holds the chunks of a split."""
+        return storage.join(self.folder, "chunks", f"{split:05d}.parquet")
+
+    def labelled(self, table: pa.Table) -> pa.Table:
+        """Let a table say that it is of this pass of this run."""
+        return labelled(table, holds="a plan", of=self._pass)
+
+    def read_work(self, uri: str, schema: pa.Schema) -> pa.Table:
+        """Read a file of the plan. Raises `DamagedPart` if it is gone, or not what it should be."""
+        with expecting(uri):
+            table = storage.read_table(uri)
+        check_schema(uri, table.schema, schema)
+        check_label(uri, table.schema.metadata, holds="a plan", of=self._pass)
+        return table
+
+    @property
+    def _pass(self) -> str:
+        """Name the pass, wherever the folder of runs lies."""
+        return "/".join(self.folder.split("/")[-3:])
+
+
+PLAN = pa.schema(
+    [
+        ("split", pa.int32()),
+        ("chunk", pa.int32()),  # position in the CHUNKS of the split
+        ("name", pa.string()),
+        ("sequences", pa.int64()),
+        ("tokens", pa.int64()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one pass has to measure. `chunks` is a PLAN."""
+
+    asked: int
+    missing: int
+    tokens: int
+    chunks: pa.Table
+
+
+def plan_of(table: pa.Table) -> Plan:
+    """Sum up a PLAN."""
+    sequences, tokens = (sum(table[name].to_pylist()) for name in ("sequences", "tokens"))
+    return Plan(int(table.schema.metadata[b"asked"]), sequences, tokens, table)
+
+
+def loss_of(logprobs: NDArray[np.float32]) -> float:
+    """Return the loss of a sequence in nats; a probability of 1 may have been rounded to a little more."""
+    loss = -float(logprobs.sum(dtype=np.float64))
+    return 0.0 if -ROUNDING * len(logprobs) < loss < 0 else loss

@@ -1,0 +1,8 @@
+"""A run on disk.
+
+run.py        its name, folder, recipe, events and record
+results.py    the files that it is for, with their digests
+lease.py      one start at a time
+history.py    earlier runs of a name; changes.py: what differs between two
+locations.py  where each row of its corpus was
+"""

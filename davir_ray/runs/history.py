@@ -1,0 +1,73 @@
+"""Earlier runs, as they left themselves on disk."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from davir_ray import storage
+from davir_ray.config import Recipe
+from davir_ray.errors import DamagedPart
+from davir_ray.progress import say
+from davir_ray.runs.run import RECIPE, Run
+from davir_ray.storage.sealed import read_object
+
+
+@dataclass(frozen=True)
+class PastRun:
+    """A finished run. recipe: as plain data, since a recipe of an older version may parse no more."""
+
+    record: Mapping[str, Any]
+    recipe: Mapping[str, Any]
+    events: tuple[Mapping[str, Any], ...]
+    folder: str
+
+    @property
+    def run_id(self) -> str:
+        """The name of its folder."""
+        return str(self.record["run_id"])
+
+    @property
+    def ended(self) -> float:
+        """When it last said what it does, in seconds since 1970."""
+        return float(self.events[-1]["time"]) if self.events else 0.0
+
+
+def past_run(folder: str) -> PastRun | None:
+    """Read a run from its folder; None if it is not finished and whole, or not there."""
+    run = Run.of(folder)
+    if (record := run.record()) is None:
+        return None
+    try:
+        recipe = read_object(run.uri(RECIPE))
+    except (DamagedPart, FileNotFoundError) as error:
+        say(f"an earlier run is passed over: {error}")
+        return None
+    run.read_events()
+    return PastRun(record, recipe, tuple(run.events), run.folder)
+
+
+def references_measured(recipe: Recipe, name: str) -> tuple[str, ...]:
+    """Return the identities of a recipe's references as its latest finished run saw them; empty if none names them."""
+    names = _names(recipe.models.model_dump(mode="json"))
+    for run in reversed(past_runs(recipe.output, name)):
+        if _names(run.recipe["models"]) == names:
+            return tuple(run.record["models"]["reference"])
+    return ()
+
+
+def _names(models: Any) -> Any:
+    """Make the names of models absolute: a run keeps them so, and a recipe whose folders are gone cannot."""
+    if isinstance(models, dict):
+        return {key: _names(value) for key, value in models.items()}
+    if isinstance(models, list):
+        return [_names(value) for value in models]
+    return models if models is None or "://" in models else storage.absolute(models)
+
+
+def past_runs(output: str, name: str) -> list[PastRun]:
+    """Read the finished runs of a recipe's name, the latest last; its trainings are not among them."""
+    is_run = re.compile(re.escape(name) + "-[0-9a-f]{12}").fullmatch
+    folders = [uri for uri in storage.list_folders(output) if is_run(uri.rsplit("/", 1)[-1])]
+    found = [run for run in storage.concurrently(past_run, folders) if run is not None]
+    return sorted(found, key=lambda run: run.ended)

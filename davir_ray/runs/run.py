@@ -1,0 +1,210 @@
+"""A run on disk: its name, its recipe, its events, and the record that says it is finished.
+
+    <output>/<run_id>/recipe.json  events.jsonl  lease/  scored/  coreset/  exports/  record.json
+
+`run_id` names everything that decides the result, so the command that started a run also resumes it.
+`record.json` is written last: a folder without it is unfinished, and so is one whose results are not what it says.
+"""
+
+import json
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from pathlib import Path
+from time import time
+from typing import Any, Literal
+
+from davir_ray import storage
+from davir_ray.config import Recipe, TrainConfig, load_recipe, parse_recipe
+from davir_ray.errors import DamagedPart, DavirError, RecipeError, StoreError
+from davir_ray.progress import say
+from davir_ray.runs.results import RESULTS, check_sizes, results_in
+from davir_ray.storage.damage import set_aside
+from davir_ray.storage.json_lines import read_lines, write_lines
+from davir_ray.storage.sealed import read_object, read_sealed, write_sealed
+
+RECIPE = "recipe.json"
+TRAINING = "training.json"
+"""The recipe of a training, under another name: `davir resume` and `davir select` are for runs that score."""
+RECORD = "record.json"
+EVENTS = "events.jsonl"
+WRITTEN_AGAIN = (
+    "`davir score` with the recipe file that began the run writes it again, and goes on with what is measured"
+)
+HOW_NOT_WHAT: dict[str, Any] = {
+    "engine": {"replicas", "num_cpus", "stall_seconds", "gpu_memory_utilization", "wait_seconds"},
+    "output": True,
+    "store": True,
+    "reference": True,
+    "train": True,
+    "nightly": True,
+}
+"""Settings that decide where and how fast a run works, what is trained before and after it, when a night is a bad one,
+and nothing of its result.
+
+The reference counts by its content, as every model does.
+"""
+
+
+def run_id_of(recipe: Recipe, name: str, *content: str) -> str:
+    """Name a run: `name`, and a hash of its recipe and of the content (corpus, models) that it works on."""
+    settings = recipe.model_dump(mode="json", exclude=HOW_NOT_WHAT)
+    text = json.dumps([settings, content], sort_keys=True)
+    return f"{name}-{blake2b(text.encode(), digest_size=6).hexdigest()}"
+
+
+HOW_TRAINED = {"max_failures", "num_cpus_per_worker", "report_to", "save_total_limit", "wait_seconds"}
+"""Settings of a training that leave its result as it is."""
+
+
+def training_id_of(train: TrainConfig, name: str, *content: str) -> str:
+    """Name a training: `name`, and a hash of its settings and of the content (rows, base) that it works on."""
+    settings = train.model_dump(mode="json", exclude=HOW_TRAINED)
+    text = json.dumps([settings, content], sort_keys=True)
+    return f"{name}-{blake2b(text.encode(), digest_size=6).hexdigest()}"
+
+
+@dataclass
+class Run:
+    """One run. `folder` is `<output>/<run_id>`."""
+
+    run_id: str
+    folder: str
+    events: list[dict[str, Any]] = field(default_factory=list)
+
+    @classmethod
+    def named(cls, output: str, run_id: str) -> "Run":
+        """Name a run, whether it was begun or not."""
+        return cls(run_id, storage.join(output, run_id))
+
+    @classmethod
+    def of(cls, folder: str) -> "Run":
+        """Name the run in a folder, whether it was begun or not."""
+        return cls.named(*folder.rstrip("/").rsplit("/", 1))
+
+    @classmethod
+    def open(cls, recipe: Recipe, run_id: str, written_as: str = RECIPE) -> "Run":
+        """Begin a run, or take up one that was begun: write its recipe down."""
+        run = cls.named(recipe.output, run_id)
+        storage.write_atomic(
+            run.uri(written_as), json.dumps(recipe.model_dump(mode="json"), indent=2).encode()
+        )
+        run.read_events()
+        return run
+
+    @classmethod
+    def at(cls, folder: str) -> "Run":
+        """Look at a run that was begun. Raises `RecipeError` if the folder holds none."""
+        folder = folder.rstrip("/")
+        if holds_training(folder):
+            raise RecipeError(f"{folder}: is a training; the command that started it goes on with it")
+        if not holds_run(folder) and storage.exists(storage.join(folder, EVENTS)):
+            raise StoreError(f"{storage.join(folder, RECIPE)}: is gone; {WRITTEN_AGAIN}")
+        if not holds_run(folder):
+            raise RecipeError(f"{folder}: holds no run: there is no {RECIPE} in it")
+        run = cls.of(folder)
+        run.read_events()
+        return run
+
+    def read_events(self) -> None:
+        """Read what was noted by whoever worked on the run; nothing of the result depends on it."""
+        try:
+            self.events = [_checked_event(self.uri(EVENTS), one) for one in read_lines(self.uri(EVENTS))]
+        except DamagedPart as damage:
+            say(f"{damage}; what happened before now is forgotten")
+            self.events = []
+
+    def uri(self, *names: str) -> str:
+        """Name a file of the run."""
+        return storage.join(self.folder, *names)
+
+    @property
+    def resume(self) -> str:
+        """The command that takes the run up again."""
+        return f"davir resume {shlex.quote(self.folder)}"
+
+    def event(self, name: str, **values: Any) -> None:
+        """Note what happened, for whoever reads the run later."""
+        self.events.append({"time": round(time(), 3), "event": name, **values})
+        write_lines(self.uri(EVENTS), self.events)
+
+    def record(self) -> dict[str, Any] | None:
+        """Read the record; None while the run is unfinished, or if its results are not there and whole."""
+        try:
+            return self.whole_record()
+        except DamagedPart:
+            return None
+
+    def whole_record(self) -> dict[str, Any] | None:
+        """Read the record; None if there is none. Raises `DamagedPart` if it, or a result file, is not whole."""
+        try:
+            record = read_sealed(self.uri(RECORD), RESULTS)
+        except FileNotFoundError:
+            return None
+        check_sizes(self.folder, record.pop(RESULTS))
+        return record
+
+    def reopen(self) -> dict[str, Any] | None:
+        """Read the record as `record` does; one that is not true any more is set aside. For who holds the lease."""
+        try:
+            return self.whole_record()
+        except DamagedPart as damage:
+            set_aside(DamagedPart(self.uri(RECORD), f"the run is not finished any more: {damage}"))
+            return None
+
+    def forget_work(self) -> None:
+        """Delete the plan and the progress of measuring."""
+        for name in ("work", "work-rows", "work-eval_rows"):
+            storage.delete(self.uri(name))
+
+    def finish(self, record: dict[str, Any]) -> None:
+        """Write the record, with the digests of the result files, and tidy up."""
+        write_sealed(self.uri(RECORD), record | {RESULTS: results_in(self.folder)})
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Delete what only an unfinished run needs."""
+        self.forget_work()
+        storage.delete(self.uri("ranked"))
+
+
+def holds_run(folder: str) -> bool:
+    """Tell whether a run was begun in a folder."""
+    return storage.exists(storage.join(folder, RECIPE))
+
+
+def holds_training(folder: str) -> bool:
+    """Tell whether a training was begun in a folder."""
+    return storage.exists(storage.join(folder, TRAINING))
+
+
+def _checked_event(uri: str, event: dict[str, Any]) -> dict[str, Any]:
+    if not isinstance(event.get("event"), str) or not isinstance(event.get("time"), float | int):
+        raise DamagedPart(uri, f"holds what is no event: {str(event)[:60]}")
+    return event
+
+
+def load_run_or_recipe(path: str, overrides: Sequence[str]) -> tuple[Recipe, str]:
+    """Read the recipe of a run's folder, or of a file; return it with the name that its runs carry."""
+    if not holds_run(path):
+        return load_recipe(path, overrides), Path(path).stem
+    recipe = parse_recipe(recipe_of_run(path), storage.join(path, RECIPE), overrides)
+    return recipe, path.rstrip("/").rsplit("/", 1)[-1].rsplit("-", 1)[0]
+
+
+def recipe_of_run(folder: str) -> dict[str, Any]:
+    """Read the recipe of a run as plain data. Raises `StoreError` if it is none: only a recipe file makes it again."""
+    uri = storage.join(folder, RECIPE)
+    try:
+        parse_recipe(tree := read_object(uri), uri)
+    except DavirError as error:
+        raise StoreError(f"{error.lines[0]}; {WRITTEN_AGAIN}") from error
+    return tree
+
+
+def place_of(path: str, setting: Literal["store", "output"]) -> str:
+    """Read from a recipe, or from a run's folder, where it keeps things; any other path is the place itself."""
+    if holds_run(path) or Path(path).is_file():
+        return str(getattr(load_run_or_recipe(path, ())[0], setting))
+    return path

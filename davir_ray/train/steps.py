@@ -1,0 +1,79 @@
+"""The steps of the main job that train: before scoring the reference, after it the model on the core-set."""
+
+from davir_ray.cluster import ray_session
+from davir_ray.config import ModelConfig, ModelsConfig, Recipe, TrainConfig
+from davir_ray.errors import RecipeError
+from davir_ray.inputs import anchored
+from davir_ray.job import Record
+from davir_ray.runs.run import Run
+from davir_ray.train.checks import check_corpora, check_settings, with_deepspeed
+from davir_ray.train.ray_fit import await_workers
+from davir_ray.train.sources import Source, held_out_source, reference_sources, training_source
+from davir_ray.train.stage import device_of, run_training, training_run
+
+
+def check_trainings(recipe: Recipe) -> None:
+    """Check the settings and the rows of all trainings of a recipe, before the first of them."""
+    recipe = anchored(recipe)
+    ray_session.connect()
+    reference = recipe.reference.train if recipe.reference is not None else None
+    for config in filter(None, (reference, recipe.train)):
+        check_settings(with_deepspeed(config), device_of(config))
+        await_workers(config, device_of(config))
+        check_corpora(recipe, config)
+
+
+def make_reference(recipe: Recipe, name: str) -> Record:
+    """Fine-tune the base on the recipe's corpus; return a record with one model, or one a fold, under `models`."""
+    recipe = anchored(recipe)
+    config, sources, held_out = _references(recipe)
+    trainings = [run_training(source, held_out, config, f"{name}-reference") for source in sources]
+    return {"models": [one["model"] for one in trainings], "trainings": trainings}
+
+
+def with_reference(recipe: Recipe, name: str) -> Recipe:
+    """Return the recipe with the models that its `reference` section makes under `models.reference`.
+
+    Raises `RecipeError` if they are not made yet.
+    """
+    if recipe.reference is None:
+        return recipe
+    recipe = anchored(recipe)
+    runs = _reference_runs(recipe, name)
+    if not _all_finished(runs):
+        raise RecipeError("reference: is not made yet; `davir reference` makes it, and `davir run` does all")
+    models = tuple(ModelConfig(model_name_or_path=run.uri("model")) for run in runs)
+    named = ModelsConfig(base=recipe.models.base, reference=models[0] if len(models) == 1 else models)
+    return recipe.model_copy(update={"models": named, "reference": None})
+
+
+def references_made(recipe: Recipe, name: str) -> bool:
+    """Tell whether the models that the `reference` section makes are made."""
+    return _all_finished(_reference_runs(anchored(recipe), name))
+
+
+def _all_finished(runs: list[Run]) -> bool:
+    return all(run.record() is not None for run in runs)
+
+
+def _reference_runs(recipe: Recipe, name: str) -> list[Run]:
+    config, sources, held_out = _references(recipe)
+    return [training_run(source, held_out, config, f"{name}-reference") for source in sources]
+
+
+def _references(recipe: Recipe) -> tuple[TrainConfig, list[Source], Source | None]:
+    if recipe.reference is None:
+        raise RecipeError("reference: the recipe has no such section")
+    ray_session.connect()
+    config = recipe.reference.train
+    return config, reference_sources(recipe, recipe.reference), held_out_source(recipe, config)
+
+
+def train(recipe: Recipe, name: str) -> Record:
+    """Train on the core-set of a finished run, or on `train.corpus`; return the record of the training."""
+    if (config := anchored(recipe).train) is None:
+        raise RecipeError("train: the recipe has no such section")
+    ray_session.connect()
+    recipe = anchored(recipe if config.corpus is not None else with_reference(recipe, name))
+    source = training_source(recipe, name, config)
+    return run_training(source, held_out_source(recipe, config), config, f"{name}-{config.objective}")

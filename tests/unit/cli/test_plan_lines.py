@@ -1,0 +1,67 @@
+from davir_ray.cli.night_lines import CAME, WENT, busy_lines, drift_lines
+from davir_ray.cli.plan_lines import REASONS, plan_lines
+from davir_ray.planning.reasons import Reason
+
+VIEW = {"model": "base", "view": "response", "rows": 1200, "missing": 200, "tokens": 9000, "failed": 3}
+PLAN = {
+    "run_id": "n-1",
+    "finished": False,
+    "reference_to_make": False,
+    "last_run": "n-0",
+    "changes": [{"what": "tokens", "detail": "tokens.template: 1 -> 2"}],
+    "views": [VIEW | {"why": {"new_row": 150, "changed_row": 50}}],
+    "measured": {"base": 200},
+    "estimate": {
+        "seconds": 90.0,
+        "gpu_hours": 0.5,
+        "models": {"base": {"tokens_per_second": 100.0, "busy_seconds": 90.0, "engines": 1, "basis": "b"}},
+    },
+}
+DRIFT = {
+    "before": "n-0",
+    "changes": [],
+    "rows": {"before": 10, "after": 12, "both": 9},
+    "core_set": {"before": 3, "after": 4, "both": 2, "change": 0.6, "in": {"data": 2}, "out": {"others": 1}},
+    "rank_correlation": None,
+    "ranked_in_both": 1,
+    "scores": {f"s{i:02d}": {"before": None, "after": [0.5] * 11} for i in range(22)},
+}
+
+
+def test_a_plan_tells_counts_reasons_and_time():
+    text = "\n".join(plan_lines(PLAN))
+    assert (
+        "base, response: 200 of 1,200 rows to measure, 9,000 tokens; 997 in the store, 3 known to fail"
+        in text
+    )
+    assert "150  new rows" in text
+    assert "changed   tokens.template: 1 -> 2" in text
+    assert "about 1m 30s of measuring, 0.50 GPU-hours" in text
+
+
+def test_every_reason_and_cause_has_words():
+    from davir_ray.drift.causes import Cause
+
+    assert set(REASONS) == {str(reason) for reason in Reason}
+    assert set(CAME) == set(WENT) == {str(cause) for cause in Cause}
+
+
+def test_a_drift_tells_causes_ranks_and_scores():
+    text = "\n".join(drift_lines(DRIFT))
+    assert "3 rows are new, 1 are gone, 9 in both" in text
+    assert "3 -> 4 rows, 2 in both; 60.0% of the rows in either are in one alone" in text
+    assert "2  new data" in text
+    assert "1  displaced by others" in text
+    assert "rank correlation not defined over 1 rows" in text
+    assert "before none" in text
+    assert "2 more sources in drift.json" in text
+    assert "s20" not in text
+
+
+def test_a_holder_is_named_with_its_times():
+    holder = {"pid": 7, "host": "node-3 pid:[1]", "started": 0.0, "heartbeat": 60.0}
+    (line,) = busy_lines(holder)
+    assert (
+        "since 1970-01-01T00:00:00+00:00 (process 7 on node-3, last heard of 1970-01-01T00:01:00+00:00)"
+        in line
+    )

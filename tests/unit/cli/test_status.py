@@ -1,0 +1,198 @@
+import json
+import os
+from time import time
+
+import pyarrow as pa
+import pytest
+from click.testing import CliRunner
+
+from davir_ray import storage
+from davir_ray.cli import main
+from davir_ray.cli.status import Pass, status, status_lines, statuses
+from davir_ray.config import parse_recipe
+from davir_ray.errors import RecipeError
+from davir_ray.runs.run import Run
+from davir_ray.store.compaction import compact
+from davir_ray.store.measurements import part_name
+from davir_ray.train.metrics import write_metrics
+from tests.measured import FINGERPRINTS, keys, store_with
+
+CHUNKS = {"abc": 300, "de": 200, "fgh": 300, "i": 100}
+"""The plan: the sequences of each chunk, and its tokens."""
+
+
+def begin(tmp_path, name: str = "name-1") -> Run:
+    tree = {"corpus": {"paths": "rows.parquet"}, "models": {"base": "b", "reference": "r"}}
+    places = {"output": str(tmp_path / "runs"), "store": str(tmp_path / "store")}
+    return Run.open(parse_recipe(tree | places, "r"), name)
+
+
+def store_of(tmp_path):
+    return store_with(tmp_path / "store" / "measurements" / FINGERPRINTS[0])
+
+
+def plan(tmp_path, run: Run, settled: tuple[str, ...], *, seconds_ago: float) -> None:
+    """Write down a pass that began a while ago, when these chunks were settled."""
+    names = [part_name(keys(*letters)) for letters in CHUNKS]
+    table = {"name": names, "sequences": [len(one) for one in CHUNKS], "tokens": list(CHUNKS.values())}
+    storage.write_table(run.uri("work", "base", "plan.parquet"), pa.table(table))
+    left = sum(tokens for letters, tokens in CHUNKS.items() if letters not in settled)
+    run.event("prepare", splits=1)
+    counts = {"sequences": 9, "tokens": 900, "tokens_left": left, "store": store_of(tmp_path).folder}
+    run.event("measure", role="base", **counts)
+    run.events[-1]["time"] -= seconds_ago
+    run.events[-2]["time"] -= seconds_ago
+    text = "".join(json.dumps(event) + "\n" for event in run.events)
+    storage.write_atomic(run.uri("events.jsonl"), text.encode())
+
+
+def settle(tmp_path, letters: str, *, seconds_ago: float) -> None:
+    store = store_with(store_of(tmp_path).folder, (letters, [1.0] * len(letters)))
+    uri = storage.join(store.folder, f"{part_name(keys(*letters))}.parquet")
+    os.utime(uri, times=(time() - seconds_ago,) * 2)
+
+
+def test_a_pass_under_way_has_counts_a_rate_and_what_is_left(tmp_path):
+    run = begin(tmp_path)
+    settle(tmp_path, "abc", seconds_ago=500)
+    plan(tmp_path, run, ("abc",), seconds_ago=110)
+    settle(tmp_path, "de", seconds_ago=10)
+    found = status(run.folder)
+    base = found.passes["base"]
+    assert (base.sequences, base.sequences_planned) == (5, 9)
+    assert (base.tokens, base.tokens_planned) == (500, 900)
+    assert base.rate == pytest.approx(200 / 100, rel=0.05)
+    assert base.seconds_left == pytest.approx(400 / 2, rel=0.05)
+    assert base.newest_part == pytest.approx(10, abs=2)
+    assert found.age == pytest.approx(110, abs=2)
+    assert (found.stage, found.record) == ("measure base", None)
+    text = "\n".join(status_lines([found], found.folder))
+    assert "unfinished" in text
+    assert "5 of 9 sequences, 500 of 900 tokens (56%)" in text
+    assert f"davir resume {run.folder}" in text
+
+
+def test_a_compaction_changes_no_count(tmp_path):
+    run = begin(tmp_path)
+    plan(tmp_path, run, (), seconds_ago=100)
+    for letters in ("abc", "de"):
+        settle(tmp_path, letters, seconds_ago=1)
+    before = status(run.folder).passes["base"]
+    compact(store_of(tmp_path))
+    after = status(run.folder).passes["base"]
+    assert (after.sequences, after.tokens) == (before.sequences, before.tokens) == (5, 500)
+
+
+def test_what_is_known_to_fail_is_settled(tmp_path):
+    run = begin(tmp_path)
+    plan(tmp_path, run, (), seconds_ago=100)
+    store_of(tmp_path).write_failed(part_name(keys("i")), {keys("i")[0]: "died"})
+    assert status(run.folder).passes["base"] == Pass(1, 9, 100, 900)
+
+
+def test_before_the_first_part_there_is_no_rate(tmp_path):
+    run = begin(tmp_path)
+    settle(tmp_path, "abc", seconds_ago=500)
+    plan(tmp_path, run, ("abc",), seconds_ago=100)
+    assert status(run.folder).passes["base"] == Pass(3, 9, 300, 900)
+
+
+def test_a_pass_that_is_over_has_no_rate(tmp_path):
+    run = begin(tmp_path)
+    plan(tmp_path, run, (), seconds_ago=100)
+    for letters in CHUNKS:
+        settle(tmp_path, letters, seconds_ago=1)
+    run.event("measured", role="base", seconds=99.0, busy=90.0)
+    run.event("rank", rows=9)
+    found = status(run.folder)
+    assert found.passes["base"] == Pass(9, 9, 900, 900)
+    assert found.stage == "rank"
+
+
+def test_a_run_that_only_began_can_be_told_of(tmp_path):
+    found = status(begin(tmp_path).folder)
+    assert (found.stage, found.age, found.passes) == ("begun", None, {})
+    assert "last event never" in "\n".join(status_lines([found], found.folder))
+
+
+RECORD = {"rows": 12, "selected": 3, "measured": {"base": 9}, "reused": {"base": 2}}
+
+
+def test_a_finished_run_shows_its_record(tmp_path):
+    run = begin(tmp_path)
+    run.event("select", ranked=11)
+    run.finish(RECORD)
+    found = status(run.folder)
+    assert (found.stage, found.record) == ("finished", RECORD)
+    text = "\n".join(status_lines([found], found.folder))
+    assert "12; 3 selected" in text
+    assert "9 sequences measured; 2 were in the store" in text
+    assert "resume" not in text
+
+
+def test_an_output_folder_has_a_line_a_run(tmp_path):
+    begin(tmp_path, "one-1").finish(RECORD)
+    plan(tmp_path, begin(tmp_path, "two-2"), (), seconds_ago=100)
+    settle(tmp_path, "fgh", seconds_ago=1)
+    (tmp_path / "runs" / "notes").mkdir()
+    output = str(tmp_path / "runs")
+    lines = list(status_lines(statuses(output), output))
+    assert len(lines) == 2
+    assert lines[0].startswith("one-1  finished")
+    assert "3 of 12 rows selected" in lines[0]
+    assert lines[1].startswith("two-2  unfinished")
+    assert "measure base, base 33%" in lines[1]
+
+
+def test_a_recipe_stands_for_its_output_and_json_says_the_same(tmp_path):
+    run = begin(tmp_path)
+    plan(tmp_path, run, (), seconds_ago=100)
+    (tmp_path / "r.yaml").write_bytes(storage.read_bytes(run.uri("recipe.json")))  # JSON is YAML
+    told = [
+        CliRunner().invoke(main, ["status", str(place), "--json"])
+        for place in (tmp_path / "r.yaml", tmp_path / "runs", run.folder)
+    ]
+    assert [one.exit_code for one in told] == [0, 0, 0]
+    assert [len(one.output.splitlines()) > 2 for one in told] == [False, False, True]
+    for one in told:
+        (found,) = json.loads(one.output.splitlines()[-1])["runs"]
+        assert (found["run_id"], found["finished"]) == ("name-1", False)
+        assert found["passes"]["base"]["tokens_planned"] == 900
+        assert found["resume"] == f"davir resume {run.folder}"
+
+
+def test_a_training_has_a_line_beside_the_runs_and_can_be_told_of(tmp_path):
+    run = begin(tmp_path)
+    folder = tmp_path / "runs" / "name-train-1"
+    folder.mkdir()
+    (folder / "training.json").write_text("{}")
+    place = str(tmp_path / "runs")
+    assert "".join(status_lines(statuses(place), place)).count("before the first step") == 1
+    logged = [{"step": 0, "eval_loss": 1.5}, {"step": 5, "loss": 1.25}, {"step": 5, "eval_loss": 1.125}]
+    write_metrics(str(folder), [{"max_steps": 12} | entry for entry in logged])
+    _, line = status_lines(statuses(place), place)
+    assert line == "name-train-1  unfinished  0s ago  step 5 of 12, loss 1.25, eval_loss 1.125"
+    assert list(status_lines(statuses(str(folder)), str(folder)))[1:] == [
+        "progress  step 5 of 12, loss 1.25, eval_loss 1.125; 0s ago",
+        "resume    the command that began it goes on with it",
+    ]
+    Run.of(str(folder)).finish({"model": "there"})
+    told = CliRunner().invoke(main, ["status", place, "--json"])
+    runs = json.loads(told.output.splitlines()[-1])["runs"]
+    assert [(one["run_id"], one["finished"]) for one in runs] == [(run.run_id, False), (folder.name, True)]
+
+
+def test_a_training_is_not_taken_for_a_run(tmp_path):
+    (tmp_path / "training.json").write_text("{}")
+    told = CliRunner().invoke(main, ["resume", str(tmp_path)])
+    assert told.exit_code == RecipeError.exit_code
+    assert "is a training; the command that started it goes on with it" in told.output
+
+
+def test_a_folder_without_runs_is_refused(tmp_path):
+    with pytest.raises(RecipeError, match="holds no run"):
+        statuses(str(tmp_path))
+    for verb in ("status", "resume"):
+        told = CliRunner().invoke(main, [verb, str(tmp_path)])
+        assert told.exit_code == RecipeError.exit_code
+        assert "holds no run" in told.output

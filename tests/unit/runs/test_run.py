@@ -1,0 +1,156 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from davir_ray import storage
+from davir_ray.config import TrainConfig, parse_recipe
+from davir_ray.errors import StoreError
+from davir_ray.runs.run import Run, load_run_or_recipe, run_id_of, training_id_of
+from davir_ray.train.checks import with_deepspeed
+
+TREE = {"corpus": {"paths": "rows.parquet"}, "models": {"base": "b", "reference": "r"}}
+
+
+def recipe(tmp_path, **changes):
+    return parse_recipe(TREE | {"output": str(tmp_path), "store": str(tmp_path)} | changes, "r")
+
+
+def test_the_run_id_changes_with_what_decides_the_result_and_with_nothing_else(tmp_path):
+    one = run_id_of(recipe(tmp_path), "name", "corpus", "model")
+    assert one.startswith("name-")
+    assert one == run_id_of(
+        recipe(tmp_path / "x", engine={"replicas": 9, "num_cpus": 2, "stall_seconds": 60}),
+        "name",
+        "corpus",
+        "model",
+    )
+    others = [
+        run_id_of(recipe(tmp_path, score={"name": "rho_sum"}), "name", "corpus", "model"),
+        run_id_of(recipe(tmp_path, engine={"dtype": "bfloat16"}), "name", "corpus", "model"),
+        run_id_of(recipe(tmp_path), "name", "corpus", "other model"),
+        run_id_of(recipe(tmp_path), "name", "other corpus", "model"),
+    ]
+    assert len({one, *others}) == 5
+
+
+def test_what_is_trained_and_when_a_night_is_bad_leave_the_id_of_a_run_alone(tmp_path):
+    models = {"base": "b"}
+    others = (
+        {"train": {"seed": 3}},
+        {"reference": {"fit": "cross"}},
+        {"nightly": {"max_coreset_change": 0.1}},
+    )
+    ids = {
+        run_id_of(recipe(tmp_path, models=models, **changes), "name", "corpus") for changes in ({}, *others)
+    }
+    assert len(ids) == 1
+
+
+def trained(*content, **settings):
+    return training_id_of(with_deepspeed(TrainConfig(**settings)), "name", *content)
+
+
+def test_the_id_of_a_training_changes_with_its_settings_and_with_its_content():
+    assert trained("rows", "base").startswith("name-")
+    assert trained("rows", "base") == trained("rows", "base", objective="sft", seed=0)
+    settings = [
+        {"seed": 1},
+        {"objective": "dpo"},
+        {"objective": "davir_dpo"},
+        {"learning_rate": 1e-4},
+        {"num_train_epochs": 2},
+        {"max_steps": 4},
+        {"per_device_train_batch_size": 4},
+        {"num_workers": 2},
+        {"dtype": "bfloat16"},
+        {"zero_stage": 3},
+        {"lora": {"r": 8}},
+        {"lora": {"r": 8, "merge": True}},
+        {"eval_corpus": {"paths": "x"}},
+    ]
+    ids = [trained("rows", "base", **some) for some in settings]
+    ids += [trained("rows", "base"), trained("rows", "other base"), trained("other rows", "base")]
+    assert len(set(ids)) == len(settings) + 3
+
+
+def test_how_a_training_runs_leaves_its_id_alone():
+    settings = [
+        {"max_failures": 0},
+        {"report_to": ("wandb",)},
+        {"num_cpus_per_worker": 2.5},
+        {"save_total_limit": 9},
+    ]
+    assert {trained("rows", **some) for some in settings} == {trained("rows")}
+
+
+def test_a_deepspeed_file_counts_by_its_content_and_not_by_its_path(tmp_path):
+    texts = {"one": '{"zero_optimization": {"stage": 1}}', "other": '{"zero_optimization": {"stage": 2}}'}
+    for name, text in texts.items():
+        (tmp_path / f"{name}.json").write_text(text)
+    (tmp_path / "copy.json").write_text(texts["one"])
+    one, copy, other = (
+        trained(deepspeed=str(tmp_path / f"{name}.json")) for name in ("one", "copy", "other")
+    )
+    assert one == copy
+    assert len({one, other, trained()}) == 3
+
+
+def test_a_run_is_unfinished_until_its_record_is_written(tmp_path):
+    run = Run.open(recipe(tmp_path), "name-1")
+    assert run.record() is None
+    storage.write_atomic(run.uri("work", "x"), b"1")
+    run.finish({"rows": 3})
+    assert Run.open(recipe(tmp_path), "name-1").record() == {"rows": 3}
+    assert not storage.exists(run.uri("work"))
+
+
+def test_events_go_on_where_a_stopped_run_left_them(tmp_path):
+    Run.open(recipe(tmp_path), "name-1").event("begin", rows=1)
+    Run.open(recipe(tmp_path), "name-1").event("again")
+    lines = storage.read_bytes(str(tmp_path / "name-1" / "events.jsonl")).decode().splitlines()
+    assert [json.loads(line)["event"] for line in lines] == ["begin", "again"]
+
+
+def test_a_run_folder_stands_for_its_recipe(tmp_path):
+    run = Run.open(recipe(tmp_path), "my-name-0a1b")
+    loaded, name = load_run_or_recipe(run.folder, ["score.name=rho_sum"])
+    assert name == "my-name"
+    assert loaded == recipe(tmp_path, score={"name": "rho_sum"})
+
+
+def finished_run(tmp_path) -> Run:
+    run = Run.open(recipe(tmp_path), "name-1")
+    storage.write_atomic(run.uri("scored", "0.parquet"), b"scores")
+    storage.write_atomic(run.uri("coreset", "0.parquet"), b"rows")
+    run.finish({"rows": 3})
+    return run
+
+
+@pytest.mark.parametrize("name", ["scored/0.parquet", "coreset/0.parquet", "record.json"])
+@pytest.mark.parametrize("damage", ["gone", "cut"])
+def test_a_run_whose_results_or_record_are_gone_or_cut_is_not_finished(tmp_path, name, damage, capsys):
+    run = finished_run(tmp_path)
+    assert run.record() == {"rows": 3}
+    path = Path(run.uri(name))
+    if damage == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:-1])
+    assert run.record() is None
+    assert run.reopen() is None
+    said = capsys.readouterr().err
+    assert ("the run is not finished any more" in said and str(path) in said) or not path.exists()
+    assert not Path(run.uri("record.json")).exists()
+
+
+def test_a_run_whose_recipe_is_damaged_says_who_writes_it_again(tmp_path):
+    run = Run.open(recipe(tmp_path), "name-1")
+    run.event("prepare")
+    for text in ("{", "[]", "{}", ""):
+        Path(run.uri("recipe.json")).write_text(text)
+        with pytest.raises(StoreError, match=r"recipe.json.*`davir score` with the recipe file"):
+            load_run_or_recipe(run.folder, ())
+    Path(run.uri("recipe.json")).unlink()
+    with pytest.raises(StoreError, match=r"recipe.json: is gone; `davir score` with the recipe file"):
+        Run.at(run.folder)
