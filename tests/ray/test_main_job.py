@@ -80,10 +80,6 @@ def first(tmp_path_factory, tiny_models, ray_cluster):
     return pipeline.score(recipe(folder, tiny_models, folder / "corpus"), "test")
 
 
-def test_the_record_names_what_is_not_read(first):
-    assert first["not_read"] == {"corpus": {"id": 123}}
-
-
 def test_every_row_is_in_the_scored_table_once(first):
     rows = scored(first)
     assert len(rows) == len(ROWS) == first["rows"] == sum(first["status"].values())
@@ -281,7 +277,7 @@ def test_a_start_whose_lease_was_taken_over_leaves_the_tables_alone(tmp_path, ti
 def test_a_reference_that_is_the_base_is_warned_of(tmp_path, tiny_models):
     write_corpus(tmp_path / "corpus", ROWS[:5], 1)
     for models, warned in ((tiny_models, 0), (tiny_models[:1] * 2, 1)):
-        asked = recipe(tmp_path, models, tmp_path / "corpus")
+        asked = recipe(tmp_path, models, tmp_path / "corpus", corpus={"paths": f"{tmp_path}/corpus/*"})
         (tmp_path / "recipe.yaml").write_text(asked.model_dump_json(exclude_none=True))
         told = CliRunner().invoke(main, ["validate", str(tmp_path / "recipe.yaml")])
         assert told.exit_code == 0, told.output
@@ -291,8 +287,10 @@ def test_a_reference_that_is_the_base_is_warned_of(tmp_path, tiny_models):
 
 def test_a_run_whose_corpus_has_changed_is_not_resumed_as_another(tmp_path, tiny_models):
     write_corpus(tmp_path / "corpus", ROWS[:20], 1)
-    asked = recipe(tmp_path, tiny_models, tmp_path / "corpus")
-    run_id = pipeline.score(asked, "test")["run_id"]
+    asked = recipe(tmp_path, tiny_models, tmp_path / "corpus", corpus={"paths": f"{tmp_path}/corpus/*"})
+    record = pipeline.score(asked, "test")
+    assert record["not_read"] == {"corpus": {"id": 20}}
+    run_id = record["run_id"]
     assert pipeline.score(asked, "test", resumed=run_id)["run_id"] == run_id
     pq.write_table(pa.Table.from_pylist(ROWS[20:22]), tmp_path / "corpus" / "new.parquet")
     with pytest.raises(RecipeError, match=f"{run_id}: cannot be resumed: its corpus"):
