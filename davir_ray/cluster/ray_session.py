@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import signal
 import socket
 import sys
 import threading
@@ -45,6 +46,8 @@ def connect() -> None:
     if ray.is_initialized():
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Of several tasks that fail, the first ends the stage: Ray would print the tracebacks of the others.
+    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
     for name, level in CHATTY.items():
         logging.getLogger(name).setLevel(level)
     if address := os.environ.get("RAY_ADDRESS"):
@@ -53,6 +56,10 @@ def connect() -> None:
         _start_here()
     quiet_ray_data()
     _hear_restart_warning()
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(
+            signal.SIGTERM, signal.default_int_handler
+        )  # ends as Ctrl-C does; Ray would dump its stack
     global joined
     joined = True
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
@@ -125,7 +126,7 @@ def _array(path: str) -> Iterable[Record]:
     with opened(path) as file:
         data = file.read()
     try:
-        items = json.loads(data.decode("utf-8-sig"))
+        items = json.loads(data.decode("utf-8-sig"), object_pairs_hook=_object)
     except UnicodeDecodeError as error:
         raise UnreadableFile(f"{path}: {mistaken.not_utf8(data, error)}") from error
     except (ValueError, RecursionError) as error:
@@ -136,7 +137,7 @@ def _array(path: str) -> Iterable[Record]:
 def _parse(line: bytes) -> Record:
     raw = line.decode("utf-8", "backslashreplace")
     try:
-        value = json.loads(line.decode("utf-8"))
+        value = json.loads(line.decode("utf-8"), object_pairs_hook=_object)
     except UnicodeDecodeError as error:
         return BadRow(Status.BAD_TEXT, f"the line {mistaken.not_utf8(line, error)}", raw)
     except json.JSONDecodeError as error:
@@ -146,6 +147,15 @@ def _parse(line: bytes) -> Record:
     except (ValueError, RecursionError) as error:
         return BadRow(Status.BAD_FORMAT, f"is not valid JSON: {error}", raw)
     return _checked(value, raw)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make an object of its pairs. Raises `ValueError` where a key stands twice: one of its values would be lost."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise ValueError(f"the key {twice!a} stands twice in one object")
+    return found
 
 
 def _checked(value: Any, raw: str) -> Record:

@@ -65,8 +65,14 @@ def check_label(row: Row) -> None:
             )
 
 
+WORDS = {"true": True, "desirable": True, "false": False, "undesirable": False}
+"""KTO's labels as text."""
+
+
 def is_wanted(label: Any) -> bool | None:
     """Tell what a KTO label says; None if it is none."""
+    if isinstance(label, str):
+        return WORDS.get(label.strip().lower())
     return bool(label) if isinstance(label, int | float) and label in (0, 1) else None
 
 

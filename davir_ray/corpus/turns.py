@@ -321,8 +321,8 @@ def ending_with_response(turns: Sequence[Message], column: str) -> tuple[Message
     """
     last = max((i for i, turn in enumerate(turns) if turn["role"] == "assistant"), default=None)
     if last is None:
-        roles = ", ".join(turn["role"] for turn in turns) or "no turn at all"
-        raise RowError(Status.NO_RESPONSE_TOKENS, f"column `{column}`: no assistant turn, only {roles}")
+        roles = ", only " + ", ".join(turn["role"] for turn in turns) if turns else "; it has no turn"
+        raise RowError(Status.NO_RESPONSE_TOKENS, f"column `{column}`: no assistant turn{roles}")
     counted = [turn for turn in turns if turn["role"] == "assistant" and turn.get("weight") != 0]
     if not counted:
         raise RowError(Status.NO_RESPONSE_TOKENS, f"column `{column}`: every assistant turn has weight 0")

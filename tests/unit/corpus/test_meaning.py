@@ -133,7 +133,7 @@ def test_orca_pairs_keep_their_system_message():
     assert other.example_id != example.example_id
 
 
-@pytest.mark.parametrize("wanted", [True, 1, 1.0, None])
+@pytest.mark.parametrize("wanted", [True, 1, 1.0, None, "true"])
 @pytest.mark.parametrize("key", ["label", "kto_tag"])
 @pytest.mark.parametrize("name", SINGLE)
 def test_a_wanted_response_is_an_ordinary_row(name, key, wanted):
@@ -145,7 +145,8 @@ def test_a_kto_row_that_is_not_wanted_is_left_out():
     row = {"prompt": "What drives a nail?", "completion": "A hammer ...", "label": False}
     status, reason = outcome("prompt_completion", row)
     assert (status, reason) == ("undesirable", "column `label` is false: the response is not wanted")
-    assert outcome("prompt_completion", row | {"label": 0})[0] == Status.UNDESIRABLE
+    for label in (0, "false", "undesirable"):
+        assert outcome("prompt_completion", row | {"label": label})[0] == Status.UNDESIRABLE
     assert outcome("prompt_completion", row | {"label": "good"})[0] == Status.OK
     assert outcome("prompt_completion", row | {"kto_tag": "maybe", "label": None})[0] == Status.BAD_FORMAT
 

@@ -259,3 +259,13 @@ def test_real_corpora_parse_whole(name, format, counts):
     corpus = CorpusConfig(paths=str(DATA / name))
     assert list_corpus(corpus).formats == {"corpus": format}
     assert Counter(str(p.status) for p in parse_all(corpus)) == counts
+
+
+@pytest.mark.parametrize(
+    "line", ['{"question": "a", "question": "b", "answer": "c"}', '{"m": [{"x": 1, "x": 1}]}']
+)
+def test_a_key_that_stands_twice_in_an_object_loses_no_value_in_silence(tmp_path, line):
+    (tmp_path / "a.jsonl").write_text('{"question": "q", "answer": "a"}\n' + line)
+    good, bad = parse_all(CorpusConfig(paths=str(tmp_path)))
+    assert (good.status, bad.status) == (Status.OK, Status.BAD_FORMAT)
+    assert "stands twice in one object" in bad.reason
