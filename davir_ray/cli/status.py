@@ -7,7 +7,7 @@ from typing import Any
 
 from davir_ray import storage
 from davir_ray.errors import DamagedPart, RecipeError
-from davir_ray.progress import ago, duration
+from davir_ray.progress import ago, duration, say
 from davir_ray.runs.run import Run, holds_run, holds_training, place_of
 from davir_ray.store.measurements import MeasurementStore
 from davir_ray.train.training_status import TrainingStatus, training_status
@@ -119,9 +119,9 @@ def _passes(run: Run, last: Event) -> dict[str, Pass]:
     begun = {event["role"]: event for event in run.events if event["event"] == "measure"}
     plans = {role: _plan(run.uri("work", role, "plan.parquet")) for role in begun}
     return {
-        role: _pass(begun[role], plan, under_way=begun[role] is last)
+        role: one
         for role, plan in plans.items()
-        if plan is not None
+        if plan is not None and (one := _pass(begun[role], plan, under_way=begun[role] is last)) is not None
     }
 
 
@@ -134,10 +134,14 @@ def _plan(uri: str) -> list[dict[str, Any]] | None:
     return chunks
 
 
-def _pass(event: Event, chunks: list[dict[str, Any]], *, under_way: bool) -> Pass:
-    """Compare the chunks of a pass with the store; `event` is its latest start."""
+def _pass(event: Event, chunks: list[dict[str, Any]], *, under_way: bool) -> Pass | None:
+    """Compare the chunks of a pass with the store; `event` is its latest start. None if the store is damaged."""
     store = MeasurementStore(event["store"])
-    settled = store.settled()
+    try:
+        settled = store.settled()
+    except DamagedPart as damage:
+        say(f"{damage}; how far the run is, is not known until it goes on")
+        return None
     done = [chunk for chunk in chunks if chunk["name"] in settled]
     sequences, sequences_planned = (sum(one["sequences"] for one in some) for some in (done, chunks))
     tokens, tokens_planned = (sum(one["tokens"] for one in some) for some in (done, chunks))
@@ -152,7 +156,7 @@ def _pass(event: Event, chunks: list[dict[str, Any]], *, under_way: bool) -> Pas
 def status_lines(found: Sequence[RunStatus | TrainingStatus], path: str) -> Iterator[str]:
     """Tell all of the run that a path names, or a line of each run that was found there."""
     for one in found:
-        yield from one.lines() if one.folder == path.rstrip("/") else [one.line()]
+        yield from one.lines() if one.folder == storage.real_folder(path) else [one.line()]
 
 
 def _progress(one: Pass) -> str:

@@ -19,6 +19,7 @@ from davir_ray.runs.run import (
 )
 from davir_ray.storage.json_lines import read_lines
 from davir_ray.storage.sealed import read_object, read_sealed
+from davir_ray.train.metrics import METRICS, metrics_at
 
 
 def places(path: str) -> tuple[str | None, list[str]]:
@@ -49,6 +50,7 @@ def _store_of(run: str) -> str | None:
 
 def verify_run(folder: str) -> Iterator[DamagedPart]:
     """Read all small files of a run, and the results that its record names; yield those that are damaged."""
+    folder = storage.real_folder(folder)
     for name, read in READERS.items():
         try:
             found = read(storage.join(folder, name))
@@ -75,7 +77,7 @@ READERS: dict[str, Callable[[str], Any]] = {
     RECIPE: _recipe,
     TRAINING: read_object,
     EVENTS: read_lines,
-    "metrics.jsonl": read_lines,
+    METRICS: metrics_at,
     "places.json": read_sealed,
     "drift.json": read_sealed,
     "nights.jsonl": read_lines,

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from davir_ray.errors import DavirError, Unexpected
+from davir_ray.foreign_text import without_credentials
 
 INTERRUPTED = 130
 """What shells take for the exit code of a command that was interrupted."""
@@ -75,11 +76,14 @@ def ending(error: BaseException) -> tuple[list[str], int]:
 
 
 def keep_traceback(error: BaseException, of_worker: str = "") -> str:
-    """Write the traceback of an error, and of the worker that it came from, into a new file; return the file's path."""
+    """Write the traceback of an error, and of the worker that it came from, into a new file; return the file's path.
+
+    The credentials that URIs in it may hold are left out.
+    """
     text = "".join(traceback.format_exception(error)) + (
         f"\nIn the worker:\n{of_worker}" if of_worker else ""
     )
     number, path = tempfile.mkstemp(prefix="davir-error-", suffix=".txt")
     with open(number, "w", encoding="utf-8", errors="backslashreplace") as file:
-        file.write(text)
+        file.write(without_credentials(text))
     return path

@@ -21,7 +21,7 @@ WITHOUT_NIGHTS = (
     "take the line out, or put back a copy of the file; without it, the next night is the first one"
 )
 
-FINE = (*SCORABLE, Status.DUPLICATE)
+FINE = (*SCORABLE, Status.DUPLICATE, Status.UNDESIRABLE)
 """A row of any other status failed: something should have been scored, and was not."""
 
 

@@ -81,7 +81,7 @@ class Run:
     @classmethod
     def of(cls, folder: str) -> "Run":
         """Name the run in a folder, whether it was begun or not."""
-        return cls.named(*folder.rstrip("/").rsplit("/", 1))
+        return cls.named(*storage.real_folder(folder).rsplit("/", 1))
 
     @classmethod
     def open(cls, recipe: Recipe, run_id: str, written_as: str = RECIPE) -> "Run":
@@ -96,7 +96,7 @@ class Run:
     @classmethod
     def at(cls, folder: str) -> "Run":
         """Look at a run that was begun. Raises `RecipeError` if the folder holds none."""
-        folder = folder.rstrip("/")
+        folder = storage.real_folder(folder)
         if holds_training(folder):
             raise RecipeError(f"{folder}: is a training; the command that started it goes on with it")
         if not holds_run(folder) and storage.exists(storage.join(folder, EVENTS)):
@@ -189,8 +189,9 @@ def load_run_or_recipe(path: str, overrides: Sequence[str]) -> tuple[Recipe, str
     """Read the recipe of a run's folder, or of a file; return it with the name that its runs carry."""
     if not holds_run(path):
         return load_recipe(path, overrides), Path(path).stem
-    recipe = parse_recipe(recipe_of_run(path), storage.join(path, RECIPE), overrides)
-    return recipe, path.rstrip("/").rsplit("/", 1)[-1].rsplit("-", 1)[0]
+    folder = storage.real_folder(path)
+    recipe = parse_recipe(recipe_of_run(folder), storage.join(folder, RECIPE), overrides)
+    return recipe, folder.rsplit("/", 1)[-1].rsplit("-", 1)[0]
 
 
 def recipe_of_run(folder: str) -> dict[str, Any]:

@@ -56,6 +56,14 @@ def absolute(uri: str) -> str:
     return uri if "://" in uri else os.path.abspath(os.path.expanduser(uri))
 
 
+def real_folder(uri: str) -> str:
+    """Name a folder by the path that it has itself, absolute and without symbolic links; leave URIs as they are.
+
+    The last names of a run's folder are the run's: seals cover them.
+    """
+    return uri.rstrip("/") if "://" in uri else os.path.realpath(os.path.expanduser(uri))
+
+
 def is_local(fs: AbstractFileSystem) -> bool:
     """Tell whether this filesystem is the machine's own."""
     return isinstance(fs, fsspec.get_filesystem_class("file"))

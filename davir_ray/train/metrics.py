@@ -3,6 +3,8 @@
 from typing import Any
 
 from davir_ray import storage
+from davir_ray.errors import DamagedPart
+from davir_ray.progress import say
 from davir_ray.storage.json_lines import read_lines, write_lines
 
 METRICS = "metrics.jsonl"
@@ -14,5 +16,18 @@ def write_metrics(folder: str, entries: list[dict[str, Any]]) -> None:
 
 
 def read_metrics(folder: str) -> list[dict[str, Any]]:
-    """Read what was logged; nothing before the first step."""
-    return read_lines(storage.join(folder, METRICS))
+    """Read what was logged; nothing before the first step, or if the file is damaged, which is said."""
+    try:
+        return metrics_at(storage.join(folder, METRICS))
+    except DamagedPart as damage:
+        say(f"{damage}; what was logged before now is forgotten")
+        return []
+
+
+def metrics_at(uri: str) -> list[dict[str, Any]]:
+    """Read the entries of such a file; none where there is no file. Raises `DamagedPart`."""
+    entries = read_lines(uri)
+    for number, entry in enumerate(entries, 1):
+        if not all(isinstance(entry.get(name), int) for name in ("step", "max_steps")):
+            raise DamagedPart(uri, f"line {number} has no step: {str(entry)[:60]}")
+    return entries

@@ -16,11 +16,11 @@ from ray.train.v2.torch.torch_trainer import TorchTrainer
 from davir_ray import storage
 from davir_ray.cluster import ray_session
 from davir_ray.config import TrainConfig
-from davir_ray.errors import TrainingError, Unreachable
+from davir_ray.errors import DamagedPart, TrainingError, Unreachable
 from davir_ray.measure.ray_room import await_room
 from davir_ray.progress import duration, say
 from davir_ray.storage.filesystems import filesystem
-from davir_ray.train.metrics import read_metrics
+from davir_ray.train.metrics import METRICS, metrics_at
 from davir_ray.train.task import TrainTask, train_worker
 
 SECONDS_BETWEEN_LOOKS = 2.0
@@ -123,13 +123,10 @@ def _watching(task: TrainTask) -> Iterator[None]:
 
 
 def _watch(folder: str, over: threading.Event) -> None:
-    said, first, started = len(read_metrics(folder)), 0, time.monotonic()
+    said, first, started = len(_logged(folder)), 0, time.monotonic()
     while True:
         last_look = over.wait(SECONDS_BETWEEN_LOOKS)
-        try:
-            entries = read_metrics(folder)
-        except (OSError, Unreachable):  # looked at again soon
-            entries = []
+        entries = _logged(folder)
         for entry in entries[said:]:
             if not first:
                 first, started = entry["step"], time.monotonic()
@@ -137,6 +134,14 @@ def _watch(folder: str, over: threading.Event) -> None:
         said = max(said, len(entries))
         if last_look:
             return
+
+
+def _logged(folder: str) -> list[dict[str, Any]]:
+    """Read what workers logged so far; what cannot be read is looked at again soon, and is nothing until then."""
+    try:
+        return metrics_at(storage.join(folder, METRICS))
+    except (OSError, Unreachable, DamagedPart):
+        return []
 
 
 def progress_line(entry: dict[str, Any], first_step: int, seconds: float) -> str:

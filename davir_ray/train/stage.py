@@ -101,6 +101,7 @@ def _train(source: Source, held_out: Source | None, train: TrainConfig, run: Run
     await_workers(train, device)
     run = Run.open(source.inputs.recipe, run.run_id, TRAINING)
     begun()
+    forget_old_log(run)
     say(f"training {run.run_id} on {source.what} (if it stops, the same command goes on)")
     choice = engine_for(source.inputs)
     training = Training(source, held_out, train, run, choice, device, frozen_from(train, choice, device))
@@ -112,6 +113,12 @@ def _train(source: Source, held_out: Source | None, train: TrainConfig, run: Run
     record = record_of(training, rows)
     run.event("trained", **{name: record[name] for name in ("steps", "train_loss", "eval")})
     return record
+
+
+def forget_old_log(run: Run) -> None:
+    """Delete the log of a training whose model is gone; one that goes on from a checkpoint keeps its own."""
+    if not storage.list_folders(run.uri("checkpoints")):
+        storage.delete(run.uri(METRICS))
 
 
 def forget_rows(run: Run) -> None:

@@ -182,6 +182,35 @@ def test_a_training_has_a_line_beside_the_runs_and_can_be_told_of(tmp_path):
     assert [(one["run_id"], one["finished"]) for one in runs] == [(run.run_id, False), (folder.name, True)]
 
 
+def test_damaged_logs_and_stores_leave_every_run_its_line(tmp_path):
+    run = begin(tmp_path)
+    settle(tmp_path, "abc", seconds_ago=500)
+    plan(tmp_path, run, (), seconds_ago=110)
+    folder = tmp_path / "runs" / "name-train-1"
+    folder.mkdir()
+    (folder / "training.json").write_text("{}")
+    (folder / "metrics.jsonl").write_text('{"a": 1}\n')
+    store = store_of(tmp_path)
+    compact(store_with(store.folder, ("de", [1.0, 1.0])))
+    (merged,) = [part.uri for part in store.parts()]
+    storage.write_atomic(merged, b"PAR1")
+    told = CliRunner().invoke(main, ["status", str(tmp_path / "runs")])
+    assert told.exit_code == 0
+    assert "name-1  unfinished" in told.output
+    assert "name-train-1  unfinished" in told.output
+    assert f"{merged}: " in told.output
+    assert "metrics.jsonl: line 1 has no step" in told.output
+    assert status(run.folder).passes == {}
+
+
+def test_a_run_is_told_of_in_full_from_within_its_folder(tmp_path, monkeypatch):
+    run = begin(tmp_path)
+    monkeypatch.chdir(run.folder)
+    told = CliRunner().invoke(main, ["status", "."])
+    assert told.exit_code == 0
+    assert f"resume    davir resume {run.folder}" in told.output
+
+
 def test_a_training_is_not_taken_for_a_run(tmp_path):
     (tmp_path / "training.json").write_text("{}")
     told = CliRunner().invoke(main, ["resume", str(tmp_path)])

@@ -145,6 +145,15 @@ def test_rays_wrapper_never_stands_before_our_own_sentence():
     assert 'File "odd.py", line 7' in kept(told), "where the worker raised it"
 
 
+def test_a_kept_traceback_holds_no_credentials():
+    secret = "s3://b/x?X-Amz-Signature=" + "5ec7e7" * 4
+    (told,), _ = ending(Unexpected(f"cannot read {secret}", 5, worker_traceback=f"Foreign: {secret}"))
+    assert "5ec7e7" not in told
+    where = kept(told)
+    assert "In the worker:" in where
+    assert "5ec7e7" not in where
+
+
 def test_an_inner_stage_goes_before_an_outer_one():
     with pytest.raises(Unexpected) as raised, stage(EngineError), stage(StoreError):
         fall()

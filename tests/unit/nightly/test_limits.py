@@ -35,6 +35,11 @@ def test_a_night_counts_rows_that_failed_but_not_repeats_and_not_cut_ones():
     assert night()["drift"] is None
 
 
+def test_rows_that_their_label_leaves_out_did_not_fail():
+    record = RECORD | {"rows": 150, "status": RECORD["status"] | {"undesirable": 50}}
+    assert night_of(record, None, measured_before=False)["failed"] == 10
+
+
 def test_a_night_whose_run_is_an_earlier_night_s_measured_nothing():
     again = night(measured_before=True)
     assert again["measured"] == {"base": 0, "reference": 0}

@@ -15,6 +15,7 @@ from davir_ray.runs.lease import (
     BEAT_SECONDS,
     STALE_SECONDS,
     Lease,
+    at_work,
     is_fresh,
     newest_lease,
     take,
@@ -139,6 +140,14 @@ def test_a_damaged_lease_is_nobodys(tmp_path, text):
     assert isinstance(taken, Lease)
     assert taken.number == 4
     assert (tmp_path / "notes.json").exists()
+
+
+@pytest.mark.parametrize("started", [0.0, 2.0**37 - 1, 2.0**37, 2.0**39, 1e300])
+def test_whoever_is_said_to_hold_a_lease_can_be_told_of(tmp_path, started):
+    write(str(tmp_path), 3, started=started)
+    number, found = newest_lease(str(tmp_path))
+    assert number == 3
+    assert "process" in at_work(found)
 
 
 @pytest.mark.parametrize("age", [float("nan"), -1e9])

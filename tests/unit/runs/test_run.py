@@ -144,6 +144,42 @@ def test_a_run_whose_results_or_record_are_gone_or_cut_is_not_finished(tmp_path,
     assert not Path(run.uri("record.json")).exists()
 
 
+@pytest.mark.parametrize("given", ["name-1", "./name-1/", "latest", "name-1/../latest"])
+def test_a_run_is_the_same_by_whatever_path_its_folder_is_named(tmp_path, monkeypatch, given):
+    run = finished_run(tmp_path)
+    (tmp_path / "latest").symlink_to("name-1")
+    monkeypatch.chdir(tmp_path)
+    for found in (Run.of(given), Run.at(given)):
+        assert (found.run_id, found.folder) == ("name-1", run.folder)
+        assert found.record() == {"rows": 3}
+    assert load_run_or_recipe(given, ())[1] == "name"
+
+
+def test_within_its_folder_a_run_is_called_by_its_name(tmp_path, monkeypatch):
+    run = finished_run(tmp_path)
+    monkeypatch.chdir(run.folder)
+    assert load_run_or_recipe(".", ())[1] == "name"
+    assert Run.at(".").record() == {"rows": 3}
+    assert Run.of("memory://runs/name-1/") == Run("name-1", "memory://runs/name-1")
+
+
+def test_a_recipe_behind_a_link_is_called_by_the_name_of_the_link(tmp_path):
+    (tmp_path / "..data").write_text(json.dumps(TREE))
+    (tmp_path / "mine.yaml").symlink_to("..data")
+    assert load_run_or_recipe(str(tmp_path / "mine.yaml"), ())[1] == "mine"
+
+
+def test_results_that_are_listed_are_not_asked_for_by_name(tmp_path, monkeypatch):
+    run, asked = finished_run(tmp_path), []
+    size_of = storage.size_of
+    monkeypatch.setattr(storage, "size_of", lambda uri: asked.append(uri) or size_of(uri))
+    assert run.record() == {"rows": 3}
+    assert asked == []
+    monkeypatch.setattr(storage, "files_below", lambda _: [])  # a listing that lags
+    assert run.record() == {"rows": 3}
+    assert sorted(asked) == [run.uri("coreset", "0.parquet"), run.uri("scored", "0.parquet")]
+
+
 def test_a_run_whose_recipe_is_damaged_says_who_writes_it_again(tmp_path):
     run = Run.open(recipe(tmp_path), "name-1")
     run.event("prepare")

@@ -1,5 +1,9 @@
+import threading
+
 import pytest
 
+from davir_ray.train import ray_fit
+from davir_ray.train.metrics import METRICS, write_metrics
 from davir_ray.train.ray_fit import progress_line
 
 
@@ -31,3 +35,20 @@ def test_preferences_and_held_out_rows_are_told_and_nothing_else(prefix):
     }
     told = f"{prefix}loss 0.5, {prefix}rewards/accuracies 0.75, {prefix}rewards/margins 0.125"
     assert line(1, **values) == f"step 1 of 10, {told}"
+
+
+def test_a_damaged_log_is_looked_at_again(tmp_path, monkeypatch, capsys):
+    class Looks(threading.Event):
+        """Over at the third look; a worker writes the log anew before the last one."""
+
+        looks = 0
+
+        def wait(self, timeout=None):
+            self.looks += 1
+            if self.looks == 3:
+                write_metrics(str(tmp_path), [{"step": 1, "max_steps": 4, "loss": 0.5}])
+            return self.looks == 3
+
+    (tmp_path / METRICS).write_text("text\n")
+    ray_fit._watch(str(tmp_path), Looks())
+    assert capsys.readouterr().err.count("train: step 1 of 4, loss 0.5") == 1

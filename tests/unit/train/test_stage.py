@@ -1,9 +1,12 @@
 import pytest
 
+from davir_ray import storage
 from davir_ray.config import TrainConfig
 from davir_ray.errors import RecipeError
 from davir_ray.logprobs.choice import Choice
-from davir_ray.train.stage import frozen_from, held_out_metrics, settings_of
+from davir_ray.runs.run import Run
+from davir_ray.train.metrics import read_metrics, write_metrics
+from davir_ray.train.stage import forget_old_log, frozen_from, held_out_metrics, settings_of
 
 
 def choice(engine="transformers", dtype="float32"):
@@ -48,6 +51,17 @@ def test_frozen_log_probabilities_come_from_the_store_unless_it_computes_otherwi
     objective, settings, device, measured, source
 ):
     assert frozen_from(TrainConfig(objective=objective, **settings), measured, device) == source
+
+
+@pytest.mark.parametrize("checkpoints", [0, 1])
+def test_a_training_keeps_the_log_that_its_checkpoint_goes_on_with_and_no_other(tmp_path, checkpoints):
+    run = Run.of(str(tmp_path / "name-train-1"))
+    write_metrics(run.folder, [{"step": 1, "max_steps": 4}])
+    storage.write_atomic(run.uri("checkpoints", "snapshot.json"), b"{}")
+    for number in range(checkpoints):
+        storage.write_atomic(run.uri("checkpoints", f"checkpoint-{number}", "weights"), b"1")
+    forget_old_log(run)
+    assert len(read_metrics(run.folder)) == checkpoints
 
 
 def test_without_pairs_nothing_is_frozen():
