@@ -357,7 +357,7 @@ def test_a_pair_with_a_side_that_ends_in_weight_0_is_in_no_export_for_trl(name, 
     assert shaped(replace(PAIR, **{side: tuple(ended)}), LOSSES, name, Template({})) is None
 
 
-def call(arguments):
+def called(arguments):
     return {
         "role": "assistant",
         "content": "",
@@ -367,14 +367,17 @@ def call(arguments):
 
 def test_calls_go_to_trl_in_the_form_that_the_template_takes_of_rows_with_and_without_tools():
     template = Template({}, (CallForm("text"), CallForm("object", null_content=True)))
-    bare = replace(PAIR, messages=(PAIR.messages[0], call({"a": 1})), rejected=None)
-    tooled = replace(bare, messages=(PAIR.messages[0], call('{"a": 1}')), tools=({"name": "f"},))
+    bare = replace(PAIR, messages=(PAIR.messages[0], called({"a": 1})), rejected=None)
+    tooled = replace(bare, messages=(PAIR.messages[0], called('{"a": 1}')), tools=({"name": "f"},))
     rows = [json.loads(shaped(one, LOSSES, "trl", template) or "") for one in (bare, tooled)]
-    assert [row["completion"] for row in rows] == [[call('{"a": 1}')], [call({"a": 1}) | {"content": None}]]
+    assert [row["completion"] for row in rows] == [
+        [called('{"a": 1}')],
+        [called({"a": 1}) | {"content": None}],
+    ]
 
 
 def test_a_rejected_call_that_is_no_json_leaves_its_pair_out_for_trl():
-    broken = replace(PAIR, rejected=(PAIR.messages[0], call("{")))
+    broken = replace(PAIR, rejected=(PAIR.messages[0], called("{")))
     assert shaped(broken, LOSSES, "trl", Template({}, (CallForm("object"), CallForm()))) is None
 
 
