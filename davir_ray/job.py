@@ -19,6 +19,7 @@ from davir_ray.cluster.ray_exchange import gather
 from davir_ray.cluster.unexpected import begun, stage
 from davir_ray.config import NearDuplicatesRule
 from davir_ray.coreset.borderline import rule_names
+from davir_ray.coreset.export import Template
 from davir_ray.coreset.ray_export import Export, write_coreset, write_scored
 from davir_ray.coreset.ray_rank import Ranked, Ranking, rank
 from davir_ray.coreset.rules import choose
@@ -250,7 +251,7 @@ def select_and_export(job: Job, ranked: Ranked) -> Record:
         splits=inputs.listing.splits,
         config=inputs.recipe.export,
         run_dir=run.folder,
-        template_kwargs=inputs.recipe.tokens.chat_template_kwargs,
+        template=Template(inputs.recipe.tokens.chat_template_kwargs, inputs.tokenizer.call_forms()),
     )
     counts = write_scored(ranked, choices, rule_names(inputs.recipe.select), export)
     storage.await_files(run.uri("scored"), len(choices))

@@ -63,7 +63,10 @@ Role = Literal["base", "reference"]
 Need = tuple[Role, View]
 """What a score or a rule asks for: a model, and the view that it measures."""
 
-PAIR_VIEWS = (View.REJECTED, View.COMPLETION, View.REJECTED_COMPLETION)
+COMPLETIONS = (View.COMPLETION, View.REJECTED_COMPLETION)
+"""The views that only the export `trl_frozen` asks for."""
+
+PAIR_VIEWS = (View.REJECTED, *COMPLETIONS)
 """The views that preference pairs alone have."""
 
 

@@ -74,9 +74,9 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _rendered_as_trl_does(self) -> "Recipe":
-        if "trl_frozen" in self.export.formats and self.tokens.template in ("alpaca", "plain"):
+        if "trl_frozen" in self.export.formats and self.tokens.template != "chat":
             raise ValueError(
-                f"export.formats: trl_frozen is for tokens.template: chat, which TRL renders with; "
+                "export.formats: trl_frozen is for tokens.template: chat, the model's own, which TRL renders with; "
                 f"not for {self.tokens.template}"
             )
         return self

@@ -14,6 +14,8 @@ from davir_ray.coreset.shapes import to_messages, to_trl
 from davir_ray.corpus.example import Example
 from davir_ray.corpus.json_text import decoded, json_columns, losses, to_json
 from davir_ray.corpus.split import place_text
+from davir_ray.errors import RowError
+from davir_ray.tokens.tool_calls import AS_GIVEN, CallForm
 
 SCORE_COLUMN = "davir_score"
 RANK_COLUMN = "davir_rank"
@@ -67,9 +69,9 @@ class Layout:
 
 
 def folder_name(source: str) -> str:
-    """Return a source's name as the name of a folder, whatever is in it."""
+    """Return a source's name as the name of a folder, whatever is in it; readers pass over `_x` and `.x`."""
     name = quote(source, safe=" ,+@()[]")
-    return name.replace(".", "%2E") if name.strip(".") == "" else name
+    return f"%{ord(name[0]):02X}{name[1:]}" if name[:1] in ("_", ".") else name
 
 
 def places_within(folder: NDArray[np.integer[Any]], before: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -102,34 +104,50 @@ def with_side(chosen: pa.Table, file: str) -> pa.Table:
     return chosen
 
 
-def messages_row(example: Example, chosen: dict[str, Any], kwargs: dict[str, Any]) -> dict[str, Any] | None:
+@dataclass(frozen=True)
+class Template:
+    """What the model's chat template gets. kwargs: `tokens.chat_template_kwargs`. call_forms: see `Tokenizer`."""
+
+    kwargs: dict[str, Any]
+    call_forms: tuple[CallForm, CallForm] = (AS_GIVEN, AS_GIVEN)
+
+
+def messages_row(example: Example, chosen: dict[str, Any], template: Template) -> dict[str, Any] | None:
     """Return a row of the `messages` export."""
     return to_messages(example) | {name: chosen[name] for name in (SCORE_COLUMN, RANK_COLUMN)}
 
 
-def trl_row(example: Example, chosen: dict[str, Any], kwargs: dict[str, Any]) -> dict[str, Any] | None:
-    """Return a row of the `trl` export: what stock trainers read, and nothing else.
+def trl_row(example: Example, chosen: dict[str, Any], template: Template) -> dict[str, Any] | None:
+    """Return a row of the `trl` export: what stock trainers read, and nothing else; None where nothing is trained on.
 
-    kwargs: `tokens.chat_template_kwargs`, which they pass to the template from a column of this name.
+    They pass the column `chat_template_kwargs` to the template. As in measuring, what the row says goes before the
+    recipe.
     """
-    row = to_trl(example)
-    return row | {"chat_template_kwargs": kwargs} if kwargs and "prompt" in row else row
+    try:
+        row = to_trl(example, template.call_forms[bool(example.tools)])
+    except RowError:  # of a rejected side that no score looked at
+        return None
+    if row is None or "prompt" not in row:
+        return row
+    kwargs = template.kwargs | (example.chat_template_kwargs or {})
+    return row | ({"chat_template_kwargs": kwargs} if kwargs else {})
 
 
-def trl_frozen_row(example: Example, chosen: dict[str, Any], kwargs: dict[str, Any]) -> dict[str, Any] | None:
+def trl_frozen_row(example: Example, chosen: dict[str, Any], template: Template) -> dict[str, Any] | None:
     """Return a pair with DPO's frozen log-probabilities of the exported completions; None where there are none."""
     if chosen["frozen_chosen_loss"] is None or chosen["frozen_rejected_loss"] is None:
         return None
     frozen = {f"ref_{side}_logps": -chosen[f"frozen_{side}_loss"] for side in ("chosen", "rejected")}
-    return to_trl(example) | ({"chat_template_kwargs": kwargs} if kwargs else {}) | frozen
+    row = trl_row(example, chosen, template)
+    return None if row is None else row | frozen
 
 
 SHAPES = {"messages": messages_row, "trl": trl_row, "trl_frozen": trl_frozen_row}
 
 
-def shaped(example: Example, chosen: dict[str, Any], shape: str, kwargs: dict[str, Any]) -> str | None:
-    """Return the line of a row in an export shape; None where the shape leaves it out. kwargs: see `trl_row`."""
-    row = SHAPES[shape](example, chosen, kwargs)
+def shaped(example: Example, chosen: dict[str, Any], shape: str, template: Template) -> str | None:
+    """Return the line of a row in an export shape; None where the shape leaves it out."""
+    row = SHAPES[shape](example, chosen, template)
     return None if row is None else to_json(row)
 
 

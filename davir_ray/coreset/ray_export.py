@@ -29,6 +29,7 @@ from davir_ray.coreset.export import (
     SIDE,
     Fetched,
     Layout,
+    Template,
     content,
     files_column,
     folder_name,
@@ -60,7 +61,7 @@ Counts = NDArray[np.int64]
 class Export:
     """Everything that a worker needs to write the core-set.
 
-    formats: the corpus format of each source. template_kwargs: `tokens.chat_template_kwargs`.
+    formats: the corpus format of each source.
     """
 
     corpus: CorpusConfig
@@ -68,7 +69,7 @@ class Export:
     splits: tuple[Split, ...]
     config: ExportConfig
     run_dir: str
-    template_kwargs: dict[str, Any]
+    template: Template
 
     @property
     def written(self) -> tuple[str, ...]:
@@ -279,8 +280,7 @@ def _shaped(
     found = {one.row: one.example for one in parsed if one.row in wanted and one.example is not None}
     rows = chosen.to_pylist()
     return {
-        shape: [shaped(found[row["row"]], row, shape, export.template_kwargs) for row in rows]
-        for shape in shapes
+        shape: [shaped(found[row["row"]], row, shape, export.template) for row in rows] for shape in shapes
     }
 
 

@@ -1,8 +1,10 @@
 """Examples -> rows in the shapes that trainers read."""
 
+from collections.abc import Sequence
 from typing import Any
 
-from davir_ray.corpus.example import Example, shared_turns
+from davir_ray.corpus.example import Example, Message, is_left_out, shared_turns, unmarked
+from davir_ray.tokens.tool_calls import AS_GIVEN, CallForm, formed
 
 IGNORED = -100
 """The label of a token that does not count."""
@@ -17,22 +19,33 @@ def to_messages(example: Example) -> dict[str, Any]:
     return {"chosen": list(example.messages), "rejected": list(example.rejected)} | _tools(example)
 
 
-def to_trl(example: Example) -> dict[str, Any]:
+def to_trl(example: Example, form: CallForm = AS_GIVEN) -> dict[str, Any] | None:
     """Return TRL's conversational rows: `{prompt, completion}`, or `{prompt, chosen, rejected}` for pairs.
 
-    The completion is the last assistant turn; the prompt of a pair is all that both sides begin with.
+    The completion is the last assistant turn that counts, and nothing follows it; the prompt of a pair is all that both
+    sides begin with. None where no turn counts, or a side of a pair ends with one that does not: TRL knows no weights.
+    form: of tool calls, which TRL hands to the template as they are. Raises `RowError` for calls that cannot have it.
     """
     if example.messages is None:
         return _without_messages(example)
+    messages = formed(unmarked(example.messages), form)
     if example.rejected is None:
-        *prompt, completion = example.messages
-        return {"prompt": prompt, "completion": [completion]} | _tools(example)
-    shared = shared_turns(example)
-    return {
-        "prompt": list(example.messages[:shared]),
-        "chosen": list(example.messages[shared:]),
-        "rejected": list(example.rejected[shared:]),
-    } | _tools(example)
+        last = _last_counted(example.messages)
+        if last is None:
+            return None
+        return {"prompt": messages[:last], "completion": [messages[last]]} | _tools(example)
+    if is_left_out(example.messages[-1]) or is_left_out(example.rejected[-1]):
+        return None
+    shared, rejected = shared_turns(example), formed(unmarked(example.rejected), form)
+    sides = {"prompt": messages[:shared], "chosen": messages[shared:], "rejected": rejected[shared:]}
+    return sides | _tools(example)
+
+
+def _last_counted(messages: Sequence[Message]) -> int | None:
+    answers = (
+        at for at, turn in enumerate(messages) if turn["role"] == "assistant" and not is_left_out(turn)
+    )
+    return max(answers, default=None)
 
 
 def _tools(example: Example) -> dict[str, Any]:

@@ -4,6 +4,7 @@
 """
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
@@ -46,6 +47,16 @@ def shared_turns(example: Example) -> int:
     one, other = example.messages or (), example.rejected or ()
     most = min(len(one), len(other)) - 1
     return next((index for index in range(most) if one[index] != other[index]), most)
+
+
+def unmarked(messages: Iterable[Message]) -> list[Message]:
+    """Return messages without our marks."""
+    return [{key: value for key, value in one.items() if key != "weight"} for one in messages]
+
+
+def is_left_out(message: Message) -> bool:
+    """Tell whether a message is an answer of weight 0."""
+    return message["role"] == "assistant" and message.get("weight") == 0
 
 
 def content_hash(content: Any) -> bytes:

@@ -12,7 +12,7 @@ from typing import Any
 from davir_ray.corpus import preference_formats as pairs
 from davir_ray.corpus import sft_formats as sft
 from davir_ray.corpus.example import Example
-from davir_ray.corpus.refused import CONTEXT, LABELS, REJECTED, WEIGHTS, check_label, check_refused
+from davir_ray.corpus.refused import CONTEXT, LABELS, REJECTED, SIDES, WEIGHTS, check_label, check_refused
 from davir_ray.corpus.turns import MEDIA, Row, check_text
 
 
@@ -42,7 +42,13 @@ class Format:
     @cached_property
     def refuses(self) -> tuple[str, ...]:
         """Columns that change what a row means, and that the format cannot obey."""
-        meaningful = (*MEDIA, *WEIGHTS, *REJECTED, "kto_tag", *(CONTEXT if self.is_conversation else ()))
+        meaningful = (
+            *MEDIA,
+            *WEIGHTS,
+            *REJECTED,
+            "kto_tag",
+            *((*SIDES, *CONTEXT) if self.is_conversation else ()),
+        )
         return tuple(column for column in meaningful if column not in self.columns)
 
     def fits(self, present: set[str]) -> bool:

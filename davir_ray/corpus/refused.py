@@ -12,6 +12,8 @@ from davir_ray.schema import Status
 
 WEIGHTS = ("weight", "weights", "sample_weight", "loss_weight", "loss_scale")
 REJECTED = ("rejected_response", "rejected_messages")
+SIDES = ("chosen", "rejected")
+"""The responses of a preference pair; beside a text, or tokens, they are columns as any other."""
 CONTEXT = ("system", "tools", "functions", "history", "chat_template_kwargs")
 """What belongs to a conversation beside its turns."""
 LABELS = ("label", "kto_tag")
@@ -23,7 +25,7 @@ ADVICE = {
     ),
     **dict.fromkeys(WEIGHTS, "rows have no weights here; leave such rows out, or drop the column"),
     **dict.fromkeys(
-        REJECTED,
+        (*REJECTED, *SIDES),
         "the row is a preference pair, which this format does not read; write it as `messages` with "
         "`rejected_messages`, or as `prompt`, `chosen`, `rejected`",
     ),

@@ -12,11 +12,9 @@ import numpy as np
 
 from davir_ray.corpus.example import Example, Message, shared_turns
 from davir_ray.errors import RowError
-from davir_ray.schema import View
-from davir_ray.tokens.rendering import Ids
+from davir_ray.schema import COMPLETIONS, View
+from davir_ray.tokens.rendering import Ids, given
 from davir_ray.tokens.tokenizer import Tokenizer
-
-COMPLETIONS = (View.COMPLETION, View.REJECTED_COMPLETION)
 
 
 def completions(tokenizer: Tokenizer, example: Example, max_length: int) -> dict[View, tuple[Ids, int]]:
@@ -39,7 +37,8 @@ def completions(tokenizer: Tokenizer, example: Example, max_length: int) -> dict
 
 
 def _ids(tokenizer: Tokenizer, example: Example, turns: Sequence[Message], prompt: bool = False) -> Ids:
-    text, _ = tokenizer.chat(turns, example.tools, prompt)
+    messages = given(tokenizer, turns, example.tools)
+    text, _ = tokenizer.chat(messages, example.tools, prompt, example.chat_template_kwargs)
     return tokenizer.encode(text)[0]
 
 

@@ -21,13 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from davir_ray.config import TokensConfig
-from davir_ray.corpus.example import Example, Message
+from davir_ray.corpus.example import Example, Message, is_left_out, unmarked
 from davir_ray.errors import RowError
 from davir_ray.schema import Status
 from davir_ray.tokens.chat import render_chat
 from davir_ray.tokens.masks import covered, tokens_of
 from davir_ray.tokens.templates import BARE, Rendered, said
-from davir_ray.tokens.tokenizer import Tokenizer
+from davir_ray.tokens.tokenizer import Tokenizer, Tools
 from davir_ray.tokens.tool_calls import formed
 
 Ids = NDArray[np.int32]
@@ -80,18 +80,19 @@ class _Chat:
     def __init__(self, messages: Sequence[Message], example: Example) -> None:
         self.messages, self.tools, self.variables = messages, example.tools, example.chat_template_kwargs
 
-    def given(self, tokenizer: Tokenizer) -> list[Message]:
-        """Return the messages for the template: without our marks, with calls in the form that it wants."""
-        bare = [{key: value for key, value in one.items() if key != "weight"} for one in self.messages]
-        if tokenizer.template != "chat" or not any(one.get("tool_calls") for one in bare):
-            return bare
-        return formed(bare, tokenizer.call_form(self.tools))
+
+def given(tokenizer: Tokenizer, messages: Sequence[Message], tools: Tools) -> list[Message]:
+    """Return messages for the template: without our marks, with calls in the form that it wants. Raises `RowError`."""
+    bare = unmarked(messages)
+    if tokenizer.template != "chat" or not any(one.get("tool_calls") for one in bare):
+        return bare
+    return formed(bare, tokenizer.call_form(tools))
 
 
 def _conversation(tokenizer: Tokenizer, config: TokensConfig, chat: _Chat, answer: bool) -> Tokenised:
     everything = config.score_on == "all"
     counted = [] if everything else _counted(chat.messages, config.score_on)
-    left_out = [at for at, message in enumerate(chat.messages) if _left_out(message)] if everything else []
+    left_out = [at for at, message in enumerate(chat.messages) if is_left_out(message)] if everything else []
     last = _counted(chat.messages, "all_assistant")[-1:] if answer and everything else []
     wanted = sorted({*counted, *left_out, *last})
     rendered = _render(tokenizer, chat, wanted, answer)
@@ -109,10 +110,6 @@ def _conversation(tokenizer: Tokenizer, config: TokensConfig, chat: _Chat, answe
     return _finished(ids, scored, answers[(counted or last)[-1]] if answer else None)
 
 
-def _left_out(message: Message) -> bool:
-    return message["role"] == "assistant" and message.get("weight") == 0
-
-
 def _counted(messages: Sequence[Message], score_on: str) -> list[int]:
     """Return the indices of the messages that count. Raises `RowError` where none has words."""
     counted = [index for index, message in enumerate(messages) if message["role"] == "assistant"]
@@ -125,7 +122,7 @@ def _counted(messages: Sequence[Message], score_on: str) -> list[int]:
         counted = [index for index in counted if not users or index > users[-1]]
     if not counted:
         raise RowError(Status.NO_RESPONSE_TOKENS, "no assistant message follows the last user message")
-    counted = [index for index in counted if not _left_out(messages[index])]
+    counted = [index for index in counted if not is_left_out(messages[index])]
     if not counted:
         raise RowError(
             Status.NO_RESPONSE_TOKENS,
@@ -141,7 +138,7 @@ def _has_words(message: Message) -> bool:
 
 
 def _render(tokenizer: Tokenizer, chat: _Chat, wanted: Sequence[int], headers: bool) -> Rendered:
-    messages = chat.given(tokenizer)
+    messages = given(tokenizer, chat.messages, chat.tools)
     if tokenizer.template == "chat":
         return render_chat(tokenizer, messages, chat.tools, wanted, headers, chat.variables)
     if calls := [index for index, message in enumerate(messages) if message.get("tool_calls")]:

@@ -24,7 +24,7 @@ from davir_ray.config import TokensConfig
 from davir_ray.corpus.example import Message
 from davir_ray.errors import ModelError, RecipeError, RowError
 from davir_ray.schema import Status
-from davir_ray.tokens.tool_calls import CallForm, call_form
+from davir_ray.tokens.tool_calls import AS_GIVEN, PROBE_TOOL, CallForm, call_form
 
 TODAY = datetime(2024, 7, 26)
 """What a template that asks for the date is told (Llama 3.1's own default), so that ids last overnight."""
@@ -143,6 +143,12 @@ class Tokenizer:
         if template not in self._call_forms:
             self._call_forms[template] = call_form(lambda messages: self.chat(messages, tools))
         return self._call_forms[template]
+
+    def call_forms(self) -> tuple[CallForm, CallForm]:
+        """Tell how rows without tools, and rows with some, are to bring their calls."""
+        if self.template != "chat":
+            return AS_GIVEN, AS_GIVEN
+        return self.call_form(), self.call_form([PROBE_TOOL])
 
     @cached_property
     def _call_forms(self) -> dict[str, CallForm]:

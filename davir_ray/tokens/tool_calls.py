@@ -23,8 +23,19 @@ class CallForm:
     null_content: bool = False
 
 
+AS_GIVEN = CallForm()
+
 KEY, VALUE = "davirKEY", "davirVALUE"
 PROBE = {KEY: VALUE}
+PROBE_TOOL = {
+    "type": "function",
+    "function": {
+        "name": "davir",
+        "description": "a",
+        "parameters": {"type": "object", "properties": {"a": {"type": "string", "description": "a"}}},
+    },
+}
+"""Stands for the tools of a row, where none is at hand."""
 
 Chat = Callable[[Sequence[Message]], tuple[str, Any]]
 

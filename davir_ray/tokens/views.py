@@ -21,8 +21,8 @@ import numpy as np
 from davir_ray.config import TokensConfig
 from davir_ray.corpus.example import Example
 from davir_ray.errors import RowError
-from davir_ray.schema import Status, View
-from davir_ray.tokens.completions import COMPLETIONS, completions
+from davir_ray.schema import COMPLETIONS, Status, View
+from davir_ray.tokens.completions import completions
 from davir_ray.tokens.rendering import Answer, Ids, Marks, Tokenised, tokenise
 from davir_ray.tokens.tokenizer import Tokenizer
 

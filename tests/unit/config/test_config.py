@@ -92,6 +92,10 @@ def test_a_recipe_survives_the_way_through_its_own_json():
             {"export": {"formats": ["trl_frozen"]}, "tokens": {"template": "plain"}},
             "export.formats: trl_frozen is for tokens.template: chat",
         ),
+        (
+            {"export": {"formats": ["trl_frozen"]}, "tokens": {"template": "my.jinja"}},
+            "export.formats: trl_frozen is for tokens.template: chat",
+        ),
         ({"select": [{"type": "best"}]}, "select.0.type: found 'best'; expected one of 'fraction', 'count'"),
         (
             {"select": [{"type": "fraction", "fraction": 0}]},

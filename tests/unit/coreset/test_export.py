@@ -2,6 +2,7 @@
 
 import base64
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +11,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from davir_ray.config import CorpusConfig, ExportConfig
-from davir_ray.coreset.export import CHOSEN, SIDE, files_column, folder_name, places_within, shaped
+from davir_ray.coreset.export import CHOSEN, SIDE, Template, files_column, folder_name, places_within, shaped
 from davir_ray.coreset.ray_export import Export, _schemas, deal_files, fetch_rows, write_empty, write_file
 from davir_ray.corpus.example import Example
 from davir_ray.corpus.formats import FORMATS
 from davir_ray.corpus.listing import list_corpus
 from davir_ray.corpus.reading import examples
 from davir_ray.schema import Status
+from davir_ray.tokens.tool_calls import CallForm
 
 EXPORTS = ("parquet", "jsonl", "messages", "trl")
 
@@ -31,7 +33,7 @@ def export_of(tmp_path: Path, paths, formats=EXPORTS, **config) -> Export:
         listing.splits,
         ExportConfig(formats=formats, **config),
         str(tmp_path / "run"),
-        {},
+        Template({}),
     )
 
 
@@ -283,7 +285,7 @@ def test_ids_are_the_users_own_where_named_and_places_elsewhere(tmp_path):
             listing.splits,
             ExportConfig(formats=("ids",)),
             str(tmp_path / str(own)),
-            {},
+            Template({}),
         )
         parsed = write_all(export)
         assert [one.id for _, one in parsed] == ([None] * 3 if own is None else ["k\n1", None, "7"])
@@ -304,10 +306,18 @@ def test_files_are_ranges_of_places(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "folder"),
-    [("gsm8k", "gsm8k"), ("a/b", "a%2Fb"), ("..", "%2E%2E"), ("a.b", "a.b"), ("x=y", "x%3Dy")],
+    [("gsm8k", "gsm8k"), ("a/b", "a%2Fb"), ("..", "%2E."), ("a.b", "a.b"), ("x=y", "x%3Dy"), ("_x", "%5Fx")],
 )
 def test_a_source_is_a_folder_whatever_it_is_called(name, folder):
     assert folder_name(name) == folder
+
+
+def test_no_source_of_a_core_set_is_passed_over_when_it_is_read_again(tmp_path):
+    names = ("_x", ".y", "..", "a")
+    paths = {name: write_rows(tmp_path / f"{at}.jsonl", [{"text": name}]) for at, name in enumerate(names)}
+    write_all(export_of(tmp_path, paths))
+    read = list_corpus(CorpusConfig(paths=str(tmp_path / "run/coreset"))).splits
+    assert len({split.path for split in read}) == len(names)
 
 
 PAIR = Example(
@@ -318,17 +328,57 @@ LOSSES = {"frozen_chosen_loss": 2.5, "frozen_rejected_loss": 4.0}
 
 
 def test_frozen_log_probabilities_stand_in_their_own_export_alone():
-    plain, frozen = (json.loads(shaped(PAIR, LOSSES, name, {}) or "") for name in ("trl", "trl_frozen"))
+    plain, frozen = (
+        json.loads(shaped(PAIR, LOSSES, name, Template({})) or "") for name in ("trl", "trl_frozen")
+    )
     assert list(plain) == ["prompt", "chosen", "rejected"]
     assert frozen == plain | {"ref_chosen_logps": -2.5, "ref_rejected_logps": -4.0}
-    assert shaped(PAIR, LOSSES | {"frozen_rejected_loss": None}, "trl_frozen", {}) is None
+    assert shaped(PAIR, LOSSES | {"frozen_rejected_loss": None}, "trl_frozen", Template({})) is None
 
 
 @pytest.mark.parametrize("name", ["trl", "trl_frozen"])
 def test_the_variables_of_the_template_go_with_what_trl_renders(name):
     kwargs = {"enable_thinking": False}
-    assert json.loads(shaped(PAIR, LOSSES, name, kwargs) or "")["chat_template_kwargs"] == kwargs
-    assert json.loads(shaped(Example(text="t"), LOSSES, "trl", kwargs) or "") == {"text": "t"}
+    assert json.loads(shaped(PAIR, LOSSES, name, Template(kwargs)) or "")["chat_template_kwargs"] == kwargs
+    assert json.loads(shaped(Example(text="t"), LOSSES, "trl", Template(kwargs)) or "") == {"text": "t"}
+
+
+@pytest.mark.parametrize("name", ["trl", "trl_frozen"])
+def test_the_variables_of_a_row_go_before_those_of_the_recipe_as_in_measuring(name):
+    own = replace(PAIR, chat_template_kwargs={"enable_thinking": False, "x": 2})
+    row = json.loads(shaped(own, LOSSES, name, Template({"x": 1, "y": 3})) or "")
+    assert row["chat_template_kwargs"] == {"enable_thinking": False, "x": 2, "y": 3}
+
+
+@pytest.mark.parametrize("name", ["trl", "trl_frozen"])
+@pytest.mark.parametrize("side", ["messages", "rejected"])
+def test_a_pair_with_a_side_that_ends_in_weight_0_is_in_no_export_for_trl(name, side):
+    ended = [*getattr(PAIR, side)[:-1], {"role": "assistant", "content": "c", "weight": 0}]
+    assert shaped(replace(PAIR, **{side: tuple(ended)}), LOSSES, name, Template({})) is None
+
+
+def called(arguments):
+    return {
+        "role": "assistant",
+        "content": "",
+        "tool_calls": [{"type": "function", "function": {"name": "f", "arguments": arguments}}],
+    }
+
+
+def test_calls_go_to_trl_in_the_form_that_the_template_takes_of_rows_with_and_without_tools():
+    template = Template({}, (CallForm("text"), CallForm("object", null_content=True)))
+    bare = replace(PAIR, messages=(PAIR.messages[0], called({"a": 1})), rejected=None)
+    tooled = replace(bare, messages=(PAIR.messages[0], called('{"a": 1}')), tools=({"name": "f"},))
+    rows = [json.loads(shaped(one, LOSSES, "trl", template) or "") for one in (bare, tooled)]
+    assert [row["completion"] for row in rows] == [
+        [called('{"a": 1}')],
+        [called({"a": 1}) | {"content": None}],
+    ]
+
+
+def test_a_rejected_call_that_is_no_json_leaves_its_pair_out_for_trl():
+    broken = replace(PAIR, rejected=(PAIR.messages[0], called("{")))
+    assert shaped(broken, LOSSES, "trl", Template({}, (CallForm("object"), CallForm()))) is None
 
 
 def test_files_of_rows_do_not_depend_on_the_splits_of_files():

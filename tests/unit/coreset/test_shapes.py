@@ -46,6 +46,14 @@ def test_equal_sides_keep_a_response_each():
     )
 
 
+def test_the_last_turn_that_counts_is_the_completion_and_trl_sees_no_weights():
+    bad = {"role": "assistant", "content": "BAD", "weight": 0}
+    row = to_trl(Example(messages=(turns("q")[0], bad, *turns("r", "b", "s"), bad)))
+    assert row["prompt"] == [turns("q")[0], turns("", "BAD")[1], turns("r")[0]]
+    assert row["completion"] == [turns("", "b")[1]]
+    assert to_trl(Example(messages=(*turns("q"), bad))) is None
+
+
 def test_text_and_tokens_stay_what_they_are():
     assert to_trl(Example(text="t")) == to_messages(Example(text="t")) == {"text": "t"}
     assert to_trl(TOKENS) == {"input_ids": [4, 5, 6], "labels": [-100, 5, 6]}

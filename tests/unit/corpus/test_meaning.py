@@ -27,6 +27,8 @@ MEANING = {
     "loss_scale": 0.5,
     "rejected_response": "Mars",
     "rejected_messages": [ASK, {"role": "assistant", "content": "Mars"}],
+    "chosen": "Saturn",
+    "rejected": "Mars",
     "system": "Answer like a pirate.",
     "tools": TOOLS,
     "functions": [{"name": "sum"}],
@@ -35,7 +37,7 @@ MEANING = {
     "kto_tag": False,
     "label": False,
 }
-CONVERSATION_ONLY = ("system", "tools", "functions", "history", "chat_template_kwargs")
+CONVERSATION_ONLY = ("chosen", "rejected", "system", "tools", "functions", "history", "chat_template_kwargs")
 CONVERSATIONS = [name for name, one in FORMATS.items() if one.is_conversation]
 SINGLE = [name for name in CONVERSATIONS if not name.startswith("preference")]
 
