@@ -94,7 +94,7 @@ def open_job(inputs: Inputs, name: str, resumed: str | None = None) -> Job:
 def engine_for(inputs: Inputs) -> Choice:
     """Choose the engine that measures the models of a run."""
     choice = engine_of(inputs.recipe.engine, inputs.base)
-    check_adapters(choice, [inputs.base, *inputs.references])
+    check_adapters(choice.type, [inputs.base, *inputs.references])
     return choice
 
 

@@ -10,6 +10,7 @@ from davir_ray.corpus.reading import Parsed
 from davir_ray.corpus.split import Split
 from davir_ray.errors import RowError, StoreError, UnreadableFile
 from davir_ray.inputs import Inputs, check_inputs, check_score, load_inputs
+from davir_ray.logprobs.choice import check_adapters
 from davir_ray.models.resolve import ResolvedModel
 from davir_ray.schema import Need
 from davir_ray.tokens.not_read import first_not_read
@@ -27,6 +28,7 @@ def validate(recipe: Recipe, *, colour: bool) -> Iterator[str]:
     inputs = check_inputs(recipe, _needs(recipe))
     listing = inputs.listing
     check_score(recipe, listing)
+    check_adapters(recipe.engine.type, [inputs.base, *inputs.references])
     for source, name in listing.formats.items():
         splits = [split for split in listing.splits if split.source == source]
         counts = [split.num_rows for split in splits]

@@ -8,9 +8,10 @@ from click.testing import CliRunner
 from davir_ray import inputs
 from davir_ray.cli import main
 from davir_ray.config import parse_recipe
-from davir_ray.errors import CorpusError, ModelNotFound, RecipeError
+from davir_ray.errors import CorpusError, EngineError, ModelNotFound, RecipeError
 from davir_ray.inputs import anchored, check_inputs
 from davir_ray.train.sources import reference_sources
+from tests.unit.models.test_resolve import save_adapter
 
 TREE = {
     "corpus": {"paths": ["rows/*.parquet", "s3://bucket/x"]},
@@ -222,3 +223,12 @@ def test_a_reference_that_is_gone_is_known_by_what_was_measured_under_it(tmp_pat
     found = check_inputs(recipe, measured_under=lambda: (before.identity,))
     assert [model.identity for model in found.references] == [before.identity]
     assert "gone: there is no such folder; what was measured under it is used" in found.warnings[0]
+
+
+def test_validate_tells_of_an_adapter_that_vllm_cannot_measure(tmp_path, tiny_models):
+    adapter = save_adapter(tmp_path / "adapter", width=32, rank=1024)
+    over = {"model_name_or_path": tiny_models[0], "adapter_name_or_path": adapter}
+    models = {"base": tiny_models[0], "reference": over}
+    asked(tmp_path, tiny_models, models=models, engine={"type": "vllm"})
+    told = CliRunner().invoke(main, ["validate", str(tmp_path / "recipe.json")])
+    assert (told.exit_code, "its rank 1024 is above vLLM's" in told.output) == (EngineError.exit_code, True)
