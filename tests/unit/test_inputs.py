@@ -228,7 +228,6 @@ def test_a_reference_that_is_gone_is_known_by_what_was_measured_under_it(tmp_pat
 def test_validate_tells_of_an_adapter_that_vllm_cannot_measure(tmp_path, tiny_models):
     adapter = save_adapter(tmp_path / "adapter", width=32, rank=1024)
     over = {"model_name_or_path": tiny_models[0], "adapter_name_or_path": adapter}
-    models = {"base": tiny_models[0], "reference": over}
-    asked(tmp_path, tiny_models, models=models, engine={"type": "vllm"})
+    asked(tmp_path, (tiny_models[0], over), engine={"type": "vllm"})
     told = CliRunner().invoke(main, ["validate", str(tmp_path / "recipe.json")])
     assert (told.exit_code, "its rank 1024 is above vLLM's" in told.output) == (EngineError.exit_code, True)
