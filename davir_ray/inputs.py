@@ -310,7 +310,7 @@ def _unscorable(inputs: Inputs, samples: Mapping[str, Sequence[Example]]) -> dic
     """
     refused = {source: _refusals(inputs, sample) for source, sample in samples.items()}
     if all(refused.values()):
-        raise CorpusError(_none_of(sum(refused.values(), Counter())))
+        raise CorpusError(_none_of(sum(refused.values(), Counter[str]())))
     return {source: _none_of(reasons) for source, reasons in refused.items() if reasons}
 
 
