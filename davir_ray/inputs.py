@@ -2,11 +2,11 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import blake2b
-from itertools import islice
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +34,10 @@ from davir_ray.tokens.agreement import check_agreement
 from davir_ray.tokens.tokenizer import Tokenizer, load_tokenizer, tokenizer_identity
 from davir_ray.tokens.views import sequences
 
-ROWS_TO_COMPARE = 256
-"""Rows on which base and reference must give the same ids before anything is measured."""
-
+ROWS_SAMPLED = 256
+"""Rows of each source that are looked at before anything is measured; on as many base and reference are compared."""
+SPLITS_SAMPLED = 8
+"""Splits of each source that these rows are taken from, and so the files that are opened."""
 
 TEMPLATES = ("chat", "alpaca", "plain")
 
@@ -48,7 +49,10 @@ def in_submitted_job() -> bool:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a run works on. needs: what has to be measured, as pairs of a model and a view."""
+    """What a run works on. needs: what has to be measured, as pairs of a model and a view.
+
+    unscorable: source -> why none of the rows of its sample can be scored; others do not stand there.
+    """
 
     recipe: Recipe
     listing: Listing
@@ -57,6 +61,7 @@ class Inputs:
     references: tuple[ResolvedModel, ...]
     tokenizer: Tokenizer
     needs: tuple[Need, ...]
+    unscorable: Mapping[str, str] = field(default_factory=dict)
 
     def models_of(self, role: Role) -> tuple[ResolvedModel, ...]:
         """The model of a role, or one a fold."""
@@ -107,24 +112,45 @@ class Inputs:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What a user should know of the models before anything is measured, a line each."""
+        """What a user should know of the models and the corpus before anything is measured, a line each."""
         same = "the reference is the model that the base is: their losses are equal on every row"
         doubts = [model.doubt for model in (self.base, *self.references) if model.doubt]
-        return tuple(dict.fromkeys([*([same] if self.base_is_reference else []), *doubts]))
+        sources = [f"corpus.paths.{source}: {why}" for source, why in self.unscorable.items()]
+        return tuple(dict.fromkeys([*([same] if self.base_is_reference else []), *doubts, *sources]))
 
     def parsed(self) -> Iterator[tuple[Split, Parsed]]:
         """Read the rows of the corpus; a file found to be damaged is left where it breaks, if those are skipped."""
         for split in self.listing.splits:
-            try:
-                for one in examples(split, self.recipe.corpus, self.listing.formats[split.source]):
-                    yield split, one
-            except UnreadableFile:
-                if self.recipe.corpus.on_bad_file == "error":
-                    raise
+            for one in self._rows(split):
+                yield split, one
 
-    def sample(self, rows: int) -> list[Example]:
-        """Return the first rows of the corpus that parse."""
-        return list(islice((one.example for _, one in self.parsed() if one.example is not None), rows))
+    def _rows(self, split: Split) -> Iterator[Parsed]:
+        try:
+            yield from examples(split, self.recipe.corpus, self.listing.formats[split.source])
+        except UnreadableFile:
+            if self.recipe.corpus.on_bad_file == "error":
+                raise
+
+    def samples(self) -> dict[str, list[Example]]:
+        """Return source -> those of its sampled rows that parse; if no row does, the first ones of the corpus that do.
+
+        Of a source rows at the beginning of a few splits are sampled, as many of each, however many splits there are.
+        """
+        splits: dict[str, list[Split]] = {}
+        for split in self.listing.splits:
+            splits.setdefault(split.source, []).append(split)
+        found = {
+            source: self._sampled(some[:: -(-len(some) // SPLITS_SAMPLED)]) for source, some in splits.items()
+        }
+        if not any(found.values()):
+            parsing = ((split.source, one.example) for split, one in self.parsed() if one.example is not None)
+            for source, example in islice(parsing, ROWS_SAMPLED):
+                found[source].append(example)
+        return {source: some for source, some in found.items() if some}
+
+    def _sampled(self, splits: Sequence[Split]) -> list[Example]:
+        rows = (one for split in splits for one in islice(self._rows(split), ROWS_SAMPLED // len(splits)))
+        return [one.example for one in rows if one.example is not None]
 
 
 def anchored(recipe: Recipe) -> Recipe:
@@ -215,15 +241,17 @@ def check_inputs(
     `resolve_all`.
     """
     inputs = load_inputs(recipe, needs, measured_under)
-    sample = inputs.sample(ROWS_TO_COMPARE)
-    if not sample:
+    samples = inputs.samples()
+    if not samples:
         raise CorpusError(*no_row_fits(inputs.parsed(), inputs.recipe.corpus, inputs.listing.formats))
     _check_length(inputs)
-    _check_tokens(inputs, sample)
+    inputs = replace(inputs, unscorable=_unscorable(inputs, samples))
+    turns = (example for turn in zip_longest(*samples.values()) for example in turn if example is not None)
+    compared = list(islice(turns, ROWS_SAMPLED))
     for reference in inputs.references:
         if reference.tokenizer_path:  # one that is not there has none
             theirs = load_tokenizer(reference.tokenizer_path, inputs.recipe.tokens)
-            check_agreement(inputs.tokenizer, theirs, sample, inputs.recipe.tokens)
+            check_agreement(inputs.tokenizer, theirs, compared, inputs.recipe.tokens)
     return inputs
 
 
@@ -275,18 +303,33 @@ def _check_length(inputs: Inputs) -> None:
             )
 
 
-def _check_tokens(inputs: Inputs, sample: Sequence[Example]) -> None:
-    """Check that the template, the tokenizer and the settings let one of the first rows be scored."""
-    refused = Counter[str]()
+def _unscorable(inputs: Inputs, samples: Mapping[str, Sequence[Example]]) -> dict[str, str]:
+    """Return source -> why the template, the tokenizer and the settings let none of its sampled rows be scored.
+
+    Raises `CorpusError` if that is so of all sources.
+    """
+    refused = {source: _refusals(inputs, sample) for source, sample in samples.items()}
+    if all(refused.values()):
+        raise CorpusError(_none_of(sum(refused.values(), Counter[str]())))
+    return {source: _none_of(reasons) for source, reasons in refused.items() if reasons}
+
+
+def _refusals(inputs: Inputs, sample: Sequence[Example]) -> Counter[str]:
+    """Count why rows cannot be scored; empty if one of them can."""
+    reasons = Counter[str]()
     for example in sample:
         try:
             sequences(example, inputs.tokenizer, inputs.recipe.tokens, inputs.views_in(example))
         except RowError as error:
-            refused[f"{error.status}: {error.reason}"] += 1
+            reasons[f"{error.status}: {error.reason}"] += 1
         else:
-            return
-    reason, count = refused.most_common(1)[0]
-    raise CorpusError(
-        f"none of the first {len(sample)} rows that fit their format can be scored; {count} of them with {reason} "
+            return Counter()
+    return reasons
+
+
+def _none_of(reasons: Counter[str]) -> str:
+    reason, count = reasons.most_common(1)[0]
+    return (
+        f"none of the {reasons.total()} rows that were looked at can be scored; {count} of them with {reason} "
         "(`davir inspect` shows each)"
     )

@@ -17,7 +17,7 @@ from davir_ray import storage
 from davir_ray.cluster import ray_session
 from davir_ray.cluster.ray_exchange import gather
 from davir_ray.cluster.unexpected import begun, stage
-from davir_ray.config import NearDuplicatesRule
+from davir_ray.config import EngineConfig, NearDuplicatesRule
 from davir_ray.coreset.borderline import rule_names
 from davir_ray.coreset.export import Template
 from davir_ray.coreset.ray_export import Export, write_coreset, write_scored
@@ -32,6 +32,7 @@ from davir_ray.logprobs.choice import Choice, check_adapters, choose_engine, num
 from davir_ray.measure.chunks import CHUNK_TOKENS
 from davir_ray.measure.measurement import Measurement, Plan
 from davir_ray.measure.ray_measure import in_hand, measure, plan, unsettled
+from davir_ray.measure.ray_room import await_engine
 from davir_ray.models.resolve import ResolvedModel
 from davir_ray.progress import say
 from davir_ray.runs.run import Run, run_id_of
@@ -93,10 +94,14 @@ def open_job(inputs: Inputs, name: str, resumed: str | None = None) -> Job:
 
 def engine_for(inputs: Inputs) -> Choice:
     """Choose the engine that measures the models of a run."""
-    config, gpus = inputs.recipe.engine, ray_session.cluster_gpus()
-    choice = choose_engine(config, gpus=gpus, model_type=inputs.base.model_type)
-    check_adapters(choice, [inputs.base, *inputs.references])
+    choice = engine_of(inputs.recipe.engine, inputs.base)
+    check_adapters(choice.type, [inputs.base, *inputs.references])
     return choice
+
+
+def engine_of(config: EngineConfig, base: ResolvedModel) -> Choice:
+    """Choose the engine that measures a model, for the cluster as it is now."""
+    return choose_engine(config, gpus=ray_session.cluster_gpus(), model_type=base.model_type)
 
 
 def name_run(inputs: Inputs, choice: Choice, name: str) -> str:
@@ -201,6 +206,8 @@ def measure_models(job: Job, may_measure: bool) -> dict[str, Plan]:
             raise NotMeasured(
                 f"{planned.missing:,} sequences are not measured under {label}; `davir score` measures them"
             )
+        if todo:
+            await_engine(measurement.engine, measurement.choice)
         started = monotonic()
         effort = measure(measurement, planned, todo)
         seconds = round(monotonic() - started, 1)

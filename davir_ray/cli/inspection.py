@@ -10,11 +10,13 @@ from davir_ray.corpus.reading import Parsed
 from davir_ray.corpus.split import Split
 from davir_ray.errors import RowError, StoreError, UnreadableFile
 from davir_ray.inputs import Inputs, check_inputs, check_score, load_inputs
+from davir_ray.logprobs.choice import check_adapters
+from davir_ray.models.resolve import ResolvedModel
 from davir_ray.schema import Need
 from davir_ray.tokens.not_read import first_not_read
 from davir_ray.tokens.preview import bracketed, coloured
 from davir_ray.tokens.views import ViewTokens, sequences
-from davir_ray.train.checks import check_corpora, with_deepspeed
+from davir_ray.train.checks import check_base, check_corpora, check_settings, with_deepspeed
 
 ROWS_SHOWN = 3
 ROWS_LOOKED_AT = 256
@@ -26,6 +28,7 @@ def validate(recipe: Recipe, *, colour: bool) -> Iterator[str]:
     inputs = check_inputs(recipe, _needs(recipe))
     listing = inputs.listing
     check_score(recipe, listing)
+    check_adapters(recipe.engine.type, [inputs.base, *inputs.references])
     for source, name in listing.formats.items():
         splits = [split for split in listing.splits if split.source == source]
         counts = [split.num_rows for split in splits]
@@ -44,7 +47,7 @@ def validate(recipe: Recipe, *, colour: bool) -> Iterator[str]:
         yield f"reference is made by `davir reference`: fit {recipe.reference.fit}"
     needs = ", ".join(f"{role}({view})" for role, view in inputs.score.needs) or "nothing"
     yield f"score     {inputs.score.name} = {inputs.score.formula}; measures {needs}"
-    yield from _validate_training(recipe)
+    yield from _validate_training(recipe, inputs.base)
     for uri in (recipe.store, recipe.output):
         _check_writable(uri)
         yield f"writable  {uri}"
@@ -78,12 +81,14 @@ def _needs(recipe: Recipe) -> tuple[Need, ...] | None:
     return () if recipe.reference is not None else None
 
 
-def _validate_training(recipe: Recipe) -> Iterator[str]:
+def _validate_training(recipe: Recipe, base: ResolvedModel) -> Iterator[str]:
     reference = recipe.reference.train if recipe.reference is not None else None
     for name, train in (("reference", reference), ("train", recipe.train)):
         if train is None:
             continue
-        with_deepspeed(train)  # reads its file, if it is one
+        check_base(base)
+        # What a cluster without GPUs lacks is told when a run has joined it.
+        check_settings(with_deepspeed(train), "cuda" if train.device == "auto" else train.device)
         for corpus_name, listing in check_corpora(recipe, train).items():
             formats = ", ".join(listing.formats.values())
             yield f"{name:<10}{corpus_name}: {len(listing.splits)} splits, format {formats}"

@@ -88,9 +88,9 @@ def choose_engine(
     return Choice(kind, dtype, device, "; ".join([reason, *notes]))
 
 
-def check_adapters(choice: Choice, models: Sequence[ResolvedModel]) -> None:
-    """Check that the engine can measure with the adapters of these models. Raises `EngineError`."""
-    if choice.type == "vllm":
+def check_adapters(engine: str, models: Sequence[ResolvedModel]) -> None:
+    """Check that an engine of this type can measure with the adapters of these models. Raises `EngineError`."""
+    if engine == "vllm":
         for model in models:
             if model.adapter_path:
                 check_vllm_can(read_adapter(model.adapter_path))

@@ -13,6 +13,8 @@ CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 UNKNOWN_TO_VLLM = ("lm_head", "embed_tokens")
 """vLLM applies an adapter of the head to sampled positions only, and has none of the embeddings."""
+HIGHEST_RANK_OF_VLLM = 512
+"""The last of `vllm.config.lora.MaxLoRARanks`."""
 TIED = "lm_head"
 """The one module that a checkpoint may leave out: where the head shares the embedding's weights."""
 
@@ -87,6 +89,11 @@ def check_vllm_can(adapter: Adapter) -> None:
     if refused:
         raise EngineError(
             f"{adapter.folder}: adapts {', '.join(refused)}, which vLLM cannot measure; "
+            "set engine.type to transformers, or merge the adapter into its model"
+        )
+    if adapter.rank > HIGHEST_RANK_OF_VLLM:
+        raise EngineError(
+            f"{adapter.folder}: its rank {adapter.rank} is above vLLM's {HIGHEST_RANK_OF_VLLM}; "
             "set engine.type to transformers, or merge the adapter into its model"
         )
 

@@ -15,8 +15,9 @@ from ray.train.v2.torch.torch_trainer import TorchTrainer
 
 from davir_ray import storage
 from davir_ray.cluster import ray_session
+from davir_ray.cluster.unexpected import in_one_line, unwrapped
 from davir_ray.config import TrainConfig
-from davir_ray.errors import DamagedPart, TrainingError, Unreachable
+from davir_ray.errors import DamagedPart, DavirError, TrainingError, Unexpected, Unreachable
 from davir_ray.measure.ray_room import await_room
 from davir_ray.progress import duration, say
 from davir_ray.storage.filesystems import filesystem
@@ -29,7 +30,10 @@ LONGEST_WAIT_S = 4 * 3600
 
 
 def fit(task: TrainTask) -> None:
-    """Run the workers to the end, from the last checkpoint if there is one. Raises `TrainingError`."""
+    """Run the workers to the end, from the last checkpoint if there is one.
+
+    Raises `TrainingError`, or what a worker raised: an error of ours as it is, any other as `Unexpected`.
+    """
     trainer = TorchTrainer(
         train_worker,
         train_loop_config={"task": task},
@@ -43,7 +47,7 @@ def fit(task: TrainTask) -> None:
         try:
             trainer.fit()
         except TrainingFailedError as error:
-            raise TrainingError(f"training stopped: {_innermost(error)}") from error
+            raise _as_ours(error) from error
 
 
 def await_workers(train: TrainConfig, device: str) -> None:
@@ -88,12 +92,18 @@ def _filesystem(uri: str) -> tuple[FileSystem, str]:
     return (LocalFileSystem() if storage.is_local(fs) else PyFileSystem(FSSpecHandler(fs))), path
 
 
-def _innermost(error: BaseException) -> str:
-    """Return the last line of what a worker raised, or of what Ray says."""
-    failures = getattr(error, "worker_failures", None) or {}
-    first = next(iter(failures.values()), error)
+def _as_ours(error: TrainingFailedError) -> DavirError:
+    """Return what a worker raised, ours before all others; else the last line of what Ray says."""
+    failures = [unwrapped(one) for one in getattr(error, "worker_failures", {}).values()]
+    for one in failures:
+        if isinstance(one, DavirError):
+            return one
+    for one in failures:
+        if not type(one).__module__.startswith("ray."):
+            return Unexpected(in_one_line(one), TrainingError.exit_code, worker_traceback=str(error))
+    first = failures[0] if failures else error
     lines = [line for line in str(first).splitlines() if line.strip()]
-    return lines[-1] if lines else type(first).__name__
+    return TrainingError(f"training stopped: {lines[-1] if lines else type(first).__name__}")
 
 
 @contextmanager

@@ -4,20 +4,28 @@ from davir_ray.cluster import ray_session
 from davir_ray.config import ModelConfig, ModelsConfig, Recipe, TrainConfig
 from davir_ray.errors import RecipeError
 from davir_ray.inputs import anchored
-from davir_ray.job import Record
+from davir_ray.job import Record, engine_of
+from davir_ray.measure.ray_room import await_engine
+from davir_ray.models.resolve import resolve
 from davir_ray.runs.run import Run
-from davir_ray.train.checks import check_corpora, check_settings, with_deepspeed
+from davir_ray.train.checks import check_base, check_corpora, check_settings, with_deepspeed
 from davir_ray.train.ray_fit import await_workers
 from davir_ray.train.sources import Source, held_out_source, reference_sources, training_source
 from davir_ray.train.stage import device_of, run_training, training_run
 
 
 def check_trainings(recipe: Recipe) -> None:
-    """Check the settings and the rows of all trainings of a recipe, before the first of them."""
+    """Check settings, model, rows and engine of a recipe that trains, before the first of its trainings."""
     recipe = anchored(recipe)
-    ray_session.connect()
     reference = recipe.reference.train if recipe.reference is not None else None
-    for config in filter(None, (reference, recipe.train)):
+    trainings = [config for config in (reference, recipe.train) if config is not None]
+    if not trainings:
+        return
+    base = resolve(recipe.models.base)
+    check_base(base)
+    ray_session.connect()
+    await_engine(recipe.engine, engine_of(recipe.engine, base))
+    for config in trainings:
         check_settings(with_deepspeed(config), device_of(config))
         await_workers(config, device_of(config))
         check_corpora(recipe, config)

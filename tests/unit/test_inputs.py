@@ -5,11 +5,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from davir_ray import inputs
 from davir_ray.cli import main
 from davir_ray.config import parse_recipe
-from davir_ray.errors import CorpusError, ModelNotFound, RecipeError
+from davir_ray.errors import CorpusError, EngineError, ModelNotFound, RecipeError
 from davir_ray.inputs import anchored, check_inputs
 from davir_ray.train.sources import reference_sources
+from tests.unit.models.test_resolve import save_adapter
 
 TREE = {
     "corpus": {"paths": ["rows/*.parquet", "s3://bucket/x"]},
@@ -164,9 +166,7 @@ def test_a_template_that_refuses_every_row_is_told_with_the_commonest_reason(tmp
     (tmp_path / "t.jinja").write_text(refusing)
     asked(tmp_path, tiny_models, tokens={"template": str(tmp_path / "t.jinja")})
     told = refused_by_each_verb(tmp_path, CorpusError.exit_code)
-    assert told.startswith(
-        "error: none of the first 3 rows that fit their format can be scored; 3 of them with "
-    )
+    assert told.startswith("error: none of the 3 rows that were looked at can be scored; 3 of them with ")
     assert "template_error: the chat template refused the row: TemplateError: no Say here" in told
     shown = CliRunner().invoke(main, ["inspect", str(tmp_path / "recipe.json")])
     assert (shown.exit_code, shown.output.count("no Say here")) == (0, 3)
@@ -180,6 +180,37 @@ def test_rows_that_are_all_too_long_are_refused(tmp_path, tiny_models):
         check_inputs(recipe)
 
 
+def test_a_source_that_cannot_be_scored_is_a_warning_while_another_can(tmp_path, tiny_models):
+    (tmp_path / "good.jsonl").write_text('{"question": "Tell A.", "answer": "A"}\n')
+    bad = [{"question": "word " * 200, "answer": "A"}] * 300
+    two = {"a": str(tmp_path / "rows.jsonl"), "b": str(tmp_path / "good.jsonl")}
+    tokens = {"max_length": 64, "truncation": "drop"}
+    (warning,) = check_inputs(
+        asked(tmp_path, tiny_models, bad, corpus={"paths": two}, tokens=tokens)
+    ).warnings
+    assert warning.startswith(
+        "corpus.paths.a: none of the 256 rows that were looked at can be scored; 256 of them with too_long: "
+    )
+    one = {"paths": [*two.values()]}
+    assert check_inputs(asked(tmp_path, tiny_models, bad, corpus=one, tokens=tokens)).warnings == ()
+
+
+def test_the_sample_of_a_source_opens_few_files(tmp_path, tiny_models, monkeypatch):
+    asked(tmp_path, tiny_models)
+    for number in range(40):
+        (tmp_path / f"part-{number:02}.jsonl").write_text(json.dumps(ROWS[0]) + "\n")
+    recipe = asked(tmp_path, tiny_models, corpus={"paths": str(tmp_path / "part-*.jsonl")})
+    read, examples = [], inputs.examples
+    monkeypatch.setattr(inputs, "examples", lambda split, *more: read.append(split) or examples(split, *more))
+    check_inputs(recipe)
+    assert [Path(split.path).stem for split in read] == [f"part-{number:02}" for number in range(0, 40, 5)]
+
+
+def test_rows_that_parse_beyond_the_sample_are_found(tmp_path, tiny_models):
+    rows = [{"question": None, "answer": "A"}] * 300 + ROWS
+    assert check_inputs(asked(tmp_path, tiny_models, rows)).warnings == ()
+
+
 def test_a_reference_that_is_gone_is_known_by_what_was_measured_under_it(tmp_path, tiny_models):
     gone = Path(shutil.copytree(tiny_models[1], tmp_path / "gone"))
     recipe = asked(tmp_path, (tiny_models[0], str(gone)))
@@ -189,6 +220,14 @@ def test_a_reference_that_is_gone_is_known_by_what_was_measured_under_it(tmp_pat
         check_inputs(recipe)
     with pytest.raises(ModelNotFound):
         check_inputs(recipe, measured_under=lambda: ())
-    inputs = check_inputs(recipe, measured_under=lambda: (before.identity,))
-    assert [model.identity for model in inputs.references] == [before.identity]
-    assert "gone: there is no such folder; what was measured under it is used" in inputs.warnings[0]
+    found = check_inputs(recipe, measured_under=lambda: (before.identity,))
+    assert [model.identity for model in found.references] == [before.identity]
+    assert "gone: there is no such folder; what was measured under it is used" in found.warnings[0]
+
+
+def test_validate_tells_of_an_adapter_that_vllm_cannot_measure(tmp_path, tiny_models):
+    adapter = save_adapter(tmp_path / "adapter", width=32, rank=1024)
+    over = {"model_name_or_path": tiny_models[0], "adapter_name_or_path": adapter}
+    asked(tmp_path, (tiny_models[0], over), engine={"type": "vllm"})
+    told = CliRunner().invoke(main, ["validate", str(tmp_path / "recipe.json")])
+    assert (told.exit_code, "its rank 1024 is above vLLM's" in told.output) == (EngineError.exit_code, True)

@@ -1,9 +1,15 @@
 """What a record tells of measuring."""
 
 import pyarrow as pa
+import pytest
 
-from davir_ray.job import counts
-from davir_ray.measure.ray_measure import Plan
+from davir_ray import job
+from davir_ray.config import EngineConfig
+from davir_ray.errors import EngineError
+from davir_ray.job import counts, measure_models
+from davir_ray.logprobs.choice import Choice
+from davir_ray.measure import ray_room
+from davir_ray.measure.ray_measure import Effort, Plan
 
 
 def test_what_was_begun_again_is_summed_over_all_starts_of_a_run():
@@ -21,3 +27,34 @@ def test_what_was_begun_again_is_summed_over_all_starts_of_a_run():
         "measured_again": {"base": 6, "reference": 0},
         "reused": {"base": 3, "reference": 0},
     }
+
+
+class Standing:
+    """A job with one model to measure on a GPU, and a run that notes nothing."""
+
+    def __init__(self):
+        self.measurements = [self]
+        self.run = self.store = self
+        self.label, self.folder = "base", "store"
+        self.engine, self.choice = EngineConfig(device="cuda"), Choice("vllm", "bfloat16", "cuda", "")
+
+    def event(self, *_, **__):
+        pass
+
+
+@pytest.mark.parametrize("missing", [0, 3])
+def test_an_engine_without_its_gpu_is_refused_where_something_is_to_be_measured(monkeypatch, missing):
+    monkeypatch.setattr(ray_room, "_nodes", lambda: [{"CPU": 2.0}])
+    todo = [{"tokens": 5}] * missing
+    for name, value in (
+        ("plan", Plan(3, missing, 5 * missing, pa.table({}))),
+        ("unsettled", todo),
+        ("in_hand", 0),
+        ("measure", Effort(0.0, 0)),
+    ):
+        monkeypatch.setattr(job, name, lambda *_, value=value: value)
+    if missing:
+        with pytest.raises(EngineError, match=r"^engine\.device: cuda: asks for 1 x 1 CPU and 1 GPU"):
+            measure_models(Standing(), may_measure=True)
+    else:
+        assert measure_models(Standing(), may_measure=True)["base"].missing == 0

@@ -4,7 +4,6 @@ from typing import Any, get_args
 
 from vllm.config.lora import MaxLoRARanks
 
-from davir_ray.errors import EngineError
 from davir_ray.models.adapter import check_vllm_can, read_adapter
 
 
@@ -16,10 +15,6 @@ def lora_arguments(adapter_path: str) -> dict[str, Any]:
     adapter = read_adapter(adapter_path)
     check_vllm_can(adapter)
     ranks = [rank for rank in get_args(MaxLoRARanks) if rank >= adapter.rank]
-    if not ranks:
-        raise EngineError(
-            f"{adapter_path}: its rank {adapter.rank} is above vLLM's {max(get_args(MaxLoRARanks))}"
-        )
     return {
         "enable_lora": True,
         "max_loras": 1,

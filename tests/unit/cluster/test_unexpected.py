@@ -8,13 +8,15 @@ from click.testing import CliRunner
 from ray.exceptions import RayTaskError
 
 from davir_ray import inputs, pipeline
-from davir_ray.cli import main
+from davir_ray.cli import main, shown, status, store_lines
 from davir_ray.cluster import ray_session, unexpected
 from davir_ray.cluster.unexpected import begun, ending, stage, unwrapped
 from davir_ray.config import TrainConfig
 from davir_ray.errors import CorpusError, EngineError, StoreError, TrainingError, Unexpected
 from davir_ray.job import look_up_role, rank_corpus, select_and_export, tokenise
 from davir_ray.measure import ray_measure
+from davir_ray.runs import run as runs
+from davir_ray.runs.run import Run
 from davir_ray.train import steps as training
 from davir_ray.train.stage import run_training
 
@@ -52,11 +54,22 @@ def corpus(folder: Path) -> str:
         ("score", inputs, "list_corpus", 3),
         ("plan", inputs, "list_corpus", 3),
         ("nightly", inputs, "list_corpus", 3),
+        ("inspect", inputs, "list_corpus", 3),
+        ("inspect", inputs, "resolve_all", 4),
         ("validate", inputs, "resolve_all", 4),
         ("score", inputs, "resolve_all", 4),
         ("score", pipeline, "check_inputs", 1),
         ("select", pipeline, "open_job", 1),
         ("train", training, "train", 1),
+        ("run", training, "check_trainings", 1),
+        ("reference", training, "make_reference", 1),
+        ("resume", Run, "at", 1),
+        ("status", status, "statuses", 1),
+        ("show", shown, "show", 1),
+        ("store info", runs, "place_of", 1),
+        ("store verify", store_lines, "verify_lines", 1),
+        ("store compact", runs, "place_of", 1),
+        ("store prune --keep x", runs, "place_of", 1),
     ],
 )
 def test_a_foreign_exception_is_told_in_one_line_by_every_verb(
@@ -65,7 +78,7 @@ def test_a_foreign_exception_is_told_in_one_line_by_every_verb(
     monkeypatch.setattr(place, function, fall)
     if function == "open_job":
         monkeypatch.setattr(pipeline, "check_inputs", lambda *_, **__: None)
-    told = CliRunner().invoke(main, [verb, corpus(tmp_path)])
+    told = CliRunner().invoke(main, [*verb.split(), corpus(tmp_path)])
     assert told.output.startswith("error: unexpected Foreign: first line; the full traceback is in ")
     assert told.exit_code == code
     text = kept(told.output)

@@ -1,6 +1,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -8,8 +9,9 @@ from safetensors.numpy import load_file, save_file
 
 from davir_ray.config import ModelConfig, ModelsConfig
 from davir_ray.errors import EngineError, ModelError
-from davir_ray.logprobs.choice import Choice, check_adapters
+from davir_ray.logprobs.choice import check_adapters
 from davir_ray.models import resolve as models
+from davir_ray.models.adapter import HIGHEST_RANK_OF_VLLM
 from davir_ray.models.resolve import ResolvedModel, resolve, resolve_all
 
 
@@ -22,15 +24,17 @@ def save_model(folder: Path, *, value: float = 0.0, width: int = 4, **config) ->
     return str(folder)
 
 
-def save_adapter(folder: Path, *, width: int = 4, module: str = "layers.0.self_attn.q_proj", **config) -> str:
+def save_adapter(
+    folder: Path, *, width: int = 4, rank: int = 2, module: str = "layers.0.self_attn.q_proj", **config
+) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     prefix = f"base_model.model.model.{module}"
     weights = {
-        f"{prefix}.lora_A.weight": np.zeros((2, width), np.float32),
-        f"{prefix}.lora_B.weight": np.zeros((width, 2), np.float32),
+        f"{prefix}.lora_A.weight": np.zeros((rank, width), np.float32),
+        f"{prefix}.lora_B.weight": np.zeros((width, rank), np.float32),
     }
     save_file(weights, folder / "adapter_model.safetensors")
-    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 2} | config))
+    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": rank} | config))
     return str(folder)
 
 
@@ -348,10 +352,25 @@ def test_the_positions_of_a_model_are_counted_as_the_engines_count_them(config, 
 def test_an_adapter_that_vllm_cannot_measure_is_known_before_it_starts(tmp_path):
     plain = ResolvedModel("base", save_adapter(tmp_path / "plain"), "a", "base")
     resized = ResolvedModel("base", save_resized(tmp_path / "resized", 10), "b", "base")
-    vllm, other = (Choice(name, "float32", "cpu", "") for name in ("vllm", "transformers"))
-    check_adapters(vllm, [plain])
-    check_adapters(other, [plain, resized])
+    check_adapters("vllm", [plain])
+    check_adapters("transformers", [plain, resized])
     with pytest.raises(
         EngineError, match=r"adapts embed_tokens, which vLLM cannot measure; set engine\.type"
     ):
-        check_adapters(vllm, [plain, resized])
+        check_adapters("vllm", [plain, resized])
+
+
+def test_an_adapter_of_a_rank_above_vllms_is_known_before_it_starts(tmp_path):
+    low, high = (
+        ResolvedModel("base", save_adapter(tmp_path / f"rank-{rank}", rank=rank), str(rank), "base")
+        for rank in (HIGHEST_RANK_OF_VLLM, HIGHEST_RANK_OF_VLLM + 1)
+    )
+    check_adapters("vllm", [low])
+    check_adapters("transformers", [low, high])
+    with pytest.raises(EngineError, match=r"rank-513: its rank 513 is above vLLM's 512; set engine\.type"):
+        check_adapters("vllm", [low, high])
+
+
+def test_vllm_takes_the_ranks_that_are_let_through():
+    ranks = pytest.importorskip("vllm.config.lora").MaxLoRARanks
+    assert max(get_args(ranks)) == HIGHEST_RANK_OF_VLLM
