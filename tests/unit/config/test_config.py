@@ -6,7 +6,7 @@ import yaml
 from davir_ray.config import EngineConfig, FractionRule, ModelConfig, Recipe, load_recipe, parse_recipe
 from davir_ray.errors import RecipeError
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 SMALLEST = {"corpus": {"paths": "rows.parquet"}, "models": {"base": "b", "reference": "r"}}
 
 

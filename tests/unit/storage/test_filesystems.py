@@ -61,8 +61,8 @@ def test_what_callers_act_on_stays_as_it_is(error):
 
 
 def test_a_listing_that_never_shows_what_was_written_ends_in_words(tmp_path, monkeypatch):
-    monkeypatch.setattr(storage, "LISTED_SECONDS", 0.05)
-    monkeypatch.setattr(storage, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr("davir_ray.storage.files.LISTED_SECONDS", 0.05)
+    monkeypatch.setattr("davir_ray.storage.files.LOOK_SECONDS", 0.01)
     storage.write_atomic(str(tmp_path / "a.json"), b"1")
     storage.await_files(str(tmp_path), 1)
     with pytest.raises(StoreError, match=f"{tmp_path}: what was written there is not listed after"):
