@@ -25,6 +25,7 @@ from davir_ray.coreset.ray_rank import Ranked, Ranking, rank
 from davir_ray.coreset.rules import choose
 from davir_ray.coreset.summary import summarise
 from davir_ray.corpus.folds import Fold
+from davir_ray.corpus.formats import FORMATS
 from davir_ray.corpus.not_read import NotRead
 from davir_ray.errors import CorpusError, DavirError, NotMeasured, RecipeError, StoreError, UnreadableFile
 from davir_ray.inputs import Inputs
@@ -160,7 +161,8 @@ def prepare_corpus(job: Job) -> None:
     job.run.event("prepare", splits=len(job.inputs.listing.splits))
     tokenise(job)
     for source, found in job.not_read.items():
-        say(f"not read of {source}: {found.shown()}")
+        obeyed = FORMATS[job.inputs.listing.formats[source]].columns
+        say(f"not read of {source}: {found.shown(obeyed)}")
 
 
 @stage(CorpusError)

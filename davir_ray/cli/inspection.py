@@ -1,18 +1,20 @@
 """What a recipe does to rows, shown before an accelerator is claimed: `davir validate` and `davir inspect`."""
 
+from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
 from uuid import uuid4
 
 from davir_ray import storage
 from davir_ray.config import Recipe
-from davir_ray.corpus.reading import Parsed
+from davir_ray.corpus.formats import FORMATS
+from davir_ray.corpus.reading import Parsed, examples
 from davir_ray.corpus.split import Split
 from davir_ray.errors import RowError, StoreError, UnreadableFile
 from davir_ray.inputs import Inputs, check_inputs, check_score, load_inputs
 from davir_ray.logprobs.choice import check_adapters
 from davir_ray.models.resolve import ResolvedModel
-from davir_ray.schema import Need
+from davir_ray.schema import Need, Status
 from davir_ray.tokens.not_read import first_not_read
 from davir_ray.tokens.preview import bracketed, coloured
 from davir_ray.tokens.views import ViewTokens, sequences
@@ -52,6 +54,7 @@ def validate(recipe: Recipe, *, colour: bool) -> Iterator[str]:
         _check_writable(uri)
         yield f"writable  {uri}"
     yield from _not_read(inputs)
+    yield from _left_out(inputs)
     good = (item for item in inputs.parsed() if item[1].example is not None)
     yield from _shown(inputs, good, ROWS_SHOWN, colour)
 
@@ -63,17 +66,51 @@ def inspect(recipe: Recipe, rows: int, *, colour: bool) -> Iterator[str]:
     yield from _shown(inputs, inputs.parsed(), rows, colour)
 
 
+def _first_splits(inputs: Inputs) -> list[tuple[str, Split]]:
+    """Return each source with its first split."""
+    return sorted({split.source: split for split in reversed(inputs.listing.splits)}.items())
+
+
+def _left_out(inputs: Inputs) -> Iterator[str]:
+    """Count the first rows of each source that would be left out, with the first row of each status."""
+    for source, split in _first_splits(inputs):
+        counts, first = Counter[str](), {}
+        try:
+            for parsed in islice(
+                examples(split, inputs.recipe.corpus, inputs.listing.formats[source]), ROWS_LOOKED_AT
+            ):
+                status, reason = _ending(inputs, parsed)
+                counts[status] += 1
+                first.setdefault(status, f"row {parsed.row}: {reason}")
+        except UnreadableFile:
+            continue  # a run stops there, or skips the file
+        for status, count in sorted(counts.items()):
+            if status != Status.OK:
+                shown = f"{count:,} of the first {counts.total():,} rows are {status}"
+                yield f"left out  {source}: {shown}, for instance {first[status]}"
+
+
+def _ending(inputs: Inputs, parsed: Parsed) -> tuple[str, str]:
+    """Return the status of a row before it is measured, and the reason."""
+    try:
+        _sequences(inputs, parsed)
+    except RowError as error:
+        return error.status, error.reason
+    return Status.OK, ""
+
+
 def _not_read(inputs: Inputs) -> Iterator[str]:
     """Name the columns and keys of the first rows of each source that nothing reads."""
-    corpus, first = inputs.recipe.corpus, {split.source: split for split in reversed(inputs.listing.splits)}
-    for source, split in sorted(first.items()):
+    corpus = inputs.recipe.corpus
+    for source, split in _first_splits(inputs):
         format = inputs.listing.formats[source]
         try:
             found = first_not_read(split, ROWS_LOOKED_AT, corpus, format, inputs.tokenizer)
         except UnreadableFile:
             continue  # a run stops there, or skips the file
         if found.columns:
-            yield f"not read  {source}: {found.shown()}; {found.rows:,} rows were looked at"
+            names = found.shown(FORMATS[format].columns)
+            yield f"not read  {source}: {names}; the first {found.rows:,} rows were looked at"
 
 
 def _needs(recipe: Recipe) -> tuple[Need, ...] | None:

@@ -47,10 +47,17 @@ class NotRead:
             before = self.columns.get(name, 0)
             self.columns[name] = None if before is None or count is None else before + count
 
-    def shown(self) -> str:
-        """Return `images (all 1,030 rows), label (12 rows)`; empty where everything is read."""
+    def shown(self, obeyed: Iterable[str] = ()) -> str:
+        """Return `meta (all 1,030 rows), notes (12 rows)`; empty where everything is read.
+
+        obeyed: the columns of the format; one that differs from such a column in its capitals alone is asked about.
+        """
+        alike = {name.casefold(): name for name in obeyed}
         names = sorted(self.columns, key=lambda name: (-(self.columns[name] or 0), name))
-        shown = [f"{name} ({self._amount(name)})" for name in names[:NAMED]]
+        shown = [
+            f"{name} ({self._amount(name)}{_question(name, alike.get(name.casefold()))})"
+            for name in names[:NAMED]
+        ]
         more = [f"and {len(names) - NAMED} more"] if len(names) > NAMED else []
         return ", ".join(shown + more)
 
@@ -59,6 +66,10 @@ class NotRead:
         if count is None:
             return "some rows"
         return f"all {count:,} rows" if count == self.rows > 1 else f"{count:,} row{'s' * (count != 1)}"
+
+
+def _question(name: str, column: str | None) -> str:
+    return "" if column is None else f"; is it `{column}`? then corpus.columns: {{{column}: {name}}}"
 
 
 def parquet_not_read(split: Split, read: Collection[str]) -> dict[str, Count]:

@@ -281,7 +281,7 @@ def test_a_reference_that_is_the_base_is_warned_of(tmp_path, tiny_models):
         (tmp_path / "recipe.yaml").write_text(asked.model_dump_json(exclude_none=True))
         told = CliRunner().invoke(main, ["validate", str(tmp_path / "recipe.yaml")])
         assert told.exit_code == 0, told.output
-        assert "not read  corpus: id (all 5 rows); 5 rows were looked at\n" in told.output
+        assert "not read  corpus: id (all 5 rows); the first 5 rows were looked at\n" in told.output
         assert told.output.count("warning   the reference is the model that the base is") == warned
 
 
