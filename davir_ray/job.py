@@ -189,21 +189,22 @@ def measure_models(job: Job, may_measure: bool) -> dict[str, Plan]:
     """Measure what the store lacks, one model after the other over the whole cluster."""
     plans = {}
     for measurement in job.measurements:
-        label = measurement.label
+        label, anew = measurement.label, not storage.exists(measurement.plan_uri)
         plans[label] = planned = plan(measurement)
         todo = unsettled(measurement, planned)
+        tokens_left = sum(row["tokens"] for row in todo)
         job.run.event(
             "measure",
             role=label,
+            anew=anew,
             sequences=planned.missing,
             tokens=planned.tokens,
-            tokens_left=sum(row["tokens"] for row in todo),
+            tokens_left=tokens_left,
             again=in_hand(measurement, todo),
             store=measurement.store.folder,
         )
-        say(
-            f"{label}: {planned.missing:,} of {planned.asked:,} sequences to measure ({planned.tokens:,} tokens)"
-        )
+        left = sum(row["sequences"] for row in todo)
+        say(f"{label}: {left:,} of {planned.asked:,} sequences to measure ({tokens_left:,} tokens)")
         if planned.missing and not may_measure:
             raise NotMeasured(
                 f"{planned.missing:,} sequences are not measured under {label}; `davir score` measures them"
@@ -304,17 +305,25 @@ def facts(job: Job) -> Record:
 
 
 def counts(plans: dict[str, Plan], events: Sequence[Record]) -> Record:
-    """By model, how many sequences were measured, and how many the store held.
+    """By model, how many sequences were measured, and how many the store held when the run was first planned.
 
-    measured_again: how many were begun once more, over all starts of the run. What dies with a driver and with its
-    engines too is counted once.
+    measured_again: how many were begun once more, over all starts of the run, and how many were planned once more since
+    the store had lost them. What dies with a driver and with its engines too is counted once.
     """
-    again = dict.fromkeys(plans, 0)
+    missing = {label: _planned(label, events) or [one.missing] for label, one in plans.items()}
+    again = {label: sum(later) for label, (_, *later) in missing.items()}
     for event in events:
         if event["event"] in ("measure", "measured") and event.get("role") in again:
             again[event["role"]] += event["again"]
     return {
-        "measured": {label: one.missing for label, one in plans.items()},
+        "measured": {label: first for label, (first, *_) in missing.items()},
         "measured_again": again,
-        "reused": {label: one.asked - one.missing for label, one in plans.items()},
+        "reused": {label: one.asked - missing[label][0] for label, one in plans.items()},
     }
+
+
+def _planned(label: str, events: Sequence[Record]) -> list[int]:
+    """Tell how many sequences each new plan of a model had to measure, since the run last had all that it asked for."""
+    last = max((index for index, event in enumerate(events) if event["event"] == "select"), default=-1)
+    begun = (one for one in events[last + 1 :] if one["event"] == "measure" and one.get("role") == label)
+    return [one["sequences"] for one in begun if one.get("anew")]

@@ -4,7 +4,7 @@ import re
 from typing import Any
 
 from davir_ray.corpus.example import Example, Message
-from davir_ray.corpus.sft_formats import alpaca_prompt, required_prompt, sharegpt_turns
+from davir_ray.corpus.sft_formats import alpaca_prompt, messages, required_prompt, sharegpt_turns
 from davir_ray.corpus.turns import (
     Row,
     bad_format,
@@ -54,12 +54,12 @@ def preference_messages(row: Row) -> Example:
     """Parse OpenAI messages with another ending: swift's `rejected_response` or `rejected_messages`, or `rejected`.
 
     Text takes the place of the last assistant turn. Messages are a whole conversation where they bring a prompt, or
-    take the place of what follows the last user turn.
+    take the place of what follows the last user turn. A row without another ending is a conversation, and no pair.
     """
     turns = turns_of(row, "messages")
     column = next((name for name in OTHER_ENDINGS if row.get(name) is not None), None)
     if column is None:
-        raise bad_format(" / ".join(OTHER_ENDINGS), "text or a list of messages in one of them", None)
+        return messages(row)
     return _conversations(row, turns, _other_ending(row, column, turns), ("messages", column))
 
 

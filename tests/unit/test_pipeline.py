@@ -29,13 +29,30 @@ def test_what_was_begun_again_is_summed_over_all_starts_of_a_run():
     }
 
 
+def test_what_is_planned_once_more_was_measured_before():
+    plans = {"base": Plan(12, 2, 20, pa.table({}))}
+    events = [
+        {"event": "measure", "role": "base", "anew": True, "sequences": 12, "again": 0},
+        {"event": "select", "ranked": 12},  # finished; then its results were lost
+        {"event": "measure", "role": "base", "anew": True, "sequences": 9, "again": 0},
+        {"event": "measure", "role": "base", "anew": False, "sequences": 9, "again": 1},  # resumed
+        {"event": "measure", "role": "base", "anew": True, "sequences": 2, "again": 0},  # a part was damaged
+        {"event": "measured", "role": "base", "again": 0},
+    ]
+    assert counts(plans, events) == {
+        "measured": {"base": 9},
+        "measured_again": {"base": 3},
+        "reused": {"base": 3},
+    }
+
+
 class Standing:
     """A job with one model to measure on a GPU, and a run that notes nothing."""
 
     def __init__(self):
         self.measurements = [self]
         self.run = self.store = self
-        self.label, self.folder = "base", "store"
+        self.label, self.folder, self.plan_uri = "base", "store", "nowhere/plan.parquet"
         self.engine, self.choice = EngineConfig(device="cuda"), Choice("vllm", "bfloat16", "cuda", "")
 
     def event(self, *_, **__):
@@ -45,7 +62,7 @@ class Standing:
 @pytest.mark.parametrize("missing", [0, 3])
 def test_an_engine_without_its_gpu_is_refused_where_something_is_to_be_measured(monkeypatch, missing):
     monkeypatch.setattr(ray_room, "_nodes", lambda: [{"CPU": 2.0}])
-    todo = [{"tokens": 5}] * missing
+    todo = [{"tokens": 5, "sequences": 1}] * missing
     for name, value in (
         ("plan", Plan(3, missing, 5 * missing, pa.table({}))),
         ("unsettled", todo),
