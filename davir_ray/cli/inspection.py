@@ -74,7 +74,7 @@ def _first_splits(inputs: Inputs) -> list[tuple[str, Split]]:
 def _left_out(inputs: Inputs) -> Iterator[str]:
     """Count the first rows of each source that would be left out, with the first row of each status."""
     for source, split in _first_splits(inputs):
-        counts, first = Counter[str](), {}
+        counts, first = Counter[str](), dict[str, str]()
         try:
             for parsed in islice(
                 examples(split, inputs.recipe.corpus, inputs.listing.formats[source]), ROWS_LOOKED_AT
