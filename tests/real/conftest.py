@@ -2,7 +2,7 @@
 
 import pytest
 
-from davir_ray import storage
+from davir_ray.storage.filesystems import filesystem
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +16,7 @@ def bucket():
     server.start()
     host, port = server.get_host_and_port()
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-    fs, _ = storage.filesystem("s3://bucket")
+    fs, _ = filesystem("s3://bucket")
     fs.makedirs("bucket", exist_ok=True)  # moto keeps it for the whole process
     yield "s3://bucket"
     fs.clear_instance_cache()

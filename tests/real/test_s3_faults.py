@@ -15,6 +15,7 @@ from davir_ray.config import CorpusConfig
 from davir_ray.corpus.listing import list_corpus
 from davir_ray.errors import CorpusError, Unreachable
 from davir_ray.runs.lease import Lease, take
+from davir_ray.storage.filesystems import filesystem
 from davir_ray.store.compaction import compact
 from davir_ray.store.measurements import MeasurementStore
 from tests.conftest import ROOT
@@ -42,7 +43,7 @@ def s3():
         patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
         patch.setenv("AWS_ENDPOINT_URL", "http://{}:{}".format(*server.server_address))
         patch.setitem(fsspec.config.conf, "s3", PATIENCE)
-        fs, _ = storage.filesystem("s3://faulty")
+        fs, _ = filesystem("s3://faulty")
         fs.makedirs("faulty", exist_ok=True)
         for number in range(FILES):
             rows = [

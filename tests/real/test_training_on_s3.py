@@ -13,6 +13,7 @@ from davir_ray import storage
 from davir_ray.config import ModelsConfig
 from davir_ray.models.resolve import resolve_all
 from davir_ray.runs.run import Run
+from davir_ray.storage.filesystems import filesystem
 from davir_ray.train.metrics import read_metrics
 from tests import trainings
 from tests.conftest import ROOT
@@ -39,7 +40,7 @@ def record(bucket, tiny_models, tmp_path_factory) -> dict:
 def test_a_finished_run_on_s3_holds_the_model_and_nothing_that_only_training_needs(record, bucket):
     assert record["run_dir"].startswith(f"{bucket}/runs/test-sft-")
     assert len(trainings.losses(record)) == 4
-    fs, path = storage.filesystem(record["run_dir"])
+    fs, path = filesystem(record["run_dir"])
     tops = {file.removeprefix(f"{path}/").split("/")[0] for file in fs.find(path)}
     assert tops == {"training.json", "record.json", "events.jsonl", "metrics.jsonl", "model", "lease"}
     assert Run.of(record["run_dir"]).record() == record
