@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import DPOConfig, DPOTrainer
 
 from davir_ray.config import TokensConfig
-from davir_ray.coreset.export import shaped
+from davir_ray.coreset.export import Template, shaped
 from davir_ray.corpus.example import Example
 from davir_ray.logprobs.engine import TokenSequence
 from davir_ray.logprobs.hf.engine import TransformersEngine
@@ -56,7 +56,7 @@ def exported(tmp_path_factory, tiny_models) -> dict[str, str]:
     folder, files = tmp_path_factory.mktemp("exported"), {}
     for name in ("trl", "trl_frozen"):
         files[name] = str(folder / f"{name}.jsonl")
-        lines = [shaped(one, frozen_losses(tiny_models[0], one), name, {}) for one in PAIRS]
+        lines = [shaped(one, frozen_losses(tiny_models[0], one), name, Template({})) for one in PAIRS]
         Path(files[name]).write_text("".join(f"{line}\n" for line in lines))
     return files
 
