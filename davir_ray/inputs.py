@@ -27,12 +27,12 @@ from davir_ray.corpus.reading import Parsed, examples
 from davir_ray.corpus.split import Split
 from davir_ray.errors import CorpusError, ModelError, RecipeError, RowError, UnreadableFile
 from davir_ray.models.resolve import ResolvedModel, resolve_all
-from davir_ray.schema import PAIR_VIEWS, Need, Role, View
+from davir_ray.schema import Need, Role, View
 from davir_ray.scores import resolve_score
 from davir_ray.scores.score import Score
 from davir_ray.tokens.agreement import check_agreement
 from davir_ray.tokens.tokenizer import Tokenizer, load_tokenizer, tokenizer_identity
-from davir_ray.tokens.views import sequences
+from davir_ray.tokens.views import sequences, views_in
 
 ROWS_SAMPLED = 256
 """Rows of each source that are looked at before anything is measured; on as many base and reference are compared."""
@@ -80,7 +80,7 @@ class Inputs:
 
     def views_in(self, example: Example) -> list[View]:
         """The views that one example is tokenised in: only a pair has a rejected side."""
-        return [view for view in self.views if view not in PAIR_VIEWS or example.rejected is not None]
+        return views_in(example, self.views)
 
     def views_of(self, role: Role) -> tuple[View, ...]:
         """The views that one model measures."""

@@ -9,10 +9,11 @@ def did_you_mean(found: str, known: Iterable[str]) -> str:
 
     Only letters and digits are compared, whatever their case.
     """
-    names = {_plain(name): name for name in known}
-    near = get_close_matches(_plain(found[:100]), names, n=1, cutoff=0.6)
+    names = {plain(name): name for name in known}
+    near = get_close_matches(plain(found[:100]), names, n=1, cutoff=0.6)
     return f"; did you mean `{names[near[0]]}`?" if near else ""
 
 
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
+    """Return the letters and digits of a name, whatever their case."""
     return "".join(character for character in name.casefold() if character.isalnum())

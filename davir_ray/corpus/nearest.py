@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from davir_ray.config import CorpusConfig
+from davir_ray.config.nearest import plain
 from davir_ray.corpus.formats import FORMATS, Format
 
 MEANINGS = (
@@ -88,15 +89,11 @@ def _first(name: str, columns: Sequence[str], alike: Callable[[str, str], bool])
 
 
 def _spelt_alike(name: str, column: str) -> bool:
-    return _plain(name) == _plain(column)
+    return plain(name) == plain(column)
 
 
 def _meant_alike(name: str, column: str) -> bool:
-    return any(name in meaning and _plain(column) in map(_plain, meaning) for meaning in MEANINGS)
-
-
-def _plain(name: str) -> str:
-    return "".join(character for character in name.casefold() if character.isalnum())
+    return any(name in meaning and plain(column) in map(plain, meaning) for meaning in MEANINGS)
 
 
 def recipe_line(config: CorpusConfig, source: str, **settings: Any) -> str:

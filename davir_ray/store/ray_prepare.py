@@ -20,11 +20,11 @@ from davir_ray.corpus.reading import Parsed, examples, not_read_columns
 from davir_ray.corpus.split import Split
 from davir_ray.errors import CorpusError, RowError, UnreadableFile
 from davir_ray.progress import Progress
-from davir_ray.schema import EXAMPLES, PAIR_VIEWS, SCORABLE, TOKENS, Status, View
+from davir_ray.schema import EXAMPLES, SCORABLE, TOKENS, Status, View
 from davir_ray.store.prepared import Prepared
 from davir_ray.tokens.not_read import not_read_keys
 from davir_ray.tokens.tokenizer import Tokenizer
-from davir_ray.tokens.views import ViewTokens, sequence_id, sequences
+from davir_ray.tokens.views import ViewTokens, sequence_id, sequences, views_in
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class SplitPreparer:
         if parsed.example is None:
             return (), parsed.status, parsed.reason
         plan = self.preparation
-        views = [view for view in plan.views if view not in PAIR_VIEWS or parsed.example.rejected is not None]
+        views = views_in(parsed.example, plan.views)
         try:
             made = sequences(parsed.example, plan.tokenizer, plan.tokens, views)
         except RowError as error:

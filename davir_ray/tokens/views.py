@@ -21,7 +21,7 @@ import numpy as np
 from davir_ray.config import TokensConfig
 from davir_ray.corpus.example import Example
 from davir_ray.errors import RowError
-from davir_ray.schema import COMPLETIONS, Status, View
+from davir_ray.schema import COMPLETIONS, PAIR_VIEWS, Status, View
 from davir_ray.tokens.completions import completions
 from davir_ray.tokens.rendering import Answer, Ids, Marks, Tokenised, tokenise
 from davir_ray.tokens.tokenizer import Tokenizer
@@ -61,6 +61,11 @@ def sequences(
         for view, (ids, first) in completions(tokenizer, example, config.max_length).items():
             made[view] = ViewTokens(view, ids, np.arange(len(ids)) >= first, truncated=False)
     return [made[view] for view in views if view in made]
+
+
+def views_in(example: Example, views: Sequence[View]) -> list[View]:
+    """Return those of some views that an example has: only a pair has a rejected side."""
+    return [view for view in views if view not in PAIR_VIEWS or example.rejected is not None]
 
 
 def sequence_id(ids: Ids, scored: Marks) -> bytes:
