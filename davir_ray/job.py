@@ -191,6 +191,10 @@ def measure_models(job: Job, may_measure: bool) -> dict[str, Plan]:
     for measurement in job.measurements:
         label, anew = measurement.label, not storage.exists(measurement.plan_uri)
         plans[label] = planned = plan(measurement)
+        if planned.missing and not may_measure:
+            raise NotMeasured(
+                f"{planned.missing:,} sequences are not measured under {label}; `davir score` measures them"
+            )
         todo = unsettled(measurement, planned)
         tokens_left = sum(row["tokens"] for row in todo)
         job.run.event(
@@ -205,10 +209,6 @@ def measure_models(job: Job, may_measure: bool) -> dict[str, Plan]:
         )
         left = sum(row["sequences"] for row in todo)
         say(f"{label}: {left:,} of {planned.asked:,} sequences to measure ({tokens_left:,} tokens)")
-        if planned.missing and not may_measure:
-            raise NotMeasured(
-                f"{planned.missing:,} sequences are not measured under {label}; `davir score` measures them"
-            )
         if todo:
             await_engine(measurement.engine, measurement.choice)
         started = monotonic()

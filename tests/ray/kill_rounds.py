@@ -26,7 +26,7 @@ from tests.noted_engines import NOTES
 
 ROOT = Path(__file__).resolve().parents[2]
 CODE = (
-    "from davir_ray import ray_exchange; from davir_ray.measure.chunks import CHUNK_TOKENS\n"
+    "from davir_ray.cluster import ray_exchange; from davir_ray.measure.chunks import CHUNK_TOKENS\n"
     "CHUNK_TOKENS['cpu'] = 300; ray_exchange.ROWS_PER_TASK, ray_exchange.ROWS_PER_PIECE = 15, 1\n"
     "from davir_ray.cli import main; main()"
 )
