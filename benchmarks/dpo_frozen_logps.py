@@ -63,7 +63,7 @@ def write_pairs(arguments: argparse.Namespace, folder: str) -> int:
     from davir_ray.cluster import ray_session
     from davir_ray.config import parse_recipe
     from davir_ray.inputs import PAIRS, check_inputs
-    from davir_ray.job import engine_for, job_of, look_up_role, measure_models, prepare_corpus
+    from davir_ray.job import engine_for, job_of, look_up_need, measure_models, prepare_corpus
     from davir_ray.runs.run import Run
     from davir_ray.train.pick import Everything
     from davir_ray.train.ray_rows import write_rows
@@ -81,7 +81,7 @@ def write_pairs(arguments: argparse.Namespace, folder: str) -> int:
     job = job_of(inputs, Run.open(inputs.recipe, "benchmark"), engine_for(inputs))
     prepare_corpus(job)
     measure_models(job, may_measure=True)
-    found = look_up_role(job, "base")
+    found = look_up_need(job, "loss", "base")
     written = write_rows(job.prepared, Everything(), found, f"{folder}/rows", pairs=True)
     ray.shutdown()
     return written.rows

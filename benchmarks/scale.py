@@ -35,6 +35,7 @@ from davir_ray.coreset.rules import choose
 from davir_ray.corpus.listing import ROWS_PER_SPLIT
 from davir_ray.corpus.split import Split
 from davir_ray.ids import Keys, column_of, keys_of
+from davir_ray.logprobs.kinds import LOSS
 from davir_ray.schema import EXAMPLES, TOKENS, View
 from davir_ray.scores import resolve_score
 from davir_ray.store.measurements import MeasurementStore
@@ -105,7 +106,9 @@ def make(rows: int, prepared: Prepared, folder: str) -> None:
         for start in range(0, rows, ROWS_PER_PART):
             part = slice(start, start + ROWS_PER_PART)
             num_tokens = np.full(len(ids[part]), 8, dtype=np.int32)
-            store(folder, role).write(ids[part], losses[role][part], num_tokens)
+            counts = pa.array(num_tokens)
+            table = pa.table({"loss": losses[role][part], "num_tokens": counts})
+            store(folder, role).write(ids[part], table)
 
 
 def _write_split(prepared: Prepared, split: int, keys: Keys) -> None:
@@ -122,7 +125,7 @@ def _write_split(prepared: Prepared, split: int, keys: Keys) -> None:
 
 def store(folder: str, role: str) -> MeasurementStore:
     """Name the measurements of a model."""
-    return MeasurementStore(f"{folder}/store/measurements/{role}")
+    return MeasurementStore(f"{folder}/store/measurements/{role}", LOSS)
 
 
 def ranking(prepared: Prepared) -> Ranking:

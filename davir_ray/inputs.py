@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import blake2b
-from itertools import islice, zip_longest
+from itertools import islice, product, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,9 @@ from davir_ray.corpus.misfits import no_row_fits
 from davir_ray.corpus.reading import Parsed, examples
 from davir_ray.corpus.split import Split
 from davir_ray.errors import CorpusError, ModelError, RecipeError, RowError, UnreadableFile
+from davir_ray.measure.kind import strongest
 from davir_ray.models.resolve import ResolvedModel, resolve_all
-from davir_ray.schema import Need, Role, View
+from davir_ray.schema import ROLES, Need, Role, View
 from davir_ray.scores import resolve_score
 from davir_ray.scores.score import Score
 from davir_ray.tokens.agreement import check_agreement
@@ -49,7 +50,7 @@ def in_submitted_job() -> bool:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a run works on. needs: what has to be measured, as pairs of a model and a view.
+    """What a run works on. needs: what has to be measured.
 
     unscorable: source -> why none of the rows of its sample can be scored; others do not stand there.
     """
@@ -75,22 +76,22 @@ class Inputs:
     @property
     def views(self) -> tuple[View, ...]:
         """The views that rows are tokenised in, in the order of `View`."""
-        wanted = {View.RESPONSE, *(view for _, view in self.needs)}
+        wanted = {View.RESPONSE, *(need.view for need in self.needs)}
         return tuple(view for view in View if view in wanted)
 
     def views_in(self, example: Example) -> list[View]:
         """The views that one example is tokenised in: only a pair has a rejected side."""
         return views_in(example, self.views)
 
-    def views_of(self, role: Role) -> tuple[View, ...]:
-        """The views that one model measures."""
-        return tuple(view for view in self.views if (role, view) in self.needs)
-
     @property
-    def roles(self) -> tuple[Role, ...]:
-        """The models that have something to measure, in the order in which they do."""
-        roles: tuple[Role, ...] = ("base", "reference")
-        return tuple(role for role in roles if self.views_of(role))
+    def passes(self) -> dict[tuple[Role, str], tuple[View, ...]]:
+        """The views to measure by model and kind, in order; a kind that another one implies goes with it."""
+        found: dict[tuple[Role, str], tuple[View, ...]] = {}
+        for role, view in product(ROLES, self.views):
+            kinds = [need.kind for need in self.needs if (need.model, need.view) == (role, view)]
+            for kind in strongest(kinds):
+                found[role, kind] = (*found.get((role, kind), ()), view)
+        return dict(sorted(found.items(), key=lambda item: ROLES.index(item[0][0])))
 
     @cached_property
     def settings_digest(self) -> str:
@@ -212,22 +213,24 @@ def _anchored_model(model: ModelConfig) -> ModelConfig:
     return model.model_copy(update={field: storage.absolute(name) for field, name in folders.items()})
 
 
-PAIRS: tuple[Need, ...] = (("base", View.RESPONSE), ("base", View.REJECTED))
+PAIRS = (Need("loss", "base", View.RESPONSE), Need("loss", "base", View.REJECTED))
 """The frozen log-probabilities of preference pairs."""
-EXPORTED_PAIRS: tuple[Need, ...] = (("base", View.COMPLETION), ("base", View.REJECTED_COMPLETION))
+EXPORTED_PAIRS = (Need("loss", "base", View.COMPLETION), Need("loss", "base", View.REJECTED_COMPLETION))
 """The same, of exactly what TRL trains on."""
 
 
 def _needs(recipe: Recipe, score: Score, listing: Listing) -> tuple[Need, ...]:
     """Collect what the score, the rules and the export of pairs ask for."""
     asks_difficulty = any(isinstance(rule, DifficultyRule) for rule in recipe.select)
-    difficulty: tuple[Need, ...] = (("base", View.RESPONSE),) if asks_difficulty else ()
+    difficulty = (Need("loss", "base", View.RESPONSE),) if asks_difficulty else ()
+    own = [need for need in [*score.needs, *difficulty] if need.kind == "loss"]
+    kept = [need._replace(kind=recipe.measure.kind) for need in own]
     pairs = EXPORTED_PAIRS if "trl_frozen" in recipe.export.formats else ()
     if pairs and not listing.has_pairs:
         raise RecipeError(
             "export.formats: trl_frozen is for preference pairs, and the corpus holds none; say trl"
         )
-    return tuple(dict.fromkeys([*score.needs, *difficulty, *pairs]))
+    return tuple(dict.fromkeys([*score.needs, *difficulty, *kept, *pairs]))
 
 
 def check_inputs(
@@ -265,7 +268,7 @@ def load_inputs(
     score = resolve_score(recipe.score.name)
     if needs is not None:
         recipe = recipe.model_copy(update={"models": ModelsConfig(base=recipe.models.base)})
-    elif any(role == "reference" for role, _ in score.needs) and not recipe.models.references:
+    elif any(need.model == "reference" for need in score.needs) and not recipe.models.references:
         raise RecipeError(
             f"score.name: {score.name} compares with models.reference, which the recipe does not name"
         )

@@ -31,6 +31,7 @@ from davir_ray.errors import CorpusError, DavirError, NotMeasured, RecipeError, 
 from davir_ray.inputs import Inputs
 from davir_ray.logprobs.choice import Choice, check_adapters, choose_engine, numerics
 from davir_ray.measure.chunks import CHUNK_TOKENS
+from davir_ray.measure.kind import implying, kind_identity, resolve_kind
 from davir_ray.measure.measurement import Measurement, Plan
 from davir_ray.measure.ray_measure import in_hand, measure, plan, unsettled
 from davir_ray.measure.ray_room import await_engine
@@ -47,6 +48,9 @@ from davir_ray.store.ray_prepare import Preparation, prepare
 from davir_ray.tokens.not_read import by_source
 
 Record = dict[str, Any]
+
+KNOWN = ("sequence_id", "num_tokens")
+"""Columns of measurements that the prepared corpus has too."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,11 @@ class Job:
     def measurements_of(self, role: Role) -> tuple[Measurement, ...]:
         """The passes of one model, or of the references of all folds."""
         return tuple(one for one in self.measurements if one.role == role)
+
+    @property
+    def stores(self) -> list[MeasurementStore]:
+        """All that the passes read."""
+        return [store for one in self.measurements for store in one.stores]
 
     def only(self, role: Role | None) -> "Job":
         """The same job, measuring one model alone, or none."""
@@ -97,6 +106,8 @@ def engine_for(inputs: Inputs) -> Choice:
     """Choose the engine that measures the models of a run."""
     choice = engine_of(inputs.recipe.engine, inputs.base)
     check_adapters(choice.type, [inputs.base, *inputs.references])
+    for _, kind in inputs.passes:
+        resolve_kind(kind).check(choice)
     return choice
 
 
@@ -109,7 +120,11 @@ def name_run(inputs: Inputs, choice: Choice, name: str) -> str:
     """Name the run that scores these inputs."""
     recipe = inputs.recipe
     computed = numerics(choice, recipe.engine)
-    fingerprints = [fingerprint(one.identity, computed) for one in (inputs.base, *inputs.references)]
+    fingerprints = [
+        fingerprint(kind_identity(kind), model.identity, computed)
+        for role, kind in inputs.passes
+        for model in inputs.models_of(role)
+    ]
     return run_id_of(recipe, name, inputs.tokens_digest, score_code(recipe.score.name), *fingerprints)
 
 
@@ -119,9 +134,9 @@ def job_of(inputs: Inputs, run: Run, choice: Choice, work: str = "work") -> Job:
     note_parts(folder, inputs.listing.digest, inputs.listing.digests)
     job = Job(inputs, run, choice, Prepared(folder, inputs.listing.digests), ())
     passes = [
-        _measurement(job, work, role, model, Fold(index, len(models)) if len(models) > 1 else None)
-        for role in inputs.roles
-        for models in [inputs.models_of(role)]
+        _measurement(job, work, asked, model, Fold(index, len(models)) if len(models) > 1 else None)
+        for asked in inputs.passes
+        for models in [inputs.models_of(asked[0])]
         for index, model in enumerate(models)
     ]
     return replace(job, measurements=tuple(passes))
@@ -131,18 +146,35 @@ def _described(model: ResolvedModel) -> Record:
     return {"model": model.identity, "path": model.model_path, "adapter": model.adapter_path}
 
 
-def _measurement(job: Job, work: str, role: Role, model: ResolvedModel, fold: Fold | None) -> Measurement:
+def stores_of(job: Job, kind: str, model: ResolvedModel) -> tuple[MeasurementStore, ...]:
+    """Name the measurements of a kind under a model, then those of the kinds that imply it."""
     recipe = job.inputs.recipe
     computed = numerics(job.choice, recipe.engine)
-    store = MeasurementStore(
-        storage.join(recipe.store, "measurements", fingerprint(model.identity, computed))
+    names = {name: fingerprint(kind_identity(name), model.identity, computed) for name in implying(kind)}
+    return tuple(
+        MeasurementStore(storage.join(recipe.store, "measurements", folder), resolve_kind(name))
+        for name, folder in names.items()
     )
-    store.describe({**_described(model), "numerics": computed})
-    note_use(store.folder, job.run.folder)
+
+
+def _note_stores(measurement: Measurement, kind: str, model: ResolvedModel, run: Run) -> None:
+    """Describe what a pass adds to, and note what it uses."""
+    own, *others = measurement.stores
+    computed = numerics(measurement.choice, measurement.engine)
+    own.describe({"kind": kind, **_described(model), "numerics": computed})
+    for store in [own, *(one for one in others if one.parts())]:
+        note_use(store.folder, run.folder)
+
+
+def _measurement(
+    job: Job, work: str, asked: tuple[Role, str], model: ResolvedModel, fold: Fold | None
+) -> Measurement:
+    recipe, (role, kind) = job.inputs.recipe, asked
     measurement = Measurement(
         role=role,
+        kind=resolve_kind(kind),
         fold=fold,
-        views=job.inputs.views_of(role),
+        views=job.inputs.passes[asked],
         models=recipe.models,
         engine=recipe.engine,
         choice=job.choice,
@@ -150,9 +182,10 @@ def _measurement(job: Job, work: str, role: Role, model: ResolvedModel, fold: Fo
         max_length=recipe.tokens.max_length,
         chunk_tokens=CHUNK_TOKENS[job.choice.device],
         prepared=job.prepared,
-        store=store,
+        stores=stores_of(job, kind, model),
         folder="",
     )
+    _note_stores(measurement, kind, model, job.run)
     return replace(measurement, folder=job.run.uri(work, measurement.label))
 
 
@@ -225,7 +258,8 @@ def rank_corpus(job: Job) -> Ranked:
     for name in ("ranked", "scored", "unscored", "coreset", "exports"):  # of an attempt that was stopped
         storage.delete(job.run.uri(name))
     job.run.event("rank", rows=sum(rows))
-    found: dict[str, list[Any]] = {role: look_up_role(job, role) for role in inputs.roles}
+    asked = list(dict.fromkeys((need.kind, need.model) for need in inputs.needs))
+    found = {one: look_up_need(job, *one) for one in asked}
     near = [rule for rule in inputs.recipe.select if isinstance(rule, NearDuplicatesRule)]
     ranking = Ranking(
         prepared=job.prepared,
@@ -234,8 +268,8 @@ def rank_corpus(job: Job) -> Ranked:
         config=inputs.recipe.score,
         near_duplicates=near[0] if near else None,
         failed={
-            role: dict(item for one in job.measurements_of(role) for item in one.store.failed().items())
-            for role in inputs.roles
+            (kind, role): {key: why for one in job.measurements_of(role) for key, why in one.failed().items()}
+            for kind, role in asked
         },
         files=tuple(split.path for split in inputs.listing.splits),
     )
@@ -243,9 +277,21 @@ def rank_corpus(job: Job) -> Ranked:
 
 
 @stage(StoreError)
-def look_up_role(job: Job, role: Role) -> list[Any]:
-    """Look up what one model measured, or the references of all folds; a FOUND table a split."""
-    folds = [look_up(job.prepared, one.views, one.store, one.fold) for one in job.measurements_of(role)]
+def look_up_need(job: Job, kind: str, role: Role) -> list[Any]:
+    """Look up what one model measured of a kind, or the references of all folds; a FOUND table a split."""
+    views = tuple(dict.fromkeys(need.view for need in job.inputs.needs if need[:2] == (kind, role)))
+    columns = pa.schema(field for field in resolve_kind(kind).columns if field.name not in KNOWN)
+    models = job.inputs.models_of(role)
+    folds = [
+        look_up(
+            job.prepared,
+            views,
+            stores_of(job, kind, model),
+            columns,
+            Fold(index, len(models)) if len(models) > 1 else None,
+        )
+        for index, model in enumerate(models)
+    ]
     return folds[0] if len(folds) == 1 else gather(folds, align)
 
 

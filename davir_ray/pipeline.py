@@ -48,7 +48,7 @@ def score(recipe: Recipe, name: str, *, may_measure: bool = True, resumed: str |
             return finished(job.run, record)
         job.run.read_events()
         work = partial(score_job, job, lease, may_measure)
-        record = mended(work, job.prepared, [one.store for one in job.measurements], job.run.forget_work)
+        record = mended(work, job.prepared, job.stores, job.run.forget_work)
         lease.check()
         record["seconds"] = round(monotonic() - started, 1)
         job.run.finish(record)

@@ -1,10 +1,12 @@
 """The Arrow schema of every table, in pipeline order, and the words that its columns use.
 
-corpus rows -> EXAMPLES + TOKENS (one part of each per split) -> MEASUREMENTS -> SCORED -> core-set
+corpus rows -> EXAMPLES + TOKENS (one part of each per split) -> measurements -> SCORED -> core-set
+
+The columns of a measurement are those of its kind (measure/kind.py).
 """
 
 from enum import StrEnum
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import pyarrow as pa
 
@@ -59,9 +61,19 @@ class View(StrEnum):
 
 Role = Literal["base", "reference"]
 """Which of the two models measures."""
+ROLES: tuple[Role, ...] = ("base", "reference")
 
-Need = tuple[Role, View]
-"""What a score or a rule asks for: a model, and the view that it measures."""
+
+class Need(NamedTuple):
+    """What a score, a rule or an export asks for: a kind of measurement, of a model, in a view.
+
+    kind: a name in `measure.kind.KINDS`, or `module:attribute` of a kind of your own.
+    """
+
+    kind: str
+    model: Role
+    view: View
+
 
 COMPLETIONS = (View.COMPLETION, View.REJECTED_COMPLETION)
 """The views that only the export `trl_frozen` asks for."""
@@ -91,14 +103,6 @@ TOKENS = pa.schema(
         pa.field("length", pa.int32(), nullable=False),  # how many ids there are
         pa.field("ids", pa.list_(pa.int32()), nullable=False),
         pa.field("scored", pa.list_(pa.bool_()), nullable=False),
-    ]
-)
-
-MEASUREMENTS = pa.schema(
-    [
-        pa.field("sequence_id", ID, nullable=False),
-        pa.field("loss", pa.float64(), nullable=False),  # nats, summed over the scored tokens
-        pa.field("num_tokens", pa.int32(), nullable=False),
     ]
 )
 

@@ -15,6 +15,7 @@ from davir_ray.inputs import Inputs, check_inputs, check_score, load_inputs
 from davir_ray.logprobs.choice import check_adapters
 from davir_ray.models.resolve import ResolvedModel
 from davir_ray.schema import Need, Status
+from davir_ray.scores.score import pass_of
 from davir_ray.tokens.not_read import first_not_read
 from davir_ray.tokens.preview import bracketed, coloured
 from davir_ray.tokens.views import ViewTokens, sequences
@@ -47,7 +48,7 @@ def validate(recipe: Recipe, *, colour: bool) -> Iterator[str]:
         yield "tokens    base and reference give the same ids on the first rows"
     if recipe.reference is not None:
         yield f"reference is made by `davir reference`: fit {recipe.reference.fit}"
-    needs = ", ".join(f"{role}({view})" for role, view in inputs.score.needs) or "nothing"
+    needs = ", ".join(map(pass_of, inputs.score.needs)) or "nothing"
     yield f"score     {inputs.score.name} = {inputs.score.formula}; measures {needs}"
     yield from _validate_training(recipe, inputs.base)
     for uri in (recipe.store, recipe.output):

@@ -7,6 +7,7 @@ from typing import Any
 
 from davir_ray import storage
 from davir_ray.errors import DamagedPart, RecipeError
+from davir_ray.logprobs.kinds import LOSS
 from davir_ray.progress import ago, duration, say
 from davir_ray.runs.run import Run, holds_run, holds_training, place_of
 from davir_ray.store.measurements import MeasurementStore
@@ -136,7 +137,7 @@ def _plan(uri: str) -> list[dict[str, Any]] | None:
 
 def _pass(event: Event, chunks: list[dict[str, Any]], *, under_way: bool) -> Pass | None:
     """Compare the chunks of a pass with the store; `event` is its latest start. None if the store is damaged."""
-    store = MeasurementStore(event["store"])
+    store = MeasurementStore(event["store"], LOSS)  # of any kind: only names are listed
     try:
         settled = store.settled()
     except DamagedPart as damage:

@@ -179,6 +179,14 @@ class EngineConfig(Section):
     """Passed to vLLM's `LLM` untouched."""
 
 
+class MeasureConfig(Section):
+    """What is kept of a measurement beyond what the score asks for."""
+
+    kind: Literal["loss", "token_loss", "token_rank", "token_entropy"] = "loss"
+    """`loss` keeps a row's sum; `token_loss` the loss of each counted token too, which `davir inspect RUN --row ID`
+    shows; `token_rank` also its rank, and `token_entropy` also the entropy where it stands (not by vLLM)."""
+
+
 class ScoreConfig(Section):
     """Which formula turns measurements into one number a row."""
 
@@ -188,6 +196,8 @@ class ScoreConfig(Section):
     """Mean nats a token below which a loss is too small to divide by (status `no_score`)."""
     seed: int = 0
     """Seed of the `random` score."""
+    token_share: float = Field(0.75, gt=0, le=1)
+    """The share of the corpus's tokens that `s_ifd` looks at: those for which the instruction matters most."""
     order: Literal["highest", "lowest"] = "highest"
     """Which end of the score ranks first."""
 

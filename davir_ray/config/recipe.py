@@ -15,6 +15,7 @@ from davir_ray.config.measuring import (
     CorpusConfig,
     EngineConfig,
     ExportConfig,
+    MeasureConfig,
     ModelsConfig,
     ScoreConfig,
     TokensConfig,
@@ -38,6 +39,7 @@ class Recipe(Section):
     tokens: TokensConfig = TokensConfig()
     models: ModelsConfig
     engine: EngineConfig = EngineConfig()
+    measure: MeasureConfig = MeasureConfig()
     score: ScoreConfig = ScoreConfig()
     select: tuple[SelectRule, ...] = (FractionRule(fraction=0.06),)
     export: ExportConfig = ExportConfig()

@@ -34,9 +34,10 @@ from davir_ray.coreset.rank import (
 )
 from davir_ray.errors import StalePlan
 from davir_ray.schema import ID, Need, View
-from davir_ray.scores.assemble import Measurements, assemble
-from davir_ray.scores.score import Score
+from davir_ray.scores.assemble import Asked, Measurements, assemble, measured_of
+from davir_ray.scores.score import Score, Surveyed
 from davir_ray.store.prepared import Prepared
+from davir_ray.store.ray_lookup import FOUND
 
 ROWS_PER_GROUP = 8192
 """Rows that are read together, of which a range of 100 blocks or more wants about as many."""
@@ -71,13 +72,13 @@ class Ranking:
     score: Score
     config: ScoreConfig
     near_duplicates: NearDuplicatesRule | None
-    failed: Mapping[str, Mapping[bytes, str]]
+    failed: Mapping[Asked, Mapping[bytes, str]]
     files: tuple[str, ...]
 
     @property
     def views(self) -> tuple[View, ...]:
         """The views whose sequences are looked at."""
-        return tuple(dict.fromkeys([View.RESPONSE, *(view for _, view in self.needs)]))
+        return tuple(dict.fromkeys([View.RESPONSE, *(need.view for need in self.needs)]))
 
     @property
     def width(self) -> int:
@@ -135,15 +136,16 @@ class Ranked:
             yield table.filter(table["rank"].is_valid()).select(list(columns))
 
 
-def rank(ranking: Ranking, found: Mapping[str, list[Any]], rows: Sequence[int], folder: str) -> Ranked:
+def rank(ranking: Ranking, found: Mapping[Asked, list[Any]], rows: Sequence[int], folder: str) -> Ranked:
     """Score every split and write all rows in rank order under `folder`.
 
-    `found` has, for each role, a FOUND table (see store/ray_lookup.py) a split. rows: how many each split has.
+    found: for each kind and model, a FOUND table (see store/ray_lookup.py) a split. rows: how many each split has.
     """
     widths = [count * ranking.width for count in rows]
     ranges = partitions_for(sum(widths))
     share = min(1.0, SAMPLE_PER_RANGE * ranges / max(sum(rows), 1))
-    blocks, samples = zip(*_scored(ranking, found, blocks_of(widths), share, folder), strict=True)
+    surveyed = survey(ranking, found, blocks_of(widths))
+    blocks, samples = zip(*_scored(ranking, found, surveyed, blocks_of(widths), share, folder), strict=True)
     bounds = choose_bounds(np.concatenate(samples), ranges)
     counts = _settled(ranking, blocks, bounds, folder)
     storage.delete(storage.join(folder, "scored"))
@@ -158,15 +160,58 @@ def _uri(folder: str, step: str, index: int) -> str:
     return storage.join(folder, step, f"{index:05d}.parquet")
 
 
+def survey(ranking: Ranking, found: Mapping[Asked, list[Any]], blocks: Sequence[range]) -> Surveyed:
+    """Find what the score has to know of the whole corpus, in rounds (see `scores.score.Survey`)."""
+    if ranking.score.survey is None:
+        return ()
+    task, shared, asked = ray.remote(survey_block), ray.put(ranking), list(found)
+    surveyed: Surveyed = ()
+    for _ in range(ranking.score.survey.rounds):
+        refs = [task.remote(shared, surveyed, block, asked, *_tables(found, block)) for block in blocks]
+        surveyed = (*surveyed, sum(ray.get(refs)))
+    return surveyed
+
+
+def survey_block(
+    ranking: Ranking, surveyed: Surveyed, splits: range, asked: Sequence[Asked], *found: pa.Table
+) -> NDArray[np.int64]:
+    """Count for one round of a survey; the last arguments are as those of `score_block`."""
+    assert ranking.score.survey is not None
+    counts = []
+    for split, tables in _by_split(splits, asked, found):
+        examples, measurements = _measurements(ranking, split, tables)
+        measured = measured_of(examples, measurements, ranking.needs)
+        counts.append(ranking.score.survey.count(measured, ranking.config, surveyed))
+    return np.asarray(np.sum(counts, axis=0), dtype=np.int64)
+
+
+def _tables(found: Mapping[Asked, list[Any]], block: range) -> list[Any]:
+    return [found[asked][split] for asked in found for split in block]
+
+
+def _by_split(
+    splits: range, asked: Sequence[Asked], found: Sequence[pa.Table]
+) -> Iterator[tuple[int, dict[Asked, pa.Table]]]:
+    for index, split in enumerate(splits):
+        yield split, {one: found[len(splits) * at + index] for at, one in enumerate(asked)}
+
+
 def _scored(
-    ranking: Ranking, found: Mapping[str, list[Any]], blocks: Sequence[range], share: float, folder: str
+    ranking: Ranking,
+    found: Mapping[Asked, list[Any]],
+    surveyed: Surveyed,
+    blocks: Sequence[range],
+    share: float,
+    folder: str,
 ) -> list[tuple[ScoredRows, NDArray[np.bytes_]]]:
     """Score every split, a block of them at a time."""
-    task, shared, roles = ray.remote(score_block), ray.put(ranking), list(found)
-    refs = []
-    for index, block in enumerate(blocks):
-        tables = [found[role][split] for role in roles for split in block]
-        refs.append(task.remote(shared, block, share, _uri(folder, "scored", index), roles, *tables))
+    task, shared, asked = ray.remote(score_block), ray.put(ranking), list(found)
+    refs = [
+        task.remote(
+            shared, surveyed, block, share, _uri(folder, "scored", index), asked, *_tables(found, block)
+        )
+        for index, block in enumerate(blocks)
+    ]
     done: list[tuple[ScoredRows, NDArray[np.bytes_]]] = ray.get(refs)
     return done
 
@@ -187,51 +232,64 @@ def _settled(
 
 
 def score_block(
-    ranking: Ranking, splits: range, share: float, uri: str, roles: Sequence[str], *found: pa.Table
+    ranking: Ranking,
+    surveyed: Surveyed,
+    splits: range,
+    share: float,
+    uri: str,
+    asked: Sequence[Asked],
+    *found: pa.Table,
 ) -> tuple[ScoredRows, NDArray[np.bytes_]]:
     """Score the rows of some splits and write them; return where they are, and a sample of their rank keys.
 
-    found: the FOUND tables of the splits under the first role, under the second, ...
+    found: the FOUND tables of the splits of the first kind and model that were asked for, of the second, ...
     """
     tables = [
-        score_split(ranking, split, {role: found[len(splits) * at + index] for at, role in enumerate(roles)})
-        for index, split in enumerate(splits)
+        score_split(ranking, split, tables, surveyed) for split, tables in _by_split(splits, asked, found)
     ]
     table = pa.concat_tables(tables).combine_chunks()
     keys = keys_in(table, ranking.config.order)
     return ScoredRows.write(uri, table, keys), sample_keys(keys, ids_in(table), share)
 
 
-def score_split(ranking: Ranking, split: int, found: Mapping[str, pa.Table]) -> pa.Table:
+def score_split(
+    ranking: Ranking, split: int, found: Mapping[Asked, pa.Table], surveyed: Surveyed
+) -> pa.Table:
     """Score the rows of one split (ROWS)."""
-    examples = ranking.prepared.examples(split)
-    sequences = ranking.prepared.sequences(split, ranking.views)
-    _check_measured(ranking, sequences, found)
-    loss = {role: _losses(sequences, table) for role, table in found.items()}
-    measurements = Measurements(sequences, loss, ranking.failed)
-    table = assemble(examples, measurements, ranking.needs, ranking.score, ranking.config)
+    examples, measurements = _measurements(ranking, split, found)
+    table = assemble(examples, measurements, ranking.needs, ranking.score, ranking.config, surveyed)
     table = table.append_column("split", pa.array(np.full(len(table), split), pa.int32()))
     table = table.append_column("row", examples["row"])
     table = table.append_column("signature", _signatures(ranking, split, len(table)))
     return table.select(ROWS.names).cast(ROWS)
 
 
-def _losses(sequences: pa.Table, found: pa.Table) -> NDArray[np.float64]:
-    """Line up what was found with the sequences that are looked at; NaN for those that were not asked for."""
+def _measurements(
+    ranking: Ranking, split: int, found: Mapping[Asked, pa.Table]
+) -> tuple[pa.Table, Measurements]:
+    """Return the EXAMPLES of a split, and what was measured of its sequences."""
+    sequences = ranking.prepared.sequences(split, ranking.views)
+    _check_measured(ranking, sequences, found)
+    columns = {asked: _lined_up(sequences, table) for asked, table in found.items()}
+    return ranking.prepared.examples(split), Measurements(sequences, columns, ranking.failed)
+
+
+def _lined_up(sequences: pa.Table, found: pa.Table) -> pa.Table:
+    """Line up what was found with the sequences that are looked at; nulls for those that were not asked for."""
     position = sequences["position"].to_numpy()
-    loss = np.full(position.max(initial=-1) + 1, np.nan)
-    loss[found["position"].to_numpy()] = found["loss"].to_numpy()
-    lined_up: NDArray[np.float64] = loss[position]
-    return lined_up
+    place = np.full(position.max(initial=-1) + 1, -1)
+    place[found["position"].to_numpy()] = np.arange(len(found))
+    index = place[position]
+    return found.drop_columns(FOUND.names).take(pa.array(index, mask=index < 0))
 
 
-def _check_measured(ranking: Ranking, sequences: pa.Table, found: Mapping[str, pa.Table]) -> None:
+def _check_measured(ranking: Ranking, sequences: pa.Table, found: Mapping[Asked, pa.Table]) -> None:
     """Raise `StalePlan` for a sequence that is neither in the store nor known to have failed."""
-    for role, table in found.items():
-        absent = table.filter(table["loss"].is_null())["position"]
+    for (kind, model), table in found.items():
+        absent = table.filter(pc.invert(table["held"]))["position"]
         ids = sequences.filter(pc.is_in(sequences["position"], absent.combine_chunks()))["sequence_id"]
-        if any(one not in ranking.failed[role] for one in ids.to_pylist()):
-            raise StalePlan(f"measurements under {role} are gone from the store since the run began")
+        if any(one not in ranking.failed[kind, model] for one in ids.to_pylist()):
+            raise StalePlan(f"measurements under {model} are gone from the store since the run began")
 
 
 def _signatures(ranking: Ranking, split: int, rows: int) -> pa.Array:

@@ -5,7 +5,7 @@ Shapes: T tokens in a sequence, S of them scored.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,3 +38,23 @@ class Engine(Protocol):
     def close(self) -> None:
         """Free the model and its accelerator."""
         ...
+
+
+TokenValue = Literal["rank", "entropy"]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenValues:
+    """What the head says of the S scored tokens of one sequence."""
+
+    logprobs: NDArray[np.float32]
+    rank: NDArray[np.uint8] | None
+    entropy: NDArray[np.float32] | None
+
+
+class TokenEngine(Engine, Protocol):
+    """An engine that gives more than log-probabilities."""
+
+    def token_values(
+        self, sequences: Sequence[TokenSequence], wanted: frozenset[TokenValue]
+    ) -> list[TokenValues]: ...

@@ -1,34 +1,32 @@
-"""One pass of measuring: one model over the rows of a corpus, and the plan that is written down for it."""
+"""One pass of measuring: one kind and model over the rows of a corpus, and the plan that is written down for it."""
 
 from dataclasses import dataclass
 
-import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from davir_ray import storage
 from davir_ray.config import EngineConfig, ModelsConfig
 from davir_ray.corpus.folds import Fold
 from davir_ray.logprobs.choice import Choice
+from davir_ray.measure.kind import Kind
 from davir_ray.schema import Role, View
 from davir_ray.storage.damage import expecting
 from davir_ray.store.labels import check_label, check_schema, labelled
 from davir_ray.store.measurements import MeasurementStore
 from davir_ray.store.prepared import Prepared
 
-ROUNDING = 1e-3
-"""Nats a token by which a sum of log-probabilities may be above 0."""
-
 
 @dataclass(frozen=True)
 class Measurement:
-    """Everything that measuring one model needs.
+    """Everything that measuring one kind under one model needs.
 
-    fold: the rows that it measures, where several references share the corpus. identity: the model's content, as
-    the driver saw it. folder: where the plan and its progress are kept.
+    stores: what has been measured already, under each kind that holds what this one does; its own first, which is
+    added to. fold: the rows that it measures, where several references share the corpus. identity: the model's
+    content, as the driver saw it. folder: where the plan and its progress are kept.
     """
 
     role: Role
+    kind: Kind
     fold: Fold | None
     views: tuple[View, ...]
     models: ModelsConfig
@@ -38,13 +36,28 @@ class Measurement:
     max_length: int
     chunk_tokens: int
     prepared: Prepared
-    store: MeasurementStore
+    stores: tuple[MeasurementStore, ...]
     folder: str
 
     @property
     def label(self) -> str:
         """What people call this pass."""
-        return self.role if self.fold is None else f"{self.role}-{self.fold.index}"
+        kind = "" if self.kind.name == "loss" else f"-{self.kind.name}"
+        return f"{self.role}{kind}{'' if self.fold is None else f'-{self.fold.index}'}"
+
+    @property
+    def store(self) -> MeasurementStore:
+        """What the pass adds to."""
+        return self.stores[0]
+
+    def failed(self) -> dict[bytes, str]:
+        """Return the sequences that cannot be measured under this model, with the reason."""
+        return {key: reason for store in reversed(self.stores) for key, reason in store.failed().items()}
+
+    @property
+    def order(self) -> pa.Schema:
+        """The column by which measurements of a sequence are ordered."""
+        return pa.schema([self.kind.columns.field(1)])
 
     @property
     def plan_uri(self) -> str:
@@ -102,9 +115,3 @@ def plan_of(table: pa.Table) -> Plan:
     """Sum up a PLAN."""
     sequences, tokens = (sum(table[name].to_pylist()) for name in ("sequences", "tokens"))
     return Plan(int(table.schema.metadata[b"asked"]), sequences, tokens, table)
-
-
-def loss_of(logprobs: NDArray[np.float32]) -> float:
-    """Return the loss of a sequence in nats; a probability of 1 may have been rounded to a little more."""
-    loss = -float(logprobs.sum(dtype=np.float64))
-    return 0.0 if -ROUNDING * len(logprobs) < loss < 0 else loss

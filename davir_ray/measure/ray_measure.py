@@ -18,7 +18,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 import ray.data
-from numpy.typing import NDArray
 
 from davir_ray import storage
 from davir_ray.cluster import ray_session
@@ -26,12 +25,12 @@ from davir_ray.cluster.ray_session import told
 from davir_ray.cluster.unexpected import stage
 from davir_ray.errors import DamagedPart, EngineDied, EngineError, ModelError, StoreError
 from davir_ray.ids import Keys, keys_of
-from davir_ray.logprobs.choice import build_engine
-from davir_ray.logprobs.engine import Engine, TokenSequence
+from davir_ray.logprobs.engine import TokenSequence
 from davir_ray.measure.chunk_rows import CHUNK_ROWS, chunk_of, sequences_of
 from davir_ray.measure.chunks import CHUNKS, plan_chunks
+from davir_ray.measure.kind import Measurer
 from davir_ray.measure.loading import load_watched
-from davir_ray.measure.measurement import PLAN, Measurement, Plan, loss_of, plan_of
+from davir_ray.measure.measurement import PLAN, Measurement, Plan, plan_of
 from davir_ray.measure.trial import Journal, try_ranges
 from davir_ray.measure.watchdog import Watchdog, end_process
 from davir_ray.models.resolve import ResolvedModel, resolve, resolve_reference
@@ -53,7 +52,7 @@ def plan(measurement: Measurement) -> Plan:
 
 
 def _made_plan(measurement: Measurement) -> pa.Table:
-    found = look_up(measurement.prepared, measurement.views, measurement.store, measurement.fold)
+    found = look_up_held(measurement)
     failed = ray.put(failed_keys(measurement))
     task = ray.remote(plan_split)
     parts = ray.get([task.remote(measurement, split, ref, failed) for split, ref in enumerate(found)])
@@ -62,9 +61,15 @@ def _made_plan(measurement: Measurement) -> pa.Table:
     return measurement.labelled(table)
 
 
+def look_up_held(measurement: Measurement) -> list[Any]:
+    """Ask the store which sequences of a pass it holds; a FOUND table a split."""
+    one = measurement
+    return look_up(one.prepared, one.views, one.stores, one.order, one.fold)
+
+
 def failed_keys(measurement: Measurement) -> Keys:
     """Return the sequences that are known to fail under this model."""
-    return np.array(list(measurement.store.failed()), dtype="S16")
+    return np.array(list(measurement.failed()), dtype="S16")
 
 
 def plan_split(measurement: Measurement, split: int, found: pa.Table, failed: Keys) -> tuple[int, pa.Table]:
@@ -90,9 +95,8 @@ def asked_of(measurement: Measurement, split: int, found: pa.Table, failed: Keys
     first = found.filter(found["first"])
     sequences = measurement.prepared.sequences(split, measurement.views, measurement.fold)
     sequences = sequences.filter(pc.is_in(sequences["position"], first["position"]))
-    missing = np.isin(
-        sequences["position"].to_numpy(), first.filter(first["loss"].is_null())["position"].to_numpy()
-    )
+    absent = first.filter(pc.invert(first["held"]))["position"].to_numpy()
+    missing = np.isin(sequences["position"].to_numpy(), absent)
     missing &= ~np.isin(keys_of(sequences["sequence_id"]), failed)
     return sequences.append_column("missing", pa.array(missing))
 
@@ -214,7 +218,7 @@ class ChunkMeasurer:
     def __init__(self, measurement: Measurement, cpus: float) -> None:
         os.environ["OMP_NUM_THREADS"] = str(max(1, int(cpus + READER_CPUS)))
         self.measurement = measurement
-        self.engine: Engine | None = None
+        self.measurer: Measurer | None = None
         self.watchdog = Watchdog(measurement.engine.stall_seconds)
 
     def __call__(self, batch: pa.Table) -> dict[str, Any]:
@@ -223,11 +227,11 @@ class ChunkMeasurer:
         sequences = sequences_of(batch)
         again, started = 0, monotonic()
         try:
-            if self.engine is None:
-                self.engine = load_watched(self._mark(), self._load, self.measurement.engine.stall_seconds)
+            if self.measurer is None:
+                self.measurer = load_watched(self._mark(), self._load, self.measurement.engine.stall_seconds)
                 started = monotonic()
             if not error:
-                again = self._measure(name, sequences, self.engine)
+                again = self._measure(name, sequences, self.measurer)
         except EngineDied:
             # Raising would leave Ray with a dead engine in a live actor; ending the process gets a new one.
             end_process()
@@ -247,14 +251,16 @@ class ChunkMeasurer:
         """Name a file of this actor, which has the same id when Ray starts its process again."""
         return self.measurement.journal_uri(f"loading-{ray.get_runtime_context().get_actor_id()}")
 
-    def _load(self) -> Engine:
+    def _load(self) -> Measurer:
         measurement = self.measurement
         model = _model_of(measurement)
         if model.identity != measurement.identity:
             raise ModelError(f"{model.model_path}: is not the model that the driver saw; name a revision")
-        return build_engine(measurement.choice, measurement.engine, model, measurement.max_length)
+        return measurement.kind.open(measurement.choice, measurement.engine, model, measurement.max_length)
 
-    def _measure(self, name: str, sequences: Sequence[tuple[bytes, TokenSequence]], engine: Engine) -> int:
+    def _measure(
+        self, name: str, sequences: Sequence[tuple[bytes, TokenSequence]], measurer: Measurer
+    ) -> int:
         """Measure a chunk and add it to the store; return how many sequences of it were begun once more."""
         uri = self.measurement.journal_uri(name)
         if self.measurement.store.holds(
@@ -263,9 +269,9 @@ class ChunkMeasurer:
             storage.delete(uri)
             return 0
         journal = Journal.open(uri, len(sequences))
-        logprobs_of = self.watchdog.watch(engine.logprobs, journal.note_stall)
-        for current, logprobs in try_ranges(journal, [one for _, one in sequences], logprobs_of):
-            self._store(journal, current[0], sequences[slice(*current)], logprobs)
+        watched = self.watchdog.watch(measurer.measure, journal.note_stall)
+        for current, measured in try_ranges(journal, [one for _, one in sequences], watched):
+            self._store(journal, current[0], [key for key, _ in sequences[slice(*current)]], measured)
         self._settle(name, journal, [key for key, _ in sequences])
         return journal.again
 
@@ -273,18 +279,17 @@ class ChunkMeasurer:
         self,
         journal: Journal,
         start: int,
-        sequences: Sequence[tuple[bytes, TokenSequence]],
-        logprobs: Sequence[NDArray[np.float32]],
+        ids: Sequence[bytes],
+        measured: pa.Table,
     ) -> None:
-        """Add a range of a chunk to the store; a sequence for which the engine gives no loss has failed."""
-        loss = np.array([loss_of(values) for values in logprobs])
-        sound = np.isfinite(loss) & (loss >= 0)
-        for index in np.flatnonzero(~sound).tolist():
-            journal.fail(start + index, f"the engine gives a loss of {loss[index]}")
+        """Add a range of a chunk to the store; a sequence for which the engine gives no measurement has failed."""
+        flaws = self.measurement.kind.flaws(measured)
+        for index, flaw in flaws.items():
+            journal.fail(start + index, f"the engine gives {flaw}")
+        sound = np.array([index not in flaws for index in range(len(ids))])
         if sound.any():
-            keys = np.array([key for key, _ in sequences], dtype="S16")
-            num_tokens = np.array([len(values) for values in logprobs], dtype=np.int32)
-            self.measurement.store.write(keys[sound], loss[sound], num_tokens[sound])
+            keys = np.array(ids, dtype="S16")
+            self.measurement.store.write(keys[sound], measured.filter(pa.array(sound)))
 
     def _settle(self, name: str, journal: Journal, ids: Sequence[bytes]) -> None:
         """Write down what failed. Raises `EngineError` where nothing worked: then it is not the rows' fault."""

@@ -26,6 +26,7 @@ from davir_ray.measure.ray_measure import (
     engine_gpus,
     engine_replicas,
     failed_keys,
+    look_up_held,
 )
 from davir_ray.planning.estimate import Estimate, estimate, passes, speed_of, total
 from davir_ray.planning.reasons import Reason, model_reason, row_reasons
@@ -36,7 +37,6 @@ from davir_ray.runs.run import Run
 from davir_ray.schema import View
 from davir_ray.store.measurements import MeasurementStore
 from davir_ray.store.mending import mended
-from davir_ray.store.ray_lookup import look_up
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,7 @@ def preview(recipe: Recipe, name: str) -> Record:
     past = past_runs(
         job.inputs.recipe.output, name
     )  # first: an output that fails is told of before hours of work
-    stores = [one.store for one in job.measurements]
-    return mended(partial(_preview, job, past, to_make), job.prepared, stores)
+    return mended(partial(_preview, job, past, to_make), job.prepared, job.stores)
 
 
 def _preview(job: Job, past: Sequence[PastRun], to_make: bool) -> Record:
@@ -121,11 +120,12 @@ def _with_stand_in(recipe: Recipe) -> Recipe:
 
 def _without_reference(job: Job) -> Job:
     """Let the store hold nothing of the reference."""
-    nothing = MeasurementStore(storage.join(job.inputs.recipe.store, "measurements", "to-be-made"))
+    folder = storage.join(job.inputs.recipe.store, "measurements", "to-be-made")
     return replace(
         job,
         measurements=tuple(
-            replace(one, store=nothing) if one.role == "reference" else one for one in job.measurements
+            replace(one, stores=(MeasurementStore(folder, one.kind),)) if one.role == "reference" else one
+            for one in job.measurements
         ),
     )
 
@@ -140,11 +140,11 @@ def _ask(
     job: Job, one: Measurement, last: PastRun | None, places: Places | None, changed: tuple[Change, ...]
 ) -> list[Asked]:
     """Look up what one model has to measure; one entry a view."""
-    found = look_up(job.prepared, one.views, one.store, one.fold)
+    found = look_up_held(one)
     paths = [split.path for split in job.inputs.listing.splits]
     ask = ray.remote(ask_split)
     reason = None
-    if not one.store.parts():
+    if not any(store.parts() for store in one.stores):
         reason = model_reason(one.role, one.store.folder, last.record if last else None, changed)
     failed = ray.put(failed_keys(one))
     refs = [
@@ -185,7 +185,7 @@ def ask_split(
 
 def _failed(rows: pa.Table, found: pa.Table) -> int:
     """Count the rows that the store has no measurement of, and that are not to be measured."""
-    absent = pc.is_in(rows["position"], found.filter(found["loss"].is_null())["position"])
+    absent = pc.is_in(rows["position"], found.filter(pc.invert(found["held"]))["position"])
     return int(pc.sum(pc.and_not(absent, rows["missing"])).as_py() or 0)
 
 

@@ -10,11 +10,11 @@ A score says nothing about which end of it is good: `score.order` does, when the
 
 A score of your own is a `Score` in any module that the workers can import. In `my_scores.py`:
 
-    from davir_ray.schema import View
+    from davir_ray.schema import Need, View
     from davir_ray.scores.guards import mean_loss
     from davir_ray.scores.score import Score
 
-    BASE, REFERENCE = ("base", View.RESPONSE), ("reference", View.RESPONSE)
+    BASE, REFERENCE = Need("loss", "base", View.RESPONSE), Need("loss", "reference", View.RESPONSE)
 
     def surprise_left(measured, config):
         """Return what both models find hard, in nats a token [N]."""
@@ -30,6 +30,7 @@ from hashlib import blake2b
 from importlib import import_module
 from inspect import getsource
 
+from davir_ray.config.by_path import import_by_path
 from davir_ray.config.nearest import did_you_mean
 from davir_ray.errors import RecipeError
 from davir_ray.scores.base_loss import BASE_LOSS
@@ -43,6 +44,8 @@ from davir_ray.scores.perplexity import PERPLEXITY
 from davir_ray.scores.random_draw import RANDOM
 from davir_ray.scores.reference_loss import REFERENCE_LOSS
 from davir_ray.scores.rho import RHO_MEAN, RHO_SUM
+from davir_ray.scores.rsr import RSR
+from davir_ray.scores.s_ifd import S_IFD
 from davir_ray.scores.score import Score
 
 SCORES: dict[str, Score] = {
@@ -54,6 +57,8 @@ SCORES: dict[str, Score] = {
         LOBASS,
         IFD,
         IFD_PPL,
+        S_IFD,
+        RSR,
         BASE_LOSS,
         REFERENCE_LOSS,
         PERPLEXITY,
@@ -88,11 +93,7 @@ def score_digest(name: str) -> str:
 
 
 def _import_score(path: str) -> Score:
-    module, _, attribute = path.partition(":")
-    try:
-        found = getattr(import_module(module), attribute)
-    except (ImportError, ValueError, AttributeError) as error:
-        raise RecipeError(f"score.name: {path}: cannot be imported: {error}") from error
+    found = import_by_path(f"score.name: {path}", path)
     if not isinstance(found, Score):
         raise RecipeError(f"score.name: {path}: expected a Score, found {type(found).__name__}")
     return found

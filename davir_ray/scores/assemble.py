@@ -6,26 +6,28 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from davir_ray.config import ScoreConfig
 from davir_ray.errors import RecipeError
 from davir_ray.ids import keys_of
-from davir_ray.schema import COMPLETIONS, SCORABLE, Need, Status, View
-from davir_ray.scores.score import Measured, Score
+from davir_ray.schema import COMPLETIONS, SCORABLE, Need, Role, Status, View
+from davir_ray.scores.score import Measured, Score, Surveyed
+
+Asked = tuple[str, Role]
+"""A kind of measurement and the model that is measured."""
 
 
 @dataclass(frozen=True)
 class Measurements:
     """The sequences of one split (see `Prepared.sequences`) and what was measured of them.
 
-    loss: for each role, nats by position in `sequences`, NaN where there is none.
-    failed: for each role, the reason by sequence id.
+    columns: for each kind and model, the kind's columns by position in `sequences`, null where there is nothing.
+    failed: for each kind and model, the reason by sequence id.
     """
 
     sequences: pa.Table
-    loss: Mapping[str, NDArray[np.float64]]
-    failed: Mapping[str, Mapping[bytes, str]]
+    columns: Mapping[Asked, pa.Table]
+    failed: Mapping[Asked, Mapping[bytes, str]]
 
 
 def measured_of(examples: pa.Table, found: Measurements, needs: tuple[Need, ...]) -> Measured:
@@ -34,25 +36,31 @@ def measured_of(examples: pa.Table, found: Measurements, needs: tuple[Need, ...]
     view = found.sequences["view"].to_numpy(zero_copy_only=False)
     example = found.sequences["example"].to_numpy()
     tokens = found.sequences["num_tokens"].to_numpy()
-    num_tokens, loss = {}, {}
+    num_tokens, columns = {}, {}
     for name in View:
         num_tokens[name] = np.zeros(count, dtype=np.int64)
         num_tokens[name][example[view == name]] = tokens[view == name]
-    for role, name in needs:
-        loss[role, name] = np.full(count, np.nan)
-        loss[role, name][example[view == name]] = found.loss[role][view == name]
-    return Measured(loss, num_tokens, keys_of(examples["example_id"]))
+    for need in needs:
+        place = np.full(count, -1)
+        place[example[view == need.view]] = np.flatnonzero(view == need.view)
+        rows = pa.array(place, mask=place < 0)
+        columns[need] = found.columns[need.kind, need.model].take(rows)
+    return Measured(columns, num_tokens, keys_of(examples["example_id"]))
 
 
 def assemble(
-    examples: pa.Table, found: Measurements, needs: tuple[Need, ...], score: Score, config: ScoreConfig
+    examples: pa.Table,
+    found: Measurements,
+    needs: tuple[Need, ...],
+    score: Score,
+    config: ScoreConfig,
+    surveyed: Surveyed = (),
 ) -> pa.Table:
     """Return the EXAMPLES of a split with their losses, token counts, score, and final status."""
     measured = measured_of(examples, found, needs)
     scorable = np.isin(examples["status"].to_numpy(zero_copy_only=False), [str(s) for s in SCORABLE])
-    value = np.array(
-        score.compute(measured, config), dtype=np.float64
-    )  # a copy: a score may return what it was given
+    known = (measured, config) if score.survey is None else (measured, config, surveyed)
+    value = np.array(score.compute(*known), dtype=np.float64)  # a copy: a score may return what it was given
     if value.shape != (len(examples),):
         raise RecipeError(f"score.name: {score.name} returned shape {value.shape} for {len(examples)} rows")
     value[~scorable | ~np.isfinite(value)] = np.nan
@@ -70,10 +78,10 @@ def assemble(
             "group": examples["group"],
             "status": pa.array(status, pa.string()),
             "reason": pa.array(reason, pa.string()),
-            "base_loss": _column(measured, ("base", View.RESPONSE)),
-            "reference_loss": _column(measured, ("reference", View.RESPONSE)),
-            "frozen_chosen_loss": _column(measured, ("base", View.COMPLETION)),
-            "frozen_rejected_loss": _column(measured, ("base", View.REJECTED_COMPLETION)),
+            "base_loss": _loss(measured, "base", View.RESPONSE),
+            "reference_loss": _loss(measured, "reference", View.RESPONSE),
+            "frozen_chosen_loss": _loss(measured, "base", View.COMPLETION),
+            "frozen_rejected_loss": _loss(measured, "base", View.REJECTED_COMPLETION),
             "num_tokens": pa.array(
                 measured.num_tokens[View.RESPONSE], pa.int32(), mask=measured.num_tokens[View.RESPONSE] == 0
             ),
@@ -82,27 +90,32 @@ def assemble(
     )
 
 
-def _column(measured: Measured, need: Need) -> pa.Array:
-    loss = measured.loss.get(need, np.full(len(measured.example_id), np.nan))
-    return pa.array(loss, pa.float64(), mask=np.isnan(loss))
+def _loss(measured: Measured, model: Role, view: View) -> pa.Array:
+    """Return the loss of a view under a model; nulls where no kind that was asked for has it."""
+    for need, columns in measured.columns.items():
+        if (need.model, need.view) == (model, view) and "loss" in columns.column_names:
+            return columns["loss"].combine_chunks()
+    return pa.nulls(len(measured.example_id), pa.float64())
 
 
 def _failed_examples(found: Measurements) -> dict[int, str]:
     """Name the examples that the engine failed on. What only an export asks for costs no example its rank."""
     reasons: dict[int, str] = {}
-    scored = found.sequences.filter(pc.invert(pc.is_in(found.sequences["view"], pa.array(list(COMPLETIONS)))))
-    for role, failed in found.failed.items():
+    exported = pc.is_in(found.sequences["view"], pa.array(list(COMPLETIONS)))
+    for asked, failed in found.failed.items():
         if failed:
-            rows = zip(scored["example"].to_pylist(), scored["sequence_id"].to_pylist(), strict=True)
-            reasons |= {index: f"{role}: {failed[key]}" for index, key in rows if key in failed}
+            absent = found.columns[asked].column(0).is_null()
+            rows = found.sequences.filter(pc.and_not(absent, exported))
+            pairs = zip(rows["example"].to_pylist(), rows["sequence_id"].to_pylist(), strict=True)
+            reasons |= {index: f"{asked[1]}: {failed[key]}" for index, key in pairs if key in failed}
     return reasons
 
 
 def _why(score: Score, measured: Measured, index: int) -> str:
     """Say in words why a row has no score."""
-    for (role, view), loss in measured.loss.items():
-        if (role, view) in score.needs and not np.isfinite(loss[index]):
-            if measured.num_tokens[view][index] == 0:
-                return f"{score.name} needs the {view} view, which this row does not have"
-            return f"the {role} loss of the {view} is not finite ({loss[index]})"
+    for need in score.needs:
+        if measured.num_tokens[need.view][index] == 0:
+            return f"{score.name} needs the {need.view} view, which this row does not have"
+        if not measured.columns[need].slice(index, 1).column(0)[0].is_valid:
+            return f"there is no {need.kind} of the {need.view} under the {need.model}"
     return f"{score.name} ({score.formula}) has no finite value: a loss is too close to zero (score.min_loss)"

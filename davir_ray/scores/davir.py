@@ -16,22 +16,21 @@ at hand.
 """
 
 from davir_ray.config import ScoreConfig
-from davir_ray.schema import View
 from davir_ray.scores.guards import difference, mean_loss, ratio
-from davir_ray.scores.score import Floats, Measured, Score
+from davir_ray.scores.score import BASE, REFERENCE, Floats, Measured, Score
 
 
 def davir(measured: Measured, config: ScoreConfig) -> Floats:
     """Return the relative reduction in loss [N]."""
-    base = mean_loss(measured, ("base", View.RESPONSE))
-    reference = mean_loss(measured, ("reference", View.RESPONSE))
+    base = mean_loss(measured, BASE)
+    reference = mean_loss(measured, REFERENCE)
     return ratio(difference(base, reference), base, config.min_loss)
 
 
 DAVIR = Score(
     name="davir",
     formula="(L_base - L_ref) / L_base",
-    needs=(("base", View.RESPONSE), ("reference", View.RESPONSE)),
+    needs=(BASE, REFERENCE),
     paper="arXiv 2310.13008v2 (DavIR, ACL 2025)",
     compute=davir,
 )

@@ -18,13 +18,13 @@ from davir_ray.scores.score import Floats, Measured
 
 def sum_loss(measured: Measured, need: Need) -> Floats:
     """Return nats summed over the scored tokens [N]; NaN where they are not finite or no token is scored."""
-    loss = np.asarray(measured.loss[need], dtype=np.float64)
-    return np.where(np.isfinite(loss) & (measured.num_tokens[need[1]] > 0), loss, np.nan)
+    loss = measured.floats(need)
+    return np.where(np.isfinite(loss) & (measured.num_tokens[need.view] > 0), loss, np.nan)
 
 
 def mean_loss(measured: Measured, need: Need) -> Floats:
     """Return nats a scored token [N]; NaN as in `sum_loss`."""
-    tokens = np.maximum(measured.num_tokens[need[1]], 1).astype(np.float64)
+    tokens = np.maximum(measured.num_tokens[need.view], 1).astype(np.float64)
     return sum_loss(measured, need) / tokens
 
 

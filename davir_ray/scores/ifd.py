@@ -14,22 +14,21 @@ that the template writes before it.
 """
 
 from davir_ray.config import ScoreConfig
-from davir_ray.schema import View
 from davir_ray.scores.guards import mean_loss, ratio
-from davir_ray.scores.score import Floats, Measured, Score
+from davir_ray.scores.score import BASE, BASE_ALONE, Floats, Measured, Score
 
 
 def ifd(measured: Measured, config: ScoreConfig) -> Floats:
     """Return the ratio of mean losses [N]."""
-    given_prompt = mean_loss(measured, ("base", View.RESPONSE))
-    alone = mean_loss(measured, ("base", View.RESPONSE_ALONE))
+    given_prompt = mean_loss(measured, BASE)
+    alone = mean_loss(measured, BASE_ALONE)
     return ratio(given_prompt, alone, config.min_loss)
 
 
 IFD = Score(
     name="ifd",
     formula="mean L_base(y|x) / mean L_base(y)",
-    needs=(("base", View.RESPONSE), ("base", View.RESPONSE_ALONE)),
+    needs=(BASE, BASE_ALONE),
     paper="arXiv 2308.12032 (IFD, NAACL 2024)",
     compute=ifd,
 )

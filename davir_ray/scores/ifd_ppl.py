@@ -12,22 +12,21 @@ Li et al., "Superfiltering: Weak-to-Strong Data Filtering for Fast Instruction-T
 """
 
 from davir_ray.config import ScoreConfig
-from davir_ray.schema import View
 from davir_ray.scores.guards import difference, exp, mean_loss
-from davir_ray.scores.score import Floats, Measured, Score
+from davir_ray.scores.score import BASE, BASE_ALONE, Floats, Measured, Score
 
 
 def ifd_ppl(measured: Measured, config: ScoreConfig) -> Floats:
     """Return the ratio of perplexities [N]."""
-    given_prompt = mean_loss(measured, ("base", View.RESPONSE))
-    alone = mean_loss(measured, ("base", View.RESPONSE_ALONE))
+    given_prompt = mean_loss(measured, BASE)
+    alone = mean_loss(measured, BASE_ALONE)
     return exp(difference(given_prompt, alone))
 
 
 IFD_PPL = Score(
     name="ifd_ppl",
     formula="exp(mean L_base(y|x) - mean L_base(y))",
-    needs=(("base", View.RESPONSE), ("base", View.RESPONSE_ALONE)),
+    needs=(BASE, BASE_ALONE),
     paper="arXiv 2402.00530 (Superfiltering, ACL 2024)",
     compute=ifd_ppl,
 )

@@ -18,14 +18,13 @@ first version of the paper that became DavIR.
 As far as it could be verified it is the same number as `davir`, under the name of its own paper.
 """
 
-from davir_ray.schema import View
 from davir_ray.scores.davir import davir
-from davir_ray.scores.score import Score
+from davir_ray.scores.score import BASE, REFERENCE, Score
 
 LOBASS = Score(
     name="lobass",
     formula="(L_base - L_ref) / L_base",
-    needs=(("base", View.RESPONSE), ("reference", View.RESPONSE)),
+    needs=(BASE, REFERENCE),
     paper="arXiv 2310.13008v1 (LoBaSS; denominator not verified)",
     compute=davir,
 )

@@ -12,7 +12,7 @@ Rafailov et al., "Direct Preference Optimization", NeurIPS 2023, arXiv 2305.1829
 """
 
 from davir_ray.config import ScoreConfig
-from davir_ray.schema import View
+from davir_ray.schema import ROLES, Need, View
 from davir_ray.scores.guards import difference, sum_loss
 from davir_ray.scores.score import Floats, Measured, Score
 
@@ -23,17 +23,18 @@ def margin(measured: Measured, config: ScoreConfig) -> Floats:
 
 
 def _reward(measured: Measured, view: View) -> Floats:
-    return difference(sum_loss(measured, ("base", view)), sum_loss(measured, ("reference", view)))
+    base, reference = (sum_loss(measured, Need("loss", model, view)) for model in ROLES)
+    return difference(base, reference)
 
 
 MARGIN = Score(
     name="margin",
     formula="(L_base - L_ref)(chosen) - (L_base - L_ref)(rejected)",
     needs=(
-        ("base", View.RESPONSE),
-        ("base", View.REJECTED),
-        ("reference", View.RESPONSE),
-        ("reference", View.REJECTED),
+        Need("loss", "base", View.RESPONSE),
+        Need("loss", "base", View.REJECTED),
+        Need("loss", "reference", View.RESPONSE),
+        Need("loss", "reference", View.REJECTED),
     ),
     paper="arXiv 2305.18290 (DPO, NeurIPS 2023)",
     compute=margin,

@@ -6,20 +6,19 @@ A loss so large that this overflows (above 709 nats a token) has no score.
 """
 
 from davir_ray.config import ScoreConfig
-from davir_ray.schema import View
 from davir_ray.scores.guards import exp, mean_loss
-from davir_ray.scores.score import Floats, Measured, Score
+from davir_ray.scores.score import BASE, Floats, Measured, Score
 
 
 def perplexity(measured: Measured, config: ScoreConfig) -> Floats:
     """Return perplexities under the base [N]."""
-    return exp(mean_loss(measured, ("base", View.RESPONSE)))
+    return exp(mean_loss(measured, BASE))
 
 
 PERPLEXITY = Score(
     name="perplexity",
     formula="exp(L_base / tokens)",
-    needs=(("base", View.RESPONSE),),
+    needs=(BASE,),
     paper="none (baseline)",
     compute=perplexity,
 )

@@ -4,20 +4,19 @@ reference_loss(x, y) = L_ref(y|x) / tokens(y)
 """
 
 from davir_ray.config import ScoreConfig
-from davir_ray.schema import View
 from davir_ray.scores.guards import mean_loss
-from davir_ray.scores.score import Floats, Measured, Score
+from davir_ray.scores.score import REFERENCE, Floats, Measured, Score
 
 
 def reference_loss(measured: Measured, config: ScoreConfig) -> Floats:
     """Return mean losses under the reference [N]."""
-    return mean_loss(measured, ("reference", View.RESPONSE))
+    return mean_loss(measured, REFERENCE)
 
 
 REFERENCE_LOSS = Score(
     name="reference_loss",
     formula="L_ref / tokens",
-    needs=(("reference", View.RESPONSE),),
+    needs=(REFERENCE,),
     paper="none (baseline)",
     compute=reference_loss,
 )

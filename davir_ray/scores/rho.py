@@ -13,12 +13,9 @@ comparison of the DavIR paper.
 """
 
 from davir_ray.config import ScoreConfig
-from davir_ray.schema import Need, View
 from davir_ray.scores.guards import difference, mean_loss, sum_loss
-from davir_ray.scores.score import Floats, Measured, Score
+from davir_ray.scores.score import BASE, REFERENCE, Floats, Measured, Score
 
-BASE: Need = ("base", View.RESPONSE)
-REFERENCE: Need = ("reference", View.RESPONSE)
 PAPER = "arXiv 2206.07137 (RHO-Loss, ICML 2022); arXiv 2310.13008v2"
 
 

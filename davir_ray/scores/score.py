@@ -5,8 +5,10 @@ N examples. Losses are in nats, summed over the scored tokens of a view.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from davir_ray.config import ScoreConfig
@@ -14,17 +16,67 @@ from davir_ray.schema import Need, View
 
 Floats = NDArray[np.float64]
 
+BASE = Need("loss", "base", View.RESPONSE)
+REFERENCE = Need("loss", "reference", View.RESPONSE)
+BASE_ALONE = Need("loss", "base", View.RESPONSE_ALONE)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLists:
+    """A value for each counted token of N examples. values: [sum of lengths]; lengths: int64 [N], 0 where none."""
+
+    values: NDArray[Any]
+    lengths: NDArray[np.int64]
+
+    @property
+    def owners(self) -> NDArray[np.int64]:
+        """The example that each value is of: int64 [sum of lengths]."""
+        return np.repeat(np.arange(len(self.lengths)), self.lengths)
+
+    def sums(self) -> Floats:
+        """Return the sum of each example's values, in float64 [N]; NaN for an example without any."""
+        sums = np.bincount(self.owners, weights=self.values, minlength=len(self.lengths))
+        return np.where(self.lengths > 0, sums, np.nan)
+
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """The measurements of N examples. Entries are NaN (losses) or 0 (counts) where a row has none.
+    """The measurements of N examples.
 
-    loss: summed nats [N] for each need. num_tokens: scored tokens [N] of each view. example_id: `S16` [N].
+    columns: for each need a table [N] with the columns of its kind, null where a row has no measurement. num_tokens:
+    scored tokens [N] of each view, 0 where a row has none. example_id: `S16` [N].
     """
 
-    loss: Mapping[Need, Floats]
+    columns: Mapping[Need, pa.Table]
     num_tokens: Mapping[View, NDArray[np.int64]]
     example_id: NDArray[np.bytes_]
+
+    def floats(self, need: Need, column: str = "loss") -> Floats:
+        """Return a column with one number an example, as float64 [N]; NaN where there is none."""
+        numbers = self.columns[need][column].cast(pa.float64())
+        return np.asarray(numbers.to_numpy(), dtype=np.float64)
+
+    def lists(self, need: Need, column: str) -> TokenLists:
+        """Return a column with one number a counted token."""
+        lists = self.columns[need][column].combine_chunks()
+        lengths = lists.value_lengths().fill_null(0).to_numpy()
+        return TokenLists(lists.flatten().to_numpy(), lengths.astype(np.int64))
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What a score has to know of the whole corpus before it can score a row, found in rounds.
+
+    `count` returns an int64 array for some rows, given the sums of the earlier rounds; the arrays of all rows are
+    added up. Counts do not depend on the order of rows, so the result does not either.
+    """
+
+    rounds: int
+    count: Callable[[Measured, ScoreConfig, "Surveyed"], NDArray[np.int64]]
+
+
+Surveyed = tuple[NDArray[np.int64], ...]
+"""The sums of each round of a survey."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +87,19 @@ class Score:
     formula: str
     needs: tuple[Need, ...]
     paper: str
-    compute: Callable[[Measured, ScoreConfig], Floats]
+    compute: Callable[..., Floats]
+    """From (Measured, ScoreConfig), and Surveyed where the score has a survey."""
     pairs_only: bool = False
     """The score is defined for preference pairs only."""
+    survey: Survey | None = None
 
     @property
     def cost(self) -> str:
         """Forward passes an example, in words."""
-        passes = [f"{role}({view})" for role, view in self.needs]
-        return " + ".join(passes) or "none"
+        return " + ".join(map(pass_of, self.needs)) or "none"
+
+
+def pass_of(need: Need) -> str:
+    """Write a need as people read it: `base(response)`, with its kind where that is more than the loss."""
+    kind = "" if need.kind == "loss" else f", {need.kind}"
+    return f"{need.model}({need.view}{kind})"

@@ -20,7 +20,9 @@ from davir_ray.store.measurements import MeasurementStore, bundles, distinct, me
 from davir_ray.store.verify import contradicting
 
 MERGED_ROWS = 2_000_000
-"""The rows of a merged part at most: about 50 MB, which is what a compaction holds in memory a few times over."""
+MERGED_BYTES = 128 * 2**20
+"""The rows of a merged part at most, about 50 MB of losses, and the bytes of its parts: what a compaction holds in
+memory a few times over."""
 
 SMALL_BYTES = MERGED_ROWS // 2 * 24
 """Parts of fewer bytes are merged: an id and a loss are 24 bytes that do not compress."""
@@ -49,14 +51,14 @@ def compact(model: MeasurementStore) -> Compaction:
 def _groups(model: MeasurementStore, files: Sequence[File]) -> Iterator[list[Part]]:
     """Read parts into groups of two or more that together are no larger than a merged part may be."""
     group: list[Part] = []
-    rows = 0
+    rows = size = 0
     for file, table in _read(model, files):
-        if rows + len(table) > MERGED_ROWS:
+        if rows + len(table) > MERGED_ROWS or size + file.size > MERGED_BYTES:
             if len(group) > 1:
                 yield group
-            group, rows = [], 0
+            group, rows, size = [], 0, 0
         group.append((file, table))
-        rows += len(table)
+        rows, size = rows + len(table), size + file.size
     if len(group) > 1:
         yield group
 
@@ -80,7 +82,7 @@ def _part_or_none(model: MeasurementStore, file: File) -> pa.Table | None:
 
 def _merge(model: MeasurementStore, parts: Sequence[Part]) -> int:
     tables = [table.replace_schema_metadata() for _, table in parts]
-    if contradicting(tables):
+    if contradicting(model.kind, tables):
         raise StoreError(f"{model.folder}: parts contradict each other; `davir store verify` names them")
     names = {name for file, table in parts for name in (file.stem, *merged_names(table.schema.metadata))}
     whole = distinct(pa.concat_tables(tables))

@@ -4,15 +4,17 @@
 <store>/prepared/<digest>/used/<corpus>.txt         the parts that a corpus has there; likewise
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from time import time
 
 from davir_ray import storage
-from davir_ray.errors import StoreError
+from davir_ray.errors import DamagedPart, StoreError
 from davir_ray.storage.damage import ASIDE
 from davir_ray.storage.files import File
-from davir_ray.store.measurements import MeasurementStore
+from davir_ray.storage.sealed import read_object
+from davir_ray.store.labels import check_label
+from davir_ray.store.measurements import MeasurementStore, StoredKind
 
 LAST_USE = "last-use.txt"
 LONGEST_WRITE = 24 * 3600.0
@@ -55,11 +57,34 @@ class Holding:
         return now - max(times, default=now)
 
 
-def models_in(store: str) -> list[MeasurementStore]:
-    """List the models that a store has measurements of. Raises `StoreError` where there is no store."""
+def models_in(store: str, resolve: Callable[[str], StoredKind]) -> list[MeasurementStore]:
+    """List what a store has measurements of. resolve: the kind of a name (`measure.kind.resolve_kind`).
+
+    Raises `StoreError` where there is no store.
+    """
+    return [MeasurementStore(uri, resolve(kind_in(uri))) for uri in model_folders(store)]
+
+
+def model_folders(store: str) -> list[str]:
+    """List the folders of measurements of a store. Raises `StoreError` where there is no store."""
     if not {"measurements", "prepared"} & {uri.rsplit("/", 1)[-1] for uri in storage.list_folders(store)}:
         raise StoreError(f"{store}: holds no store: neither measurements/ nor prepared/")
-    return [MeasurementStore(uri) for uri in storage.list_folders(storage.join(store, "measurements"))]
+    return storage.list_folders(storage.join(store, "measurements"))
+
+
+def kind_in(folder: str) -> str:
+    """Name the kind of the measurements in a folder: as model.json says, or failing that as a part says itself."""
+    try:
+        return str(read_object(storage.join(folder, "model.json"))["kind"])
+    except (FileNotFoundError, DamagedPart, KeyError):
+        pass
+    for part in storage.files_in(folder, ".parquet"):
+        try:
+            _, metadata = storage.read_footer(part.uri)
+            return check_label(part.uri, metadata, holds="measurements")["kind"]
+        except (FileNotFoundError, DamagedPart, KeyError):
+            continue
+    return "loss"  # nothing says otherwise, and nothing that is there can be read
 
 
 def prepared_in(store: str) -> list[str]:
@@ -69,7 +94,7 @@ def prepared_in(store: str) -> list[str]:
 
 def model_holdings(store: str) -> list[Holding]:
     """List what a store holds of each model. Raises `StoreError` where there is no store."""
-    return [_holding(model.folder) for model in models_in(store)]
+    return [_holding(folder) for folder in model_folders(store)]
 
 
 def prepared_holdings(store: str) -> list[Holding]:

@@ -76,7 +76,8 @@ def _described(description: dict[str, Any]) -> str:
     if not description:
         return "no model.json"
     paths = " + ".join(filter(None, (description["path"], description["adapter"])))
-    return f"{paths} ({', '.join(f'{name}={value}' for name, value in description['numerics'].items())})"
+    numerics = ", ".join(f"{name}={value}" for name, value in description["numerics"].items())
+    return f"{description['kind']} of {paths} ({numerics})"
 
 
 def _description(uri: str) -> dict[str, Any]:
@@ -85,7 +86,7 @@ def _description(uri: str) -> dict[str, Any]:
         found = read_object(uri)
     except (DamagedPart, FileNotFoundError):
         return {}
-    return found if {"path", "adapter", "numerics"} <= found.keys() else {}
+    return found if {"kind", "path", "adapter", "numerics"} <= found.keys() else {}
 
 
 def _model(holding: Holding) -> ModelInfo:

@@ -1,7 +1,7 @@
-"""Measurements on disk: immutable parts under the fingerprint of a model and its numerics.
+"""Measurements on disk: immutable parts under the fingerprint of their kind, a model and its numerics.
 
     <store>/measurements/<fingerprint>/model.json               what the fingerprint stands for
-    <store>/measurements/<fingerprint>/<part>.parquet           schema.MEASUREMENTS
+    <store>/measurements/<fingerprint>/<part>.parquet           the columns of the kind
     <store>/measurements/<fingerprint>/merged/<part>.parquet    many parts in one (compaction.py), with their names
     <store>/measurements/<fingerprint>/failed/*.parquet         FAILED: sequences that the engine cannot measure
 
@@ -14,7 +14,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from davir_ray import storage
 from davir_ray.errors import DamagedPart, EngineError
 from davir_ray.ids import Keys, column_of, keys_of
-from davir_ray.schema import ID, MEASUREMENTS
+from davir_ray.schema import ID
 from davir_ray.storage.damage import set_aside
 from davir_ray.storage.files import File
 from davir_ray.storage.sealed import read_object
@@ -39,9 +39,31 @@ BYTES_AT_ONCE = 64 * 2**20
 FAILED = pa.schema([("sequence_id", ID), ("reason", pa.string())])
 
 
-def fingerprint(identity: str, numerics: Mapping[str, Any]) -> str:
-    """Name what decides a measurement besides the token ids: the model's content and how it is computed."""
-    text = json.dumps([identity, numerics], sort_keys=True)
+class StoredKind(Protocol):
+    """What the store has to know of a kind of measurement (see measure/kind.py)."""
+
+    @property
+    def name(self) -> str:
+        """The kind's name, which its parts carry."""
+        ...
+
+    @property
+    def columns(self) -> pa.Schema:
+        """The columns of a part: `sequence_id`, then a number, by which measurements of a sequence are ordered."""
+        ...
+
+    def flaws(self, measured: pa.Table) -> Mapping[int, str]:
+        """Return row -> what no measurement of this kind has, in words that follow "gives" and "holds"."""
+        ...
+
+    def contradicts(self, one: pa.Table, other: pa.Table) -> NDArray[np.bool_]:
+        """Tell where two measurements of a sequence cannot both be true: bool [N] of two tables of N rows."""
+        ...
+
+
+def fingerprint(kind: str, identity: str, numerics: Mapping[str, Any]) -> str:
+    """Name what decides a measurement besides the token ids: its kind, the model's content, how it is computed."""
+    text = json.dumps([kind, identity, numerics], sort_keys=True)
     return blake2b(text.encode(), digest_size=16).hexdigest()
 
 
@@ -52,9 +74,10 @@ def part_name(sequence_ids: Keys) -> str:
 
 @dataclass(frozen=True)
 class MeasurementStore:
-    """The measurements of one model under one numerics. `folder` is `<store>/measurements/<fingerprint>`."""
+    """The measurements of one kind and model under one numerics. `folder` is `<store>/measurements/<fingerprint>`."""
 
     folder: str
+    kind: StoredKind
 
     @property
     def fingerprint(self) -> str:
@@ -66,9 +89,9 @@ class MeasurementStore:
         uri = storage.join(self.folder, "model.json")
         try:
             found = read_object(uri)
-            if all(found.get(name) == description[name] for name in ("model", "numerics")):
+            if all(found.get(name) == description[name] for name in ("kind", "model", "numerics")):
                 return
-            set_aside(DamagedPart(uri, f"describes another model: {found.get('model')}"))
+            set_aside(DamagedPart(uri, f"describes another: {found.get('kind')} of {found.get('model')}"))
         except DamagedPart as damage:
             set_aside(damage)
         except FileNotFoundError:
@@ -126,22 +149,22 @@ class MeasurementStore:
             seen.update(pending)
             merged = self.names_merged() if gone else {}
             pending = [uri for uri, names in merged.items() if names & gone and uri not in seen]
-        return pa.concat_tables(tables or [MEASUREMENTS.empty_table()])
+        return pa.concat_tables(tables or [self.kind.columns.empty_table()])
 
-    def write(self, sequence_ids: Keys, loss: NDArray[np.float64], num_tokens: NDArray[np.int32]) -> None:
-        """Add one part. loss: nats summed over the scored tokens [N]; num_tokens: how many those are [N].
+    def write(self, sequence_ids: Keys, measured: pa.Table) -> None:
+        """Add one part. measured: the kind's columns but for `sequence_id` [N].
 
-        Raises `EngineError` for numbers that no measurement has.
+        Raises `EngineError` for what no measurement has.
         """
-        columns = [column_of(sequence_ids), pa.array(loss), pa.array(num_tokens)]
-        table = pa.Table.from_arrays(columns, schema=MEASUREMENTS)
-        if reason := impossible(table):
-            raise EngineError(f"{self.folder}: {reason}; nothing of that is kept")
+        columns = [column_of(sequence_ids), *measured.columns]
+        table = pa.Table.from_arrays(columns, schema=self.kind.columns)
+        for reason in self.kind.flaws(table).values():
+            raise EngineError(f"{self.folder}: the engine gives {reason}; nothing of that is kept")
         uri = storage.join(self.folder, f"{part_name(sequence_ids)}.parquet")
         storage.write_table(uri, self._labelled(table, "measurements"))
 
     def _labelled(self, table: pa.Table, holds: str) -> pa.Table:
-        return labelled(table, holds=holds, of=self.fingerprint)
+        return labelled(table, holds=holds, of=self.fingerprint, kind=self.kind.name)
 
     def write_merged(self, table: pa.Table, names: Iterable[str]) -> str:
         """Add one part that holds what the parts of these names do; return its URI."""
@@ -171,9 +194,9 @@ class MeasurementStore:
 
     def read_part(self, uri: str) -> pa.Table:
         """Read one part. Raises `DamagedPart` if it is not what it should be."""
-        table = self._read(uri, MEASUREMENTS, "measurements")
-        if reason := impossible(table):
-            raise DamagedPart(uri, reason)
+        table = self._read(uri, self.kind.columns, "measurements")
+        for reason in self.kind.flaws(table).values():
+            raise DamagedPart(uri, f"holds {reason}")
         if not uri.endswith(f"/{part_name(keys_of(table['sequence_id']))}.parquet"):
             raise DamagedPart(uri, "holds other sequences than its name says")
         return table
@@ -199,14 +222,6 @@ class MeasurementStore:
         return storage.files_in(storage.join(self.folder, "failed"), ".parquet")
 
 
-def impossible(measurements: pa.Table) -> str:
-    """Say what no measurement can be: a loss that is not finite or negative, no tokens; nothing if all are fine."""
-    loss, num_tokens = measurements["loss"].to_numpy(), measurements["num_tokens"].to_numpy()
-    if (wrong := loss[~(np.isfinite(loss) & (loss >= 0))]).size:
-        return f"a loss is {wrong[0]}"
-    return "a sequence has no tokens that count" if (num_tokens <= 0).any() else ""
-
-
 def merged_names(metadata: Mapping[bytes, bytes] | None) -> list[str]:
     """Read the names of the parts that a part took in from its metadata; a part that was measured took none."""
     return (metadata or {}).get(MERGED, b"").decode().split()
@@ -215,19 +230,12 @@ def merged_names(metadata: Mapping[bytes, bytes] | None) -> list[str]:
 def distinct(table: pa.Table) -> pa.Table:
     """Return the distinct sequences of a table, sorted by id, with their measurements.
 
-    Of measurements that differ the smallest loss counts, so the order and the merging of parts never show: two runs
-    at once may measure a sequence in different batches, which round differently.
+    Of measurements that differ the one with the smallest number (such as the loss) counts, so the order and the
+    merging of parts never show: two runs at once may measure a sequence in different batches, which round differently.
     """
-    loss = table["loss"].to_numpy()
-    order = np.argsort(loss, kind="stable")
+    order = np.argsort(table.column(1).to_numpy(), kind="stable")
     _, index = np.unique(keys_of(table["sequence_id"])[order], return_index=True)
     return table.take(pa.array(order[index]))
-
-
-def sorted_losses(table: pa.Table) -> tuple[Keys, NDArray[np.float64]]:
-    """Return the distinct sequence ids of a table, sorted, with their losses."""
-    table = distinct(table)
-    return keys_of(table["sequence_id"]), table["loss"].to_numpy()
 
 
 def bundles(parts: Iterable[File]) -> list[list[File]]:

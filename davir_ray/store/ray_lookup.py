@@ -23,40 +23,60 @@ from davir_ray.corpus.folds import Fold
 from davir_ray.ids import find, keys_of, partition_of, split_block, split_table
 from davir_ray.schema import ID, View
 from davir_ray.storage.files import File
-from davir_ray.store.measurements import MeasurementStore, bundles, sorted_losses
+from davir_ray.store.measurements import MeasurementStore, bundles, distinct
 from davir_ray.store.prepared import Prepared
 
 FOUND = pa.schema(
     [
         ("split", pa.int32()),
         ("position", pa.int32()),  # index into the TOKENS part of the split
-        ("loss", pa.float64()),  # null where the store has none
+        ("held", pa.bool_()),  # the store has a measurement of it
         ("first", pa.bool_()),  # no earlier row of the corpus has the same sequence
     ]
 )
+"""What is said of each sequence. The columns that were asked for follow, null where nothing is held."""
 ASKED = pa.schema([("split", pa.int32()), ("position", pa.int32()), ("sequence_id", ID)])
 
 
+TOKEN_WIDTH = 8
+"""How many narrow rows a row with values of its tokens is as wide as: 200 values take 800 bytes."""
+
+
 def look_up(
-    prepared: Prepared, views: Sequence[View], store: MeasurementStore, fold: Fold | None = None
+    prepared: Prepared,
+    views: Sequence[View],
+    stores: Sequence[MeasurementStore],
+    columns: pa.Schema,
+    fold: Fold | None = None,
 ) -> list[Any]:
     """Return a reference to a FOUND table for each split, in order of position; of one fold, if one is named.
 
-    All of them are there when it returns: what two look-ups exchange at once might not fit into the object store.
+    stores: those of one model whose kinds have the columns. columns: the first is the number by which measurements
+    of a sequence are ordered.
+    All tables are there when it returns: what two look-ups exchange at once might not fit into the object store.
     """
-    found = _exchanged(prepared, views, store, fold)
+    found = _exchanged(prepared, views, stores, columns, fold)
     ray.wait(found, num_returns=len(found), fetch_local=False)
     return found
 
 
 def _exchanged(
-    prepared: Prepared, views: Sequence[View], store: MeasurementStore, fold: Fold | None
+    prepared: Prepared,
+    views: Sequence[View],
+    stores: Sequence[MeasurementStore],
+    columns: pa.Schema,
+    fold: Fold | None,
 ) -> list[Any]:
-    sequences = [count // (fold.folds if fold else 1) for count in prepared.count_sequences()]
+    width = TOKEN_WIDTH if any(pa.types.is_list(field.type) for field in columns) else 1
+    sequences = [width * count // (fold.folds if fold else 1) for count in prepared.count_sequences()]
     count, blocks = partitions_for(sum(sequences)), blocks_of(sequences)
     asked = [scatter(scatter_asked, count, prepared, block, views, fold, count) for block in blocks]
-    stored = [scatter(scatter_stored, count, store, parts, count) for parts in bundles(store.parts())]
-    return cut(regroup([*asked, *stored], match, len(blocks), blocks), by_split, blocks)
+    stored = [
+        scatter(scatter_stored, count, store, parts, columns.names, count)
+        for store in stores
+        for parts in bundles(store.parts())
+    ]
+    return cut(regroup([*asked, *stored], match, len(blocks), blocks, columns), by_split, blocks)
 
 
 def scatter_asked(
@@ -73,34 +93,30 @@ def _asked(prepared: Prepared, split: int, views: Sequence[View], fold: Fold | N
     return pa.table([column, table["position"], table["sequence_id"]], schema=ASKED)
 
 
-def scatter_stored(store: MeasurementStore, parts: list[File], partitions: int) -> list[pa.Table]:
+def scatter_stored(
+    store: MeasurementStore, parts: list[File], columns: list[str], partitions: int
+) -> list[pa.Table]:
     """Send each measurement of some parts to the partition of its id."""
-    table = store.read(part.uri for part in parts).select(["sequence_id", "loss"])
+    table = store.read(part.uri for part in parts).select(["sequence_id", *columns])
     return split_table(table, partition_of(keys_of(table["sequence_id"]), partitions), partitions)
 
 
-def match(blocks: Sequence[range], *pieces: pa.Table) -> list[pa.Table]:
-    """Give each asked sequence its loss, and send it back to the block of its split."""
+def match(blocks: Sequence[range], columns: pa.Schema, *pieces: pa.Table) -> list[pa.Table]:
+    """Give each asked sequence what is held of it, and send it back to the block of its split."""
     asked = pa.concat_tables(piece for piece in pieces if "split" in piece.column_names)
     stored = [piece for piece in pieces if "split" not in piece.column_names]
     asked = asked.sort_by([("split", "ascending"), ("position", "ascending")])
     keys = keys_of(asked["sequence_id"])
     first = np.zeros(len(keys), dtype=bool)
     first[np.unique(keys, return_index=True)[1]] = True
-    found = pa.table(
-        [asked["split"], asked["position"], _losses(keys, stored), pa.array(first)], schema=FOUND
-    )
+    nothing = pa.schema([("sequence_id", ID), *columns]).empty_table()
+    within = distinct(pa.concat_tables([nothing, *stored], promote_options="permissive"))
+    index = find(keys, keys_of(within["sequence_id"]))
+    found = pa.table([asked["split"], asked["position"], index >= 0, first], schema=FOUND)
+    held = within.select(columns.names).take(pa.array(index, mask=index < 0))
+    for field in columns:
+        found = found.append_column(field.with_nullable(True), held[field.name])
     return split_table(found, block_of(asked["split"].to_numpy(), blocks), len(blocks))
-
-
-def _losses(keys: Any, stored: list[pa.Table]) -> pa.Array:
-    if not stored:
-        return pa.nulls(len(keys), pa.float64())
-    within, losses = sorted_losses(pa.concat_tables(stored))
-    index = find(keys, within)
-    if len(within) == 0:
-        return pa.nulls(len(keys), pa.float64())
-    return pa.array(losses[index], mask=index < 0)
 
 
 def by_split(block: range, *pieces: pa.Table) -> list[pa.Table]:

@@ -9,20 +9,16 @@ import pyarrow as pa
 from davir_ray import storage
 from davir_ray.errors import DamagedPart
 from davir_ray.ids import keys_of, partition_of
-from davir_ray.schema import MEASUREMENTS
 from davir_ray.storage.files import File
 from davir_ray.storage.sealed import read_object
-from davir_ray.store.measurements import MeasurementStore, bundles
+from davir_ray.store.measurements import MeasurementStore, StoredKind, bundles
 from davir_ray.store.prepared import SCHEMAS, Prepared
 
-ROUNDING = 0.05
-"""How far two losses of a sequence may be apart, in nats a token: two runs at once may measure it in different
-batches, which round differently in bfloat16. Another model is further away."""
-
-CONTRADICTS = f"another part has another loss for one of its sequences, by more than {ROUNDING} nats a token"
+CONTRADICTS = "another part says otherwise of one of its sequences, by more than batches round differently"
 
 ROWS_AT_ONCE = 8_000_000
-"""Measurements that are compared with each other at once; a larger store is read several times."""
+BYTES_AT_ONCE = 512 * 2**20
+"""Measurements, and bytes of parts, that are compared with each other at once; a larger store is read several times."""
 
 
 def verify(model: MeasurementStore) -> Iterator[DamagedPart]:
@@ -78,25 +74,28 @@ def _damage(read: Callable[[str], pa.Table], file: File) -> DamagedPart | None:
     return None
 
 
-def contradicting(tables: Sequence[pa.Table]) -> list[int]:
-    """Tell which tables have a loss or a count of tokens that another, or another row, contradicts."""
+def contradicting(kind: StoredKind, tables: Sequence[pa.Table]) -> list[int]:
+    """Tell which tables have a measurement that another, or another row, contradicts."""
     whole = pa.concat_tables(tables)
-    keys, loss = keys_of(whole["sequence_id"]), whole["loss"].to_numpy()
-    order = np.lexsort((loss, keys))
-    keys, loss, tokens = keys[order], loss[order], whole["num_tokens"].to_numpy()[order]
-    apart = (np.diff(loss) > ROUNDING * tokens[1:]) | (tokens[1:] != tokens[:-1])
-    index = np.flatnonzero((keys[1:] == keys[:-1]) & apart)
-    owner = np.repeat(np.arange(len(tables)), [len(table) for table in tables])[order]
-    return [int(number) for number in np.unique(owner[np.concatenate([index, index + 1])])]
+    keys = keys_of(whole["sequence_id"])
+    order = np.lexsort((whole.column(1).to_numpy(), keys))
+    same = np.flatnonzero(keys[order][1:] == keys[order][:-1])
+    one, other = order[same], order[same + 1]
+    apart = kind.contradicts(whole.take(pa.array(one)), whole.take(pa.array(other)))
+    owner = np.repeat(np.arange(len(tables)), [len(table) for table in tables])
+    return [int(number) for number in np.unique(owner[np.concatenate([one[apart], other[apart]])])]
 
 
 def _contradicting_parts(model: MeasurementStore, files: Sequence[File]) -> list[File]:
-    passes = -(-sum(storage.concurrently(_count, files)) // ROWS_AT_ONCE)
+    rows, size = sum(storage.concurrently(_count, files)), sum(file.size for file in files)
+    passes = max(-(-rows // ROWS_AT_ONCE), -(-size // BYTES_AT_ONCE))
     blamed = set[int]()
     for number in range(passes):
         share = partial(_share, model, number, passes)
         blamed.update(
-            contradicting([one for some in bundles(files) for one in storage.concurrently(share, some)])
+            contradicting(
+                model.kind, [one for some in bundles(files) for one in storage.concurrently(share, some)]
+            )
         )
     return [files[index] for index in sorted(blamed)]
 
@@ -113,5 +112,5 @@ def _share(model: MeasurementStore, number: int, passes: int, file: File) -> pa.
     try:
         table = model.read_part(file.uri).replace_schema_metadata()
     except FileNotFoundError:
-        return MEASUREMENTS.empty_table()
+        return model.kind.columns.empty_table()
     return table.filter(pa.array(partition_of(keys_of(table["sequence_id"]), passes) == number))

@@ -16,7 +16,7 @@ from davir_ray.cluster import ray_session
 from davir_ray.cluster.unexpected import begun, stage
 from davir_ray.config import TrainConfig
 from davir_ray.errors import RecipeError, TrainingError
-from davir_ray.job import Job, Record, engine_for, job_of, look_up_role, measure_models, prepare_corpus
+from davir_ray.job import Job, Record, engine_for, job_of, look_up_need, measure_models, prepare_corpus
 from davir_ray.logprobs.choice import Choice, numerics
 from davir_ray.progress import say
 from davir_ray.runs.lease import leased
@@ -179,7 +179,7 @@ def _write_rows(training: Training, source: Source, folder: str) -> Written:
     job = job_of(source.inputs, run, training.choice, work=f"work-{folder}")
     job = job.only("base") if training.frozen == "store" else job.only(None)
     work = partial(_write_picked, training, source, job, folder)
-    return mended(work, job.prepared, [one.store for one in job.measurements], run.forget_work)
+    return mended(work, job.prepared, job.stores, run.forget_work)
 
 
 def _write_picked(training: Training, source: Source, job: Job, folder: str) -> Written:
@@ -188,7 +188,7 @@ def _write_picked(training: Training, source: Source, job: Job, folder: str) -> 
     found = None
     if training.frozen == "store":
         measure_models(job, may_measure=True)
-        found = look_up_role(job, "base")
+        found = look_up_need(job, "loss", "base")
     storage.delete(run.uri(folder))
     written = write_rows(
         job.prepared, source.pick, found, run.uri(folder), pairs=training.train.is_preference

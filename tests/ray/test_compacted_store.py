@@ -9,6 +9,7 @@ import pytest
 from davir_ray import pipeline
 from davir_ray.config import parse_recipe
 from davir_ray.measure.chunks import CHUNK_TOKENS
+from davir_ray.measure.kind import resolve_kind
 from davir_ray.store.compaction import compact
 from davir_ray.store.holdings import models_in
 
@@ -34,7 +35,7 @@ def test_a_compacted_store_gives_the_same_bytes(tmp_path, tiny_models, monkeypat
         return record, [file.read_bytes() for folder in folders for file in sorted(folder.iterdir())]
 
     first, before = score("first")
-    models = models_in(str(tmp_path / "store"))
+    models = models_in(str(tmp_path / "store"), resolve_kind)
     assert all(len(model.parts()) > 3 for model in models)
     for model in models:
         compact(model)

@@ -14,6 +14,7 @@ from davir_ray import pipeline
 from davir_ray.cli.store_lines import verify_lines
 from davir_ray.config import Recipe
 from davir_ray.errors import StoreError
+from davir_ray.logprobs.kinds import LOSS
 from davir_ray.runs.run import Run
 from davir_ray.store.compaction import compact
 from davir_ray.store.measurements import MeasurementStore
@@ -56,7 +57,7 @@ class Place:
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr(Run, "tidy", lambda self: None)
             self.record = self.start()
-        compact(MeasurementStore(self.record["measurements"]["reference"]))
+        compact(MeasurementStore(self.record["measurements"]["reference"], LOSS))
         for name in ("store", "runs"):
             shutil.copytree(folder / name, folder / "copy" / name)
         self.calm = self.tables()

@@ -14,6 +14,7 @@ from davir_ray import storage
 from davir_ray.config import CorpusConfig
 from davir_ray.corpus.listing import list_corpus
 from davir_ray.errors import CorpusError, Unreachable
+from davir_ray.logprobs.kinds import LOSS
 from davir_ray.runs.lease import Lease, take
 from davir_ray.storage.filesystems import filesystem
 from davir_ray.store.compaction import compact
@@ -262,7 +263,7 @@ def test_parts_that_a_compaction_took_are_found_though_the_listing_lags(s3):
     place = "s3://faulty/compacted/store/measurements/m"
     store = store_with(place, ("ab", [1.0, 2.0]), ("bc", [2.0, 3.0]))
     storage.await_listing(lambda: len(store.parts()) == 2, place)
-    listed = [part.uri for part in MeasurementStore(place).parts()]
+    listed = [part.uri for part in MeasurementStore(place, LOSS).parts()]
     compact(store)
     assert len(store.read(listed)) == 3
     assert held(store)[1].tolist() == [1.0, 2.0, 3.0]

@@ -17,6 +17,7 @@ from davir_ray.config import EngineConfig, ModelsConfig, parse_recipe
 from davir_ray.corpus.split import Split
 from davir_ray.errors import StoreError
 from davir_ray.logprobs.choice import Choice
+from davir_ray.logprobs.kinds import LOSS
 from davir_ray.measure.chunks import CHUNKS
 from davir_ray.measure.measurement import PLAN, Measurement
 from davir_ray.measure.trial import Journal
@@ -31,7 +32,7 @@ from davir_ray.store.measurements import MeasurementStore
 from davir_ray.store.prepared import Prepared
 from davir_ray.train.metrics import METRICS, read_metrics, write_metrics
 from tests.damages import DAMAGES, replaced
-from tests.measured import held, keys
+from tests.measured import held, keys, losses_of
 
 LOOSE = ("flipped", "untrue", "cut")
 """What may leave another whole value of a log."""
@@ -39,10 +40,12 @@ NAMES = "abcdefghij"
 
 
 def store_in(folder: Path, name: str = "f" * 32, shift: float = 0.0) -> MeasurementStore:
-    store = MeasurementStore(str(folder / "measurements" / name))
-    store.write(keys(*NAMES), np.arange(1.0, 11.0) + shift, np.ones(10, dtype=np.int32))
+    store = MeasurementStore(str(folder / "measurements" / name), LOSS)
+    store.write(keys(*NAMES), losses_of(np.arange(1.0, 11.0) + shift))
     store.write_failed(f"chunk-{shift}", {keys("y")[0]: f"died {shift}"})
-    store.describe({"model": name, "path": "x", "adapter": None, "numerics": {"dtype": "float32"}})
+    store.describe(
+        {"kind": "loss", "model": name, "path": "x", "adapter": None, "numerics": {"dtype": "float32"}}
+    )
     return store
 
 
@@ -66,6 +69,7 @@ def measurement_in(folder: Path, run: str = "n-1") -> Measurement:
     models = ModelsConfig.model_validate({"base": "b"})
     measurement = Measurement(
         role="base",
+        kind=LOSS,
         fold=None,
         views=(View.RESPONSE,),
         models=models,
@@ -75,7 +79,7 @@ def measurement_in(folder: Path, run: str = "n-1") -> Measurement:
         max_length=8,
         chunk_tokens=8,
         prepared=Prepared(str(folder / "p"), ("one",)),
-        store=MeasurementStore(str(folder / "m")),
+        stores=(MeasurementStore(str(folder / "m"), LOSS),),
         folder=str(folder / run / "work" / "base"),
     )
     asked = {b"asked": b"2"}
@@ -119,18 +123,20 @@ def measurement_case():
     def other(folder):
         return Path(store_in(folder, "e" * 32, 1.0).parts()[0].uri)
 
-    return Case(make, lambda path: [a.tolist() for a in held(MeasurementStore(str(path.parent)))], other)
+    return Case(
+        make, lambda path: [a.tolist() for a in held(MeasurementStore(str(path.parent), LOSS))], other
+    )
 
 
 def merged_case():
     def make(folder, name="f" * 32, shift=0.0):
         store = store_in(folder, name, shift)
-        store.write(keys("z"), np.array([3.0 + shift]), np.ones(1, dtype=np.int32))
+        store.write(keys("z"), losses_of(np.array([3.0 + shift])))
         compact(store)
         return Path(store.parts()[0].uri)
 
     def read(path):
-        store = MeasurementStore(str(path.parent.parent))
+        store = MeasurementStore(str(path.parent.parent), LOSS)
         return [*(one.tolist() for one in held(store)), sorted(store.part_names())]
 
     return Case(make, read, lambda folder: make(folder, "e" * 32, 1.0))
@@ -138,7 +144,7 @@ def merged_case():
 
 def failed_case():
     def read(path):
-        return MeasurementStore(str(path.parent.parent)).failed()
+        return MeasurementStore(str(path.parent.parent), LOSS).failed()
 
     return Case(
         lambda folder: Path(store_in(folder).failed_parts()[0].uri),
@@ -148,8 +154,10 @@ def failed_case():
 
 
 def described(path):
-    store = MeasurementStore(str(path.parent))
-    store.describe({"model": "f" * 32, "path": "x", "adapter": None, "numerics": {"dtype": "float32"}})
+    store = MeasurementStore(str(path.parent), LOSS)
+    store.describe(
+        {"kind": "loss", "model": "f" * 32, "path": "x", "adapter": None, "numerics": {"dtype": "float32"}}
+    )
     found = json.loads(path.read_text())
     return found["model"], found["numerics"]
 

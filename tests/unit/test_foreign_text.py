@@ -22,6 +22,7 @@ from davir_ray.foreign_text import (
     shown,
     without_credentials,
 )
+from davir_ray.logprobs.kinds import LOSS
 from davir_ray.progress import say
 from davir_ray.runs.run import Run
 from davir_ray.storage.filesystems import reaching
@@ -274,7 +275,7 @@ def test_runs_and_stores_of_hostile_names_are_told_safely(tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path)
     run = Run.open(parse_recipe(tree(), "r"), f"{HOSTILE}-0123456789ab")
     run.event("measure", role="base", store=HOSTILE, tokens_left=1)
-    MeasurementStore(f"{HOSTILE}store/measurements/{HOSTILE}").describe(
+    MeasurementStore(f"{HOSTILE}store/measurements/{HOSTILE}", LOSS).describe(
         {"model": HOSTILE, "path": HOSTILE, "adapter": None, "numerics": {HOSTILE: HOSTILE}}
     )
     for place in (run.folder, f"{HOSTILE}output", write(tree())):

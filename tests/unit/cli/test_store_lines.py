@@ -12,10 +12,11 @@ from click.testing import CliRunner
 
 from davir_ray import storage
 from davir_ray.cli import main
+from davir_ray.logprobs.kinds import LOSS
 from davir_ray.schema import EXAMPLES, TOKENS
 from davir_ray.store.measurements import MeasurementStore
 from davir_ray.store.prepared import Prepared
-from tests.measured import FINGERPRINTS, held, store_with
+from tests.measured import FINGERPRINTS, held, losses_of, store_with
 
 
 def davir(*words: str):
@@ -135,8 +136,8 @@ def test_a_prepared_split_that_lacks_a_part_is_not_done(tmp_path, table):
 def test_verify_sees_a_flipped_bit(tmp_path):
     draw = np.random.default_rng(0)
     ids = draw.integers(0, 256, (2000, 16), dtype=np.uint8).view("S16").reshape(-1)
-    store = MeasurementStore(str(tmp_path / "measurements/m"))
-    store.write(ids, draw.gamma(4.0, 10.0, 2000), np.full(2000, 8, dtype=np.int32))
+    store = MeasurementStore(str(tmp_path / "measurements/m"), LOSS)
+    store.write(ids, losses_of(draw.gamma(4.0, 10.0, 2000), 8))
     assert davir("verify", tmp_path).exit_code == 0
     flip_a_bit(Path(store.parts()[0].uri))
     told = davir("verify", tmp_path)

@@ -13,7 +13,7 @@ from davir_ray.cluster import ray_session, unexpected
 from davir_ray.cluster.unexpected import begun, ending, stage, unwrapped
 from davir_ray.config import TrainConfig
 from davir_ray.errors import CorpusError, EngineError, StoreError, TrainingError, Unexpected
-from davir_ray.job import look_up_role, rank_corpus, select_and_export, tokenise
+from davir_ray.job import look_up_need, rank_corpus, select_and_export, tokenise
 from davir_ray.measure import ray_measure
 from davir_ray.runs import run as runs
 from davir_ray.runs.run import Run
@@ -101,7 +101,7 @@ def broken_job():
     [
         (lambda job: tokenise(job), CorpusError.exit_code),
         (lambda job: ray_measure.plan(job), StoreError.exit_code),
-        (lambda job: look_up_role(job, "base"), StoreError.exit_code),
+        (lambda job: look_up_need(job, "loss", "base"), StoreError.exit_code),
         (lambda job: ray_measure.measure(job, job_with_chunks(), []), EngineError.exit_code),
         (lambda job: rank_corpus(job), 1),
         (lambda job: select_and_export(job, job), 1),

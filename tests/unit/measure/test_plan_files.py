@@ -13,6 +13,7 @@ from davir_ray.cluster import ray_session
 from davir_ray.config import EngineConfig, ModelsConfig
 from davir_ray.errors import DamagedPart
 from davir_ray.logprobs.choice import Choice
+from davir_ray.logprobs.kinds import LOSS
 from davir_ray.measure.chunk_rows import sequences_of
 from davir_ray.measure.measurement import Measurement
 from davir_ray.measure.ray_measure import _read_chunk, plan, plan_split
@@ -42,7 +43,7 @@ def tokens_of(count: int, *, start: int = 0) -> pa.Table:
 
 
 def found_for(split: int, count: int) -> pa.Table:
-    columns = [[split] * count, list(range(count)), [None] * count, [True] * count]
+    columns = [[split] * count, list(range(count)), [False] * count, [True] * count]
     arrays = [pa.array(column, field.type) for column, field in zip(columns, FOUND, strict=True)]
     return pa.Table.from_arrays(arrays, schema=FOUND)
 
@@ -55,6 +56,7 @@ def measurement(tmp_path):
         prepared.write(split, EXAMPLES.empty_table(), tokens_of(count))
     made = Measurement(
         role="base",
+        kind=LOSS,
         fold=None,
         views=(View.RESPONSE,),
         models=ModelsConfig.model_validate({"base": "b"}),
@@ -64,7 +66,7 @@ def measurement(tmp_path):
         max_length=8,
         chunk_tokens=4,
         prepared=prepared,
-        store=MeasurementStore(str(tmp_path / "m")),
+        stores=(MeasurementStore(str(tmp_path / "m"), LOSS),),
         folder=str(tmp_path / "n-1" / "work" / "base"),
     )
     parts = [plan_split(made, split, found_for(split, count), NO_KEYS) for split, count in enumerate((5, 0))]

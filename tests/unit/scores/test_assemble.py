@@ -4,9 +4,10 @@ import pyarrow as pa
 import pytest
 
 from davir_ray.config import ScoreConfig
-from davir_ray.schema import EXAMPLES, View
+from davir_ray.schema import EXAMPLES, Need, View
 from davir_ray.scores import SCORES
 from davir_ray.scores.assemble import Measurements, assemble
+from tests.measured import losses_table
 
 NAN = float("nan")
 
@@ -27,9 +28,10 @@ def test_a_sequence_that_only_an_export_asks_for_costs_no_row_its_rank(failed, s
             "num_tokens": pa.array([2, 2], pa.int32()),
         }
     )
-    loss = {"base": pa.array([NAN if view == failed else 4.0 for view in views]).to_numpy()}
-    found = Measurements(sequences, loss, {"base": {names[failed]: "broke"}})
-    needs = tuple(("base", view) for view in views)
+    asked = ("loss", "base")
+    columns = {asked: losses_table([NAN if view == failed else 4.0 for view in views])}
+    found = Measurements(sequences, columns, {asked: {names[failed]: "broke"}})
+    needs = tuple(Need("loss", "base", view) for view in views)
     table = assemble(
         pa.Table.from_pylist([row], schema=EXAMPLES), found, needs, SCORES["base_loss"], ScoreConfig()
     )

@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from davir_ray.config import ScoreConfig
-from davir_ray.schema import View
+from davir_ray.schema import ROLES, Need, View
 from davir_ray.scores import SCORES
-from davir_ray.scores.score import Measured
+from davir_ray.scores.score import BASE, BASE_ALONE, REFERENCE, Measured
+from tests.measured import losses_table
 
 CONFIG = ScoreConfig()
-BASE, REFERENCE = ("base", View.RESPONSE), ("reference", View.RESPONSE)
-ALONE = ("base", View.RESPONSE_ALONE)
-NEEDS = [(role, view) for role in ("base", "reference") for view in View]
+NEEDS = [Need("loss", role, view) for role in ROLES for view in View]
+OF_LOSSES = {name: one for name, one in SCORES.items() if {need.kind for need in one.needs} <= {"loss"}}
 
 
 def ids(count):
@@ -28,7 +28,7 @@ def measured(losses, tokens):
     """Build measurements from {need: summed nats} and {view: tokens}; what is not named is missing."""
     count = len(next(iter(tokens.values())))
     return Measured(
-        {need: np.array(losses.get(need, [np.nan] * count), dtype=np.float64) for need in NEEDS},
+        {need: losses_table(losses.get(need, [np.nan] * count)) for need in NEEDS},
         {view: np.array(tokens.get(view, [0] * count), dtype=np.int64) for view in View},
         ids(count),
     )
@@ -47,9 +47,9 @@ ONE = measured(
     {
         BASE: [12.0],
         REFERENCE: [9.0],
-        ALONE: [10.0],
-        ("base", View.REJECTED): [20.0],
-        ("reference", View.REJECTED): [22.0],
+        BASE_ALONE: [10.0],
+        Need("loss", "base", View.REJECTED): [20.0],
+        Need("loss", "reference", View.REJECTED): [22.0],
     },
     {View.RESPONSE: [6], View.RESPONSE_ALONE: [4], View.REJECTED: [5]},
 )
@@ -75,16 +75,16 @@ def test_a_formula_gives_the_value_worked_out_by_hand(name, value):
     assert score(name, ONE) == pytest.approx([value], rel=1e-15)
 
 
-def test_every_score_has_its_name_and_needs_exactly_what_changes_it():
-    for name, one in SCORES.items():
+def test_every_score_of_losses_has_its_name_and_needs_exactly_what_changes_it():
+    for name, one in OF_LOSSES.items():
         assert one.name == name
         used = {need for need in NEEDS if not np.array_equal(score(name, without(need)), score(name, ONE))}
         assert used == set(one.needs), name
 
 
 def without(need):
-    losses = {**ONE.loss, need: np.array([np.nan])}
-    return Measured(losses, ONE.num_tokens, ONE.example_id)
+    columns = {**ONE.columns, need: losses_table([np.nan])}
+    return Measured(columns, ONE.num_tokens, ONE.example_id)
 
 
 losses = hnp.arrays(np.float64, st.integers(1, 30), elements=st.floats(0.5, 1000))
@@ -139,12 +139,14 @@ def test_dividing_by_either_loss_ranks_the_same(drawn):
 
 def test_perplexity_ranks_as_base_loss_does_and_ifd_unlike_ifd_ppl():
     given_prompt, alone = [2.0, 1.0], [4.0, 1.5]
-    m = measured({BASE: given_prompt, ALONE: alone}, {View.RESPONSE: [1, 1], View.RESPONSE_ALONE: [1, 1]})
+    m = measured(
+        {BASE: given_prompt, BASE_ALONE: alone}, {View.RESPONSE: [1, 1], View.RESPONSE_ALONE: [1, 1]}
+    )
     assert np.argsort(score("perplexity", m)).tolist() == np.argsort(score("base_loss", m)).tolist()
     assert score("ifd", m) == pytest.approx([0.5, 2 / 3])
     assert score("ifd_ppl", m) == pytest.approx([np.exp(-2.0), np.exp(-0.5)])
     three = measured(
-        {BASE: [0.1, 3.0], ALONE: [0.3, 4.0]}, {View.RESPONSE: [1, 1], View.RESPONSE_ALONE: [1, 1]}
+        {BASE: [0.1, 3.0], BASE_ALONE: [0.3, 4.0]}, {View.RESPONSE: [1, 1], View.RESPONSE_ALONE: [1, 1]}
     )
     assert np.argsort(score("ifd", three)).tolist() != np.argsort(score("ifd_ppl", three)).tolist()
 

@@ -8,18 +8,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from davir_ray.config import ScoreConfig
-from davir_ray.schema import View
+from davir_ray.schema import ROLES, Need, View
 from davir_ray.scores import SCORES
 from davir_ray.scores.score import Measured
+from tests.measured import losses_table
 
 ANY = st.one_of(st.floats(), st.sampled_from([0.0, -0.0, 1e-300, 1e308, -1e308, np.inf, -np.inf, np.nan]))
 VIEWS = (View.RESPONSE, View.RESPONSE_ALONE, View.REJECTED)
-NEEDS = [(role, view) for role in ("base", "reference") for view in VIEWS]
+NEEDS = [Need("loss", role, view) for role in ROLES for view in VIEWS]
+OF_LOSSES = {name: one for name, one in SCORES.items() if {need.kind for need in one.needs} <= {"loss"}}
 
 
 def one_row(losses, tokens):
     return Measured(
-        {need: np.array([loss]) for need, loss in zip(NEEDS, losses, strict=True)},
+        {need: losses_table([loss]) for need, loss in zip(NEEDS, losses, strict=True)},
         {view: np.array([count]) for view, count in zip(VIEWS, tokens, strict=True)},
         np.array([b"0123456789abcdef"]),
     )
@@ -33,7 +35,7 @@ def score(name, row, **settings):
 
 @given(st.lists(ANY, min_size=6, max_size=6), st.lists(st.integers(0, 5), min_size=3, max_size=3))
 def test_any_measurements_give_a_finite_number_or_nan_and_no_warning(losses, tokens):
-    for name in SCORES:
+    for name in OF_LOSSES:
         value = score(name, one_row(losses, tokens))
         assert np.isfinite(value) or np.isnan(value)
 
@@ -41,15 +43,18 @@ def test_any_measurements_give_a_finite_number_or_nan_and_no_warning(losses, tok
 @given(st.sampled_from(NEEDS), st.sampled_from([np.nan, np.inf, -np.inf]))
 def test_a_loss_that_is_not_finite_leaves_the_scores_that_need_it_without_a_value(need, bad):
     losses = [bad if one == need else 4.0 for one in NEEDS]
-    for name, one in SCORES.items():
+    for name, one in OF_LOSSES.items():
         assert np.isnan(score(name, one_row(losses, [2, 2, 2]))) == (need in one.needs), name
 
 
 def test_a_view_without_tokens_leaves_the_scores_that_need_it_without_a_value():
     for index, view in enumerate(View):
         tokens = [0 if i == index else 2 for i in range(3)]
-        for name, one in SCORES.items():
-            missing = view in {needed for _, needed in one.needs} or (name, view) == ("length", View.RESPONSE)
+        for name, one in OF_LOSSES.items():
+            missing = view in {needed.view for needed in one.needs} or (name, view) == (
+                "length",
+                View.RESPONSE,
+            )
             assert np.isnan(score(name, one_row([4.0] * 6, tokens))) == missing, (name, view)
 
 
@@ -60,7 +65,7 @@ def test_a_mean_below_min_loss_is_not_divided_by(name, divisor):
         losses[divisor] = mean_loss * 2  # NEEDS[0] and NEEDS[1] are the base's response and response_alone
         return score(name, one_row(losses, [2, 2, 2]), **settings)
 
-    assert NEEDS[divisor] == ("base", list(View)[divisor])
+    assert NEEDS[divisor] == Need("loss", "base", list(View)[divisor])
     assert np.isnan(at(0.0009))
     assert np.isfinite(at(0.001))
     assert np.isfinite(at(0.0009, min_loss=0.0))
@@ -71,7 +76,7 @@ def test_a_mean_below_min_loss_is_not_divided_by(name, divisor):
 
 def test_scores_that_divide_by_no_loss_do_not_mind_small_ones():
     tiny = one_row([1e-9] * 6, [1, 1, 1])
-    for name in set(SCORES) - {"davir", "lobass", "ifd"}:
+    for name in set(OF_LOSSES) - {"davir", "lobass", "ifd"}:
         assert np.isfinite(score(name, tiny)), name
 
 

@@ -12,7 +12,8 @@ from davir_ray.config import ScoreConfig
 from davir_ray.errors import RecipeError
 from davir_ray.schema import View
 from davir_ray.scores import SCORES, resolve_score
-from davir_ray.scores.score import Measured
+from davir_ray.scores.score import BASE, REFERENCE, Measured
+from tests.measured import losses_table
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def my_scores(tmp_path, monkeypatch):
 def test_the_documented_example_of_a_user_s_score_works_by_import_path(my_scores):
     one = resolve_score("my_scores:SURPRISE")
     row = Measured(
-        {("base", View.RESPONSE): np.array([6.0]), ("reference", View.RESPONSE): np.array([2.0])},
+        {BASE: losses_table([6.0]), REFERENCE: losses_table([2.0])},
         {View.RESPONSE: np.array([2])},
         np.array([b"0123456789abcdef"]),
     )

@@ -8,11 +8,12 @@ from hypothesis import strategies as st
 
 from davir_ray import storage
 from davir_ray.errors import StoreError
+from davir_ray.logprobs.kinds import LOSS
 from davir_ray.store import compaction
 from davir_ray.store.compaction import Compaction, compact
-from davir_ray.store.measurements import MeasurementStore, part_name, sorted_losses
+from davir_ray.store.measurements import MeasurementStore, part_name
 from davir_ray.store.verify import verify
-from tests.measured import held, keys, store_with
+from tests.measured import held, keys, sorted_losses, store_with
 
 PARTS = (("dc", [4.0, 3.0]), ("ba", [2.0, 1.0]), ("be", [2.0, 5.0]))
 
@@ -135,7 +136,7 @@ def test_rounding_is_no_contradiction_and_what_is_read_stays(tmp_path):
 
 
 def test_an_empty_store_is_compact(tmp_path):
-    assert compact(MeasurementStore(str(tmp_path / "m"))) == Compaction()
+    assert compact(MeasurementStore(str(tmp_path / "m"), LOSS)) == Compaction()
 
 
 steps = st.lists(st.sampled_from(["compact", *string.ascii_lowercase[:8]]), max_size=14)
@@ -144,7 +145,7 @@ steps = st.lists(st.sampled_from(["compact", *string.ascii_lowercase[:8]]), max_
 @settings(max_examples=40)
 @given(steps)
 def test_whatever_is_written_and_compacted_in_any_order_is_there(tmp_path_factory, walk):
-    store = MeasurementStore(str(tmp_path_factory.mktemp("m")))
+    store = MeasurementStore(str(tmp_path_factory.mktemp("m")), LOSS)
     names, listed = set[str](), []
     for step in walk:
         if step == "compact":
@@ -164,7 +165,7 @@ def test_whatever_is_written_and_compacted_in_any_order_is_there(tmp_path_factor
 
 
 def test_a_run_that_reads_and_writes_meanwhile_misses_nothing(tmp_path):
-    store = MeasurementStore(str(tmp_path / "m"))
+    store = MeasurementStore(str(tmp_path / "m"), LOSS)
     written: list[str] = []
     over = Event()
 

@@ -33,7 +33,13 @@ def place(tmp_path):
         store = store_with(tmp_path / "measurements" / fingerprint, *parts)
         numerics = {"dtype": "float32"}
         store.describe(
-            {"model": "hash", "path": f"model {fingerprint[0]}", "adapter": None, "numerics": numerics}
+            {
+                "kind": "loss",
+                "model": "hash",
+                "path": f"model {fingerprint[0]}",
+                "adapter": None,
+                "numerics": numerics,
+            }
         )
     store.write_failed("chunk", {keys("z")[0]: "died"})
     for digest in "cd":

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from davir_ray import storage
 from davir_ray.errors import DamagedPart
 from davir_ray.ids import column_of
-from davir_ray.schema import MEASUREMENTS
+from davir_ray.logprobs.kinds import LOSS
 from davir_ray.store.measurements import (
     BYTES_AT_ONCE,
     PARTS_AT_ONCE,
@@ -15,9 +15,8 @@ from davir_ray.store.measurements import (
     bundles,
     fingerprint,
     part_name,
-    sorted_losses,
 )
-from tests.measured import held, keys, store_with
+from tests.measured import held, keys, sorted_losses, store_with
 
 
 def test_what_is_written_is_read_back(tmp_path):
@@ -38,7 +37,7 @@ def test_a_sequence_in_two_parts_counts_once(tmp_path):
 
 
 def test_a_store_that_was_never_written_is_empty(tmp_path):
-    store = MeasurementStore(str(tmp_path / "none"))
+    store = MeasurementStore(str(tmp_path / "none"), LOSS)
     assert store.parts() == []
     assert store.settled() == frozenset()
     assert len(store.read([])) == 0
@@ -56,7 +55,7 @@ def test_a_part_with_other_columns_is_refused(tmp_path):
     uri = str(tmp_path / "x.parquet")
     storage.write_table(uri, pa.table({"sequence_id": column_of(keys("a"))}))
     with pytest.raises(DamagedPart, match="expected the columns"):
-        MeasurementStore(str(tmp_path)).read_part(uri)
+        MeasurementStore(str(tmp_path), LOSS).read_part(uri)
 
 
 def test_a_part_that_was_removed_is_left_out(tmp_path):
@@ -70,7 +69,7 @@ def test_a_part_that_was_removed_is_left_out(tmp_path):
 def test_of_measurements_that_differ_the_smallest_counts_in_any_order(losses):
     ids = column_of(keys("a", "b", "a", "b", "a", "b"))
     both = np.repeat(losses, 2) + np.tile([0.0, 10.0], 3)
-    table = pa.table([ids, both, np.ones(6, dtype=np.int32)], schema=MEASUREMENTS)
+    table = pa.table([ids, both, np.ones(6, dtype=np.int32)], schema=LOSS.columns)
     found, smallest = sorted_losses(table)
     assert (found.tolist(), smallest.tolist()) == (keys("a", "b").tolist(), [1.0, 11.0])
 
@@ -90,10 +89,12 @@ def test_parts_are_dealt_out_in_order_into_lists_of_bounded_size(sizes):
         assert len(one) == 1 or sum(file.size for file in one) <= BYTES_AT_ONCE
 
 
-def test_the_fingerprint_changes_with_model_and_numerics_only():
-    one = fingerprint("model", {"dtype": "float32", "engine": "transformers"})
-    assert one == fingerprint("model", {"engine": "transformers", "dtype": "float32"})
-    assert (
-        len({one, fingerprint("other", {"dtype": "float32"}), fingerprint("model", {"dtype": "bfloat16"})})
-        == 3
-    )
+def test_the_fingerprint_changes_with_kind_model_and_numerics_only():
+    one = fingerprint("loss", "model", {"dtype": "float32", "engine": "transformers"})
+    assert one == fingerprint("loss", "model", {"engine": "transformers", "dtype": "float32"})
+    others = [
+        fingerprint("loss", "other", {"dtype": "float32"}),
+        fingerprint("loss", "model", {"dtype": "bfloat16"}),
+        fingerprint("token_loss", "model", {"dtype": "float32", "engine": "transformers"}),
+    ]
+    assert len({one, *others}) == 4

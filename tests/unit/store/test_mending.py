@@ -7,11 +7,11 @@ import pytest
 
 from davir_ray import storage
 from davir_ray.errors import DamagedPart, EngineError, StalePlan, StoreError
-from davir_ray.measure.measurement import loss_of
+from davir_ray.logprobs.kinds import loss_of
 from davir_ray.schema import EXAMPLES, TOKENS
 from davir_ray.store.mending import mended
 from davir_ray.store.prepared import Prepared
-from tests.measured import held, keys, store_with
+from tests.measured import held, keys, losses_of, store_with
 
 
 @pytest.fixture
@@ -71,8 +71,8 @@ def test_a_plan_that_believed_in_what_is_gone_is_made_again_once(prepared):
 @pytest.mark.parametrize("loss", [np.nan, np.inf, -0.5])
 def test_what_is_no_loss_is_never_written(tmp_path, loss):
     store = store_with(tmp_path / "m")
-    with pytest.raises(EngineError, match="a loss is"):
-        store.write(keys("a"), np.array([loss]), np.ones(1, dtype=np.int32))
+    with pytest.raises(EngineError, match="a loss of"):
+        store.write(keys("a"), losses_of(np.array([loss])))
     assert store.parts() == []
 
 

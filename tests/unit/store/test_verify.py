@@ -6,7 +6,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from davir_ray import storage
 from davir_ray.errors import DamagedPart, StoreError
 from davir_ray.ids import column_of
-from davir_ray.schema import MEASUREMENTS
+from davir_ray.logprobs.kinds import APART, LOSS
 from davir_ray.store import verify as module
 from davir_ray.store.compaction import compact
 from davir_ray.store.labels import labelled
@@ -25,7 +25,7 @@ def write(store: MeasurementStore, name: str, table: pa.Table) -> str:
 
 def table(letters: str, losses, tokens) -> pa.Table:
     columns = [column_of(keys(*letters)), pa.array(losses), pa.array(tokens, pa.int32())]
-    return pa.Table.from_arrays(columns, schema=MEASUREMENTS)
+    return pa.Table.from_arrays(columns, schema=LOSS.columns)
 
 
 def damage(store: MeasurementStore) -> list[tuple[str, str]]:
@@ -38,16 +38,16 @@ def test_a_sound_store_has_no_damage(tmp_path):
     assert damage(store) == []
     compact(store)
     assert damage(store) == []
-    assert damage(MeasurementStore(str(tmp_path / "none"))) == []
+    assert damage(MeasurementStore(str(tmp_path / "none"), LOSS)) == []
 
 
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
-        (part_name(keys("x")), table("x", [np.nan], [1]), "a loss is nan"),
-        (part_name(keys("x")), table("x", [np.inf], [1]), "a loss is inf"),
-        (part_name(keys("x")), table("x", [-0.5], [1]), "a loss is -0.5"),
-        (part_name(keys("x")), table("x", [1.0], [0]), "no tokens that count"),
+        (part_name(keys("x")), table("x", [np.nan], [1]), "a loss of nan"),
+        (part_name(keys("x")), table("x", [np.inf], [1]), "a loss of inf"),
+        (part_name(keys("x")), table("x", [-0.5], [1]), "a loss of -0.5"),
+        (part_name(keys("x")), table("x", [1.0], [0]), "no token that counts"),
         (part_name(keys("y")), table("x", [1.0], [1]), "other sequences than its name says"),
         (
             part_name(keys("x")),
@@ -56,7 +56,7 @@ def test_a_sound_store_has_no_damage(tmp_path):
         ),
         (
             part_name(keys("x")),
-            table("x", [1.0], [1]).cast(pa.schema([f.with_nullable(True) for f in MEASUREMENTS])),
+            table("x", [1.0], [1]).cast(pa.schema([f.with_nullable(True) for f in LOSS.columns])),
             "expected the columns",
         ),
     ],
@@ -92,7 +92,7 @@ def test_parts_that_contradict_each_other_are_named_and_others_are_not(tmp_path,
     store = store_with(tmp_path / "m", ("ab", [1.0, 2.0]), ("bc", [9.0, 3.0]), ("ac", [1.0, 3.0]))
     expected = {storage.join(store.folder, f"{part_name(keys(*pair))}.parquet") for pair in ("ab", "bc")}
     assert {uri for uri, _ in damage(store)} == expected
-    assert all("another loss" in reason for _, reason in damage(store))
+    assert all("says otherwise" in reason for _, reason in damage(store))
 
 
 def test_another_count_of_tokens_contradicts_too(tmp_path):
@@ -102,13 +102,13 @@ def test_another_count_of_tokens_contradicts_too(tmp_path):
 
 
 def test_what_rounds_differently_does_not_contradict(tmp_path):
-    store = store_with(tmp_path / "m", ("ab", [1.0, 2.0]), ("a", [1.0 + 0.9 * module.ROUNDING]))
+    store = store_with(tmp_path / "m", ("ab", [1.0, 2.0]), ("a", [1.0 + 0.9 * APART]))
     assert damage(store) == []
 
 
 def test_a_part_without_rows_is_no_damage(tmp_path):
     store = store_with(tmp_path / "m", *SOUND)
-    write(store, part_name(keys()), MEASUREMENTS.empty_table())
+    write(store, part_name(keys()), LOSS.columns.empty_table())
     assert damage(store) == []
     compact(store)
     assert damage(store) == []

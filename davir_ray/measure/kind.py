@@ -1,0 +1,134 @@
+'''What a kind of measurement is, and the kinds that there are.
+
+A kind says what a part of the store holds of a sequence, and how a model gives it. Chunks, journal, watchdog, store,
+look-up, plan, compaction and drift serve every kind. A kind of your own is an object with the members of `Kind`, in any
+module that the workers can import; a score that needs it names it `module:attribute`. In `my_kinds.py`:
+
+    from dataclasses import dataclass
+
+    import numpy as np
+    import pyarrow as pa
+
+    from davir_ray.logprobs.choice import build_engine
+    from davir_ray.schema import ID
+
+    @dataclass(frozen=True)
+    class HardTokens:
+        """How many counted tokens of a sequence cost more than 2 nats."""
+
+        name = "hard_tokens"
+        implies = ()
+        columns = pa.schema([("sequence_id", ID), ("hard", pa.int32())])
+
+        def check(self, choice):
+            """Any engine will do."""
+
+        def open(self, choice, config, model, max_length):
+            return Counter(build_engine(choice, config, model, max_length))
+
+        def flaws(self, measured):
+            return {}
+
+        def contradicts(self, one, other):
+            return one["hard"].to_numpy() != other["hard"].to_numpy()
+
+    @dataclass(frozen=True)
+    class Counter:
+        engine: object
+
+        def measure(self, sequences):
+            hard = [int((one < -2).sum()) for one in self.engine.logprobs(sequences)]
+            return pa.table({"hard": pa.array(hard, pa.int32())})
+
+        def close(self):
+            self.engine.close()
+
+    HARD = HardTokens()
+
+and a score that uses it:
+
+    NEED = Need("my_kinds:HARD", "base", View.RESPONSE)
+    HARDNESS = Score("hardness", "tokens above 2 nats", (NEED,), "none",
+                     lambda measured, config: measured.floats(NEED, "hard"))
+'''
+
+from collections.abc import Sequence
+from hashlib import blake2b
+from importlib import import_module
+from inspect import getsource
+from typing import Protocol
+
+import pyarrow as pa
+
+from davir_ray.config import EngineConfig
+from davir_ray.config.by_path import import_by_path
+from davir_ray.errors import RecipeError
+from davir_ray.logprobs.choice import Choice
+from davir_ray.logprobs.engine import TokenSequence
+from davir_ray.logprobs.kinds import LOSS, TOKEN_ENTROPY, TOKEN_LOSS, TOKEN_RANK
+from davir_ray.models.resolve import ResolvedModel
+from davir_ray.store.measurements import StoredKind
+
+
+class Measurer(Protocol):
+    """A loaded model that measures. Lives in an actor."""
+
+    def measure(self, sequences: Sequence[TokenSequence]) -> pa.Table:
+        """Return the columns of the kind but for `sequence_id`, a row a sequence, in order.
+
+        Raises `EngineDied` when it cannot serve further calls; any other exception is about the sequences given.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free the model and its accelerator."""
+        ...
+
+
+class Kind(StoredKind, Protocol):
+    """A kind of measurement."""
+
+    @property
+    def implies(self) -> tuple[str, ...]:
+        """The kinds whose columns it holds too, so that it meets their needs."""
+        ...
+
+    def check(self, choice: Choice) -> None:
+        """Check, before an accelerator is claimed, that the chosen engine can measure it. Raises `EngineError`."""
+        ...
+
+    def open(self, choice: Choice, config: EngineConfig, model: ResolvedModel, max_length: int) -> Measurer:
+        """Load a model in this process. max_length: of the longest sequence. Raises `EngineError`."""
+        ...
+
+
+KINDS: dict[str, Kind] = {kind.name: kind for kind in (LOSS, TOKEN_LOSS, TOKEN_RANK, TOKEN_ENTROPY)}
+
+
+def resolve_kind(name: str) -> Kind:
+    """Return a kind by its name, or a user's by `module:attribute`. Raises `RecipeError`."""
+    if name in KINDS:
+        return KINDS[name]
+    if ":" not in name:
+        raise RecipeError(f"kind {name}: expected module:attribute or one of {', '.join(KINDS)}")
+    kind: Kind = import_by_path(f"kind {name}", name)
+    return kind
+
+
+def kind_identity(name: str) -> str:
+    """Name what a kind computes: its name, and the source of a user's, so that an edited one is another kind."""
+    if name in KINDS:
+        return name
+    source = getsource(import_module(name.partition(":")[0]))
+    return f"{name} {blake2b(source.encode(), digest_size=16).hexdigest()}"
+
+
+def implying(name: str) -> tuple[str, ...]:
+    """Name the kinds that meet a need for this one: itself, then those that hold it too."""
+    return (name, *(other for other, kind in KINDS.items() if name in kind.implies))
+
+
+def strongest(names: Sequence[str]) -> list[str]:
+    """Leave out of some kinds those that others of them imply."""
+    implied = {one for name in names for one in resolve_kind(name).implies}
+    return [name for name in dict.fromkeys(names) if name not in implied]
