@@ -67,14 +67,14 @@ class LossKind:
     def flaws(self, measured: pa.Table) -> dict[int, str]:
         """Return row -> what no measurement has: a loss that is not finite or negative, or not one value a token."""
         loss, num_tokens = measured["loss"].to_numpy(), measured["num_tokens"].to_numpy()
-        wrong = ~(np.isfinite(loss) & (loss >= 0))
-        found = {index: f"a loss of {loss[index]}" for index in np.flatnonzero(wrong).tolist()}
-        found |= {index: "no token that counts" for index in np.flatnonzero(num_tokens <= 0).tolist()}
+        found: dict[int, str] = {}
         for name in self.of_tokens:
             lengths = np.diff(measured[name].combine_chunks().offsets.to_numpy())
             odd = np.flatnonzero(lengths != num_tokens).tolist()
             found |= {index: f"{lengths[index]} {name} of {num_tokens[index]} tokens" for index in odd}
-        return found
+        found |= {index: "no token that counts" for index in np.flatnonzero(num_tokens <= 0).tolist()}
+        wrong = ~(np.isfinite(loss) & (loss >= 0))
+        return found | {index: f"a loss of {loss[index]}" for index in np.flatnonzero(wrong).tolist()}
 
     def contradicts(self, one: pa.Table, other: pa.Table) -> NDArray[np.bool_]:
         """Tell where two measurements of a sequence cannot both be true; the rows of both tables go together."""
