@@ -15,6 +15,9 @@ TOKENS_PER_SECOND = 200_000
 class PacedEngine(HashEngine):
     """Sleeps as long as such a model would compute."""
 
+    def __init__(self, model_path: str, **settings: object) -> None:
+        super().__init__(model_path)
+
     def logprobs(self, sequences: Sequence[TokenSequence]) -> list[NDArray[np.float32]]:
         """Return what the hash engine returns."""
         time.sleep(sum(len(one.ids) for one in sequences) / TOKENS_PER_SECOND)

@@ -22,17 +22,31 @@ def is_poisoned(sequence) -> bool:
 WORD = [number - ord("!") for number in POISON]
 
 
-class LethalEngine(HashEngine):
-    """Ends its process, as a segmentation fault would, when a batch holds the word and the model is the base."""
+class PathHash(HashEngine):
+    """The hash engine by import path: its numbers follow the path of the model, and of its adapter."""
 
-    def __init__(self, model_name: str) -> None:
-        super().__init__(model_name)
-        self.cannot_stand = model_name.endswith("base")
+    def __init__(self, model_path, *, adapter_path, dtype, device, max_length) -> None:
+        super().__init__(f"{model_path}+{adapter_path}" if adapter_path else model_path)
+        self.model_path = model_path
+
+    def meet(self, sequences) -> None:
+        """Do what the engine does before it measures sequences."""
 
     def logprobs(self, sequences):
-        if self.cannot_stand and any(is_poisoned(sequence) for sequence in sequences):
-            self.fall()
+        self.meet(sequences)
         return super().logprobs(sequences)
+
+    def token_values(self, sequences, wanted):
+        self.meet(sequences)
+        return super().token_values(sequences, wanted)
+
+
+class LethalEngine(PathHash):
+    """Ends its process, as a segmentation fault would, when a batch holds the word and the model is the base."""
+
+    def meet(self, sequences) -> None:
+        if self.model_path.endswith("base") and any(is_poisoned(sequence) for sequence in sequences):
+            self.fall()
 
     def fall(self) -> None:
         """End the process."""
@@ -47,18 +61,14 @@ class FailingEngine(LethalEngine):
         raise RuntimeError("cannot stand this batch")
 
 
-class MortalEngine(HashEngine):
+class MortalEngine(PathHash):
     """Ends its process the first time that it is called for a model: what a lost node looks like."""
 
-    def __init__(self, model_name: str) -> None:
-        super().__init__(model_name)
-        self.grave = Path(model_name) / f"{type(self).__name__}-fell"
-
-    def logprobs(self, sequences):
-        if not self.grave.exists():
-            self.grave.touch()
+    def meet(self, sequences) -> None:
+        grave = Path(self.model_path) / f"{type(self).__name__}-fell"
+        if not grave.exists():
+            grave.touch()
             self.fall()
-        return super().logprobs(sequences)
 
     def fall(self) -> None:
         """End the process."""
@@ -81,32 +91,31 @@ class StuckOnceEngine(MortalEngine):
         Event().wait()
 
 
-class SlowEngine(HashEngine):
+class SlowEngine(PathHash):
     """Takes its time, so that a test can stop a run in the middle."""
 
-    def logprobs(self, sequences):
+    def meet(self, sequences) -> None:
         time.sleep(0.25)
-        return super().logprobs(sequences)
 
 
-class UselessEngine(HashEngine):
+class UselessEngine(PathHash):
     """Raises at every call."""
 
-    def logprobs(self, sequences):
+    def meet(self, sequences) -> None:
         raise RuntimeError("no good at all")
 
 
-class DiesWhileLoading(HashEngine):
+class DiesWhileLoading(PathHash):
     """Ends its process before it is there."""
 
-    def __init__(self, model_name: str) -> None:
+    def __init__(self, model_path, **settings) -> None:
         os._exit(137)
 
 
-class FailsToLoad(HashEngine):
+class FailsToLoad(PathHash):
     """Raises what nobody expects before it is there."""
 
-    def __init__(self, model_name: str) -> None:
+    def __init__(self, model_path, **settings) -> None:
         raise LookupError("no such weights\nand more lines")
 
 

@@ -19,26 +19,31 @@ class Noted:
 
     seconds = 0.25
 
-    def __init__(self, model_name):
-        self.folder = Path(model_name)
-        self.engine = self.made()
+    def __init__(self, model_path, **settings):
+        self.folder = Path(model_path)
+        self.engine = self.made(**settings)
 
-    def made(self):
+    def made(self, *, adapter_path, dtype, device, max_length):
         raise NotImplementedError
 
     def logprobs(self, sequences):
-        self.note([sequence_id(one.ids, one.scored).hex() for one in sequences])
-        time.sleep(self.seconds)
+        self.note(sequences)
         return self.engine.logprobs(sequences)
 
-    def note(self, ids):
-        """Append one line: short appends of several processes do not mix."""
+    def token_values(self, sequences, wanted):
+        self.note(sequences)
+        return self.engine.token_values(sequences, wanted)
+
+    def note(self, sequences):
+        """Append one line, for short appends of several processes do not mix; then take time."""
         import ray
 
+        ids = [sequence_id(one.ids, one.scored).hex() for one in sequences]
         node = ray.get_runtime_context().get_node_id()
         line = {"model": self.folder.name, "node": node, "process": os.getpid(), "ids": ids}
         with (self.folder.parent / NOTES).open("a") as file:
             file.write(json.dumps(line) + "\n")
+        time.sleep(self.seconds)
 
     def close(self):
         self.engine.close()
@@ -47,7 +52,7 @@ class Noted:
 class NotedHash(Noted):
     """The hash engine."""
 
-    def made(self):
+    def made(self, **settings):
         return HashEngine(self.folder.name)
 
 
@@ -60,7 +65,7 @@ class QuickHash(NotedHash):
 class NotedTransformers(Noted):
     """The engine that measures real models on a CPU."""
 
-    def made(self):
+    def made(self, *, adapter_path, dtype, device, max_length):
         from davir_ray.logprobs.hf.engine import TransformersEngine
 
-        return TransformersEngine(str(self.folder))
+        return TransformersEngine(str(self.folder), adapter_path=adapter_path, dtype=dtype, device=device)

@@ -1,8 +1,43 @@
-"""Token ids -> log-probabilities of the tokens that count.
+'''Token ids -> log-probabilities of the tokens that count.
 
-engine.py       the protocol: sequences with marked positions in, their log-probabilities out
-choice.py       which engine measures, and why; the factory that builds it
-hf/             transformers: exact, on a CPU or a GPU
-vllm/           fast, on GPUs
-hash_engine.py  meaningless numbers without a model, for trying a recipe and for tests
-"""
+    engine.py       the protocol: sequences with marked positions in, their log-probabilities (and more) out
+    choice.py       which engine measures, and why; the factory that builds it
+    custom.py       engines by import path
+    hf/             transformers: exact, on a CPU or a GPU
+    vllm/           fast, on GPUs
+    hash_engine.py  meaningless numbers without a model, for trying a recipe and for tests
+
+An engine of your own is a class in any module that the driver and the workers can import. In `my_engines.py`:
+
+    import numpy as np
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    class OneByOne:
+        """The model's own code, one sequence at a time."""
+
+        def __init__(self, model_path, *, adapter_path, dtype, device, max_length):
+            model = AutoModelForCausalLM.from_pretrained(model_path, dtype=getattr(torch, dtype))
+            model = PeftModel.from_pretrained(model, adapter_path) if adapter_path else model
+            self.model = model.to(device).eval()
+
+        def logprobs(self, sequences):
+            return [self.measure(one) for one in sequences]
+
+        def measure(self, one):
+            ids = torch.from_numpy(one.ids.astype(np.int64)).to(self.model.device)
+            with torch.inference_mode():
+                logits = self.model(input_ids=ids[None]).logits[0, :-1].float()
+            every = logits.log_softmax(-1).gather(1, ids[1:, None])[:, 0]
+            return every.cpu().numpy()[one.scored[1:]]
+
+        def close(self):
+            del self.model
+
+and in the recipe `engine: {type: my_engines:OneByOne}`. It is made with all five arguments, always: adapter_path is
+None, or the folder of the LoRA adapter with which the model is to be measured; dtype is `float32` or `bfloat16`, device
+`cpu` or `cuda`, max_length the longest sequence in tokens. Its numbers are stored under its import path, dtype, device
+and the source of the module that defines it: after an edit all is measured anew. What else the module imports is not
+looked at. A class with `token_values` as well can give ranks and entropies of tokens (`TokenEngine` in engine.py).
+'''

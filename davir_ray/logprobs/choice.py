@@ -1,6 +1,5 @@
 """Which engine measures, in which dtype and where; and the factory that builds it in its actor."""
 
-import importlib
 import importlib.util
 import platform
 from collections.abc import Mapping, Sequence
@@ -12,7 +11,9 @@ from typing import Any
 from davir_ray.config import EngineConfig
 from davir_ray.config.nearest import did_you_mean
 from davir_ray.errors import EngineError, RecipeError
-from davir_ray.logprobs.engine import Engine, TokenValue
+from davir_ray.logprobs.custom import code_digest, engine_class
+from davir_ray.logprobs.engine import Engine, Wanted
+from davir_ray.logprobs.vllm.answers import check_wanted
 from davir_ray.models.adapter import check_vllm_can, read_adapter
 from davir_ray.models.resolve import ResolvedModel
 
@@ -96,6 +97,20 @@ def check_adapters(engine: str, models: Sequence[ResolvedModel]) -> None:
                 check_vllm_can(read_adapter(model.adapter_path))
 
 
+def check_values(choice: Choice, wanted: Wanted) -> None:
+    """Check, before an accelerator is claimed, that the engine gives what is wanted beside log-probabilities.
+
+    Raises `EngineError`.
+    """
+    if choice.type == "vllm":
+        check_wanted(wanted)
+    elif wanted and choice.type not in BUILDERS and not hasattr(engine_class(choice.type), "token_values"):
+        raise EngineError(
+            f"engine.type: {choice.type} has no token_values, and {' and '.join(sorted(wanted))} of each token "
+            "are wanted; davir_ray/logprobs/engine.py says what it returns, and engine.type: transformers has both"
+        )
+
+
 def _automatic(device: str, model_type: str, machine: Machine) -> tuple[str, str]:
     if device == "cpu":
         return (
@@ -126,15 +141,13 @@ def _check_asked(config: EngineConfig, device: str, machine: Machine) -> None:
         raise RecipeError(f"engine: tensor_parallel_size and engine_args are for vllm, not {config.type}")
     if config.type in BUILDERS:
         return
-    module, separator, name = config.type.partition(":")
-    if not separator or not name:
+    if not all(config.type.partition(":")):
         known = ", ".join(["auto", *BUILDERS])
         raise EngineError(
             f"engine.type: {config.type!r} is none of {known}, and not of the form module:Class"
             + did_you_mean(config.type, ["auto", *BUILDERS])
         )
-    if not _is_importable(module):
-        raise EngineError(f"engine.type: there is no module {module} to import here")
+    engine_class(config.type)
 
 
 def _notes(
@@ -162,8 +175,15 @@ def numerics(
 
     versions: distribution name -> version; without it, what is installed.
     """
+    if choice.type == "hash":
+        return {"engine": "hash"}
     if choice.type not in LIBRARIES:
-        return {"engine": choice.type} | ({} if choice.type == "hash" else {"dtype": choice.dtype})
+        return {
+            "engine": choice.type,
+            "device": choice.device,
+            "dtype": choice.dtype,
+            "code": code_digest(choice.type),
+        }
     found = versions if versions is not None else _installed(LIBRARIES[choice.type])
     version = next(found[name] for name in LIBRARIES[choice.type] if name in found)
     common = {
@@ -212,12 +232,14 @@ def _build_hash(_: Choice, __: EngineConfig, model: ResolvedModel, ___: int) -> 
     return HashEngine(model.identity)
 
 
-def _build_custom(choice: Choice, _: EngineConfig, model: ResolvedModel, __: int) -> Engine:
-    module, _separator, name = choice.type.partition(":")
-    try:
-        engine: Engine = getattr(importlib.import_module(module), name)(model.model_path)
-    except (ImportError, AttributeError) as error:
-        raise EngineError(f"engine.type: {choice.type} cannot be imported: {error}") from error
+def _build_custom(choice: Choice, _: EngineConfig, model: ResolvedModel, max_length: int) -> Engine:
+    engine: Engine = engine_class(choice.type)(
+        model.model_path,
+        adapter_path=model.adapter_path,
+        dtype=choice.dtype,
+        device=choice.device,
+        max_length=max_length,
+    )
     return engine
 
 
@@ -253,14 +275,3 @@ def _cpu_flags() -> frozenset[str]:
         line.partition(":")[2].split() for line in lines if line.lower().startswith(("flags", "features"))
     ]
     return frozenset(flags[0] if flags else ())
-
-
-def _is_importable(module: str) -> bool:
-    try:
-        return importlib.util.find_spec(module) is not None
-    except (ImportError, ValueError):
-        return False
-
-
-def check_values(choice: Choice, wanted: frozenset[TokenValue]) -> None:
-    pass

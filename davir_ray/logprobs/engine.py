@@ -23,6 +23,26 @@ class TokenSequence:
     scored: NDArray[np.bool_]
 
 
+TokenValue = Literal["rank", "entropy"]
+"""What an engine may say of a token beside its log-probability."""
+Wanted = frozenset[TokenValue]
+MOST_RANK = 100
+"""Ranks are clipped here, as the rank-surprisal ratio clips them (arXiv 2601.14249), and fit into a byte."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenValues:
+    """What the head says of the S scored tokens of one sequence; None is what was not wanted.
+
+    logprobs: float32 [S], natural logarithms. rank: uint8 [S], 1 + the number of tokens with a larger logit, at most
+    `MOST_RANK`. entropy: float32 [S], nats, of the distribution over the whole vocabulary that the token is drawn from.
+    """
+
+    logprobs: NDArray[np.float32]
+    rank: NDArray[np.uint8] | None
+    entropy: NDArray[np.float32] | None
+
+
 class Engine(Protocol):
     """One loaded model. Built in the process that uses it; holds an accelerator until `close`."""
 
@@ -40,21 +60,12 @@ class Engine(Protocol):
         ...
 
 
-TokenValue = Literal["rank", "entropy"]
-
-
-@dataclass(frozen=True, slots=True)
-class TokenValues:
-    """What the head says of the S scored tokens of one sequence."""
-
-    logprobs: NDArray[np.float32]
-    rank: NDArray[np.uint8] | None
-    entropy: NDArray[np.float32] | None
-
-
 class TokenEngine(Engine, Protocol):
-    """An engine that gives more than log-probabilities."""
+    """An engine that can say more of a token than its log-probability."""
 
-    def token_values(
-        self, sequences: Sequence[TokenSequence], wanted: frozenset[TokenValue]
-    ) -> list[TokenValues]: ...
+    def token_values(self, sequences: Sequence[TokenSequence], wanted: Wanted) -> list[TokenValues]:
+        """Return what is wanted of the scored tokens, one `TokenValues` a sequence, in order.
+
+        Takes and raises what `logprobs` does, and `EngineError` where it cannot give a wanted value at all.
+        """
+        ...

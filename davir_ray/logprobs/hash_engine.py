@@ -6,7 +6,7 @@ from hashlib import blake2b
 import numpy as np
 from numpy.typing import NDArray
 
-from davir_ray.logprobs.engine import TokenSequence
+from davir_ray.logprobs.engine import MOST_RANK, TokenSequence, TokenValues, Wanted
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
@@ -24,17 +24,35 @@ class HashEngine:
 
     def logprobs(self, sequences: Sequence[TokenSequence]) -> list[NDArray[np.float32]]:
         """Return log-probabilities below zero, finite: one float32 [S] array a sequence, in order."""
-        return [self._hash(sequence) for sequence in sequences]
+        return [_log_uniform(self._hash(sequence)) for sequence in sequences]
+
+    def token_values(self, sequences: Sequence[TokenSequence], wanted: Wanted) -> list[TokenValues]:
+        """Return what is wanted: ranks uniform in 1 to `MOST_RANK`, entropies with a mean of 1."""
+        return [_values(self._hash(sequence), wanted) for sequence in sequences]
 
     def close(self) -> None:
         """Do nothing: there is nothing to free."""
 
-    def _hash(self, sequence: TokenSequence) -> NDArray[np.float32]:
+    def _hash(self, sequence: TokenSequence) -> NDArray[np.uint64]:
+        """Return a word [S] for each scored token and the tokens before it."""
         position = np.arange(1, len(sequence.ids) + 1, dtype=np.uint64) * _GOLDEN
         tokens = _mix(sequence.ids.astype(np.uint64) ^ position)
-        prefixes = _mix(np.cumsum(tokens, dtype=np.uint64)[sequence.scored] ^ self._seed)
-        # The half keeps the uniform number away from 0 and 1, and so its logarithm finite and below 0.
-        return np.log(((prefixes >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53).astype(np.float32)
+        return _mix(np.cumsum(tokens, dtype=np.uint64)[sequence.scored] ^ self._seed)
+
+
+def _values(words: NDArray[np.uint64], wanted: Wanted) -> TokenValues:
+    again = _mix(words ^ _GOLDEN)  # else a likely token would always have a high rank and a low entropy
+    return TokenValues(
+        logprobs=_log_uniform(words),
+        rank=(again % np.uint64(MOST_RANK) + np.uint64(1)).astype(np.uint8) if "rank" in wanted else None,
+        entropy=-_log_uniform(_mix(again)) if "entropy" in wanted else None,
+    )
+
+
+def _log_uniform(words: NDArray[np.uint64]) -> NDArray[np.float32]:
+    """Turn words into logarithms of uniform numbers."""
+    # The half keeps the uniform number away from 0 and 1, and so its logarithm finite and below 0.
+    return np.log(((words >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53).astype(np.float32)
 
 
 def _mix(words: NDArray[np.uint64]) -> NDArray[np.uint64]:

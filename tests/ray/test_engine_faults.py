@@ -50,7 +50,7 @@ def run(tmp_path, models, engine: str, name: str, **changes):
 @pytest.fixture(scope="module")
 def calm(tmp_path_factory, tiny_models, ray_cluster):
     """The rows as an engine without faults scores them."""
-    return run(tmp_path_factory.mktemp("calm"), tiny_models, "tests.engines:HashEngine", "calm")[1]
+    return run(tmp_path_factory.mktemp("calm"), tiny_models, "tests.engines:PathHash", "calm")[1]
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_an_engine_that_dies_while_it_is_loaded_is_given_up(tmp_path, tiny_model
     [
         ("FailsToLoad", "davir", "LookupError: no such weights", "engines.py", 5),
         (
-            "HashEngine",
+            "PathHash",
             "tests.engines:MISTAKEN",
             "ZeroDivisionError: integer division or modulo by zero",
             "divided",

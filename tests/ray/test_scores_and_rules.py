@@ -18,7 +18,7 @@ from davir_ray.tokens.tokenizer import load_tokenizer
 from davir_ray.tokens.views import sequences
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
-ENGINE = "davir_ray.logprobs.hash_engine:HashEngine"
+ENGINE = "tests.engines:PathHash"
 
 
 def run(tmp_path: Path, models: tuple[str, str], paths, **changes) -> dict:

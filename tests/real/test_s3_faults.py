@@ -68,7 +68,7 @@ def recipe(folder, models, name: str, **changes) -> str:
     tree = {
         "corpus": {"paths": f"{CORPUS}/*.parquet"},
         "models": {"base": models[0], "reference": models[1]},
-        "engine": {"type": "tests.engines:HashEngine", "num_cpus": 1},
+        "engine": {"type": "tests.engines:PathHash", "num_cpus": 1},
         "select": [{"type": "fraction", "fraction": 0.3}],
         "store": f"s3://faulty/{name}/store",
         "output": f"s3://faulty/{name}/runs",

@@ -5,7 +5,8 @@ plain    all others, and what is longer than a sliding window: sequences of one 
          the model's own code without padding or mask
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain, pairwise
 
 import numpy as np
 import torch
@@ -14,18 +15,19 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from davir_ray.errors import EngineDied
-from davir_ray.logprobs.engine import TokenSequence
+from davir_ray.logprobs.engine import TokenSequence, TokenValues, Wanted
 from davir_ray.logprobs.hf import packed_attention
 from davir_ray.logprobs.hf.batching import Batch, Block, equal_lengths, plan_batches
 from davir_ray.logprobs.hf.model import load_model, packed_limit, set_attention
 from davir_ray.logprobs.hf.packed_attention import KeysValues, Packing
-from davir_ray.logprobs.hf.token_head import WHOLE_CHUNK_BYTES, logprobs_of, proven_head
+from davir_ray.logprobs.hf.token_head import WHOLE_CHUNK_BYTES, HeadValues, proven_head, values_of_rows
 from davir_ray.models.resolve import positions_of
 
 BATCH_TOKENS = {"cpu": 768, "cuda": 16_384}
 """A CPU is fastest where a batch's activations stay in its cache; a GPU wants much work at once."""
 
-Results = list[NDArray[np.float32]]
+Answer = tuple[NDArray[np.int64], HeadValues]
+"""Values of Q tokens, and whose they are: int64 [Q, 2], (sequence of the call, index among its scored tokens)."""
 
 
 class TransformersEngine:
@@ -50,23 +52,35 @@ class TransformersEngine:
         self._vocabulary: int = self._model.get_input_embeddings().weight.shape[0]  # type: ignore[index, assignment]
         self._headers: dict[bytes, dict[int, KeysValues]] = {}
 
-    def logprobs(self, sequences: Sequence[TokenSequence]) -> Results:
+    def logprobs(self, sequences: Sequence[TokenSequence]) -> list[NDArray[np.float32]]:
         """Return the scored tokens' log-probabilities: one float32 [S] array a sequence, in order.
 
         Running out of a GPU's memory raises `torch.OutOfMemoryError`, and the engine can go on.
         """
+        return [one.logprobs for one in self.token_values(sequences, frozenset())]
+
+    def token_values(self, sequences: Sequence[TokenSequence], wanted: Wanted) -> list[TokenValues]:
+        """Return what is wanted of the scored tokens, all from one pass of the head, in the order of the sequences.
+
+        With ranks the head may take fewer rows at once, so that log-probabilities can differ from those of `logprobs`
+        in the last bits. Raises what `logprobs` does.
+        """
         for index, sequence in enumerate(sequences):
             self._check(index, sequence)
-        results = [np.empty(int(sequence.scored.sum()), dtype=np.float32) for sequence in sequences]
+        starts = np.cumsum([0, *(int(sequence.scored.sum()) for sequence in sequences)])
+        found = _room_for(int(starts[-1]), wanted)
         packed = [i for i, sequence in enumerate(sequences) if len(sequence.ids) <= self._packed_limit]
         plain = [i for i, sequence in enumerate(sequences) if len(sequence.ids) > self._packed_limit]
         try:
             with torch.inference_mode():
-                self._measure_packed([sequences[i] for i in packed], [results[i] for i in packed])
-                self._measure_plain([sequences[i] for i in plain], [results[i] for i in plain])
+                for owners, values in chain(
+                    self._measure_packed(sequences, packed, wanted),
+                    self._measure_plain(sequences, plain, wanted),
+                ):
+                    _fill(found, starts[owners[:, 0]] + owners[:, 1], values)
         except torch.AcceleratorError as error:
             raise EngineDied(f"the GPU cannot go on: {error}") from error
-        return results
+        return [_part(found, slice(*ends)) for ends in pairwise(starts.tolist())]
 
     def close(self) -> None:
         """Free the model's memory; the engine cannot be used afterwards."""
@@ -85,19 +99,21 @@ class TransformersEngine:
         if sequence.scored[0] or not sequence.scored.any():
             raise ValueError(f"sequence {index}: needs a scored token, and the first cannot be one")
 
-    def _measure_packed(self, sequences: list[TokenSequence], results: Results) -> None:
-        if not sequences:
+    def _measure_packed(
+        self, sequences: Sequence[TokenSequence], members: list[int], wanted: Wanted
+    ) -> Iterator[Answer]:
+        if not members:
             return
         assert self._head is not None
         set_attention(self._model, packed_attention.NAME)
         known, self._headers = self._headers, {}
-        for batch in plan_batches(sequences, self._batch_tokens):
+        for batch in plan_batches([sequences[i] for i in members], self._batch_tokens):
             if batch.header and batch.header not in self._headers:
                 self._headers[batch.header] = known.get(batch.header) or self._compute_header(batch.header)
             hidden = self._run(batch, self._headers.get(batch.header))
-            values = self._head(hidden, self._tensor(batch.rows), self._tensor(batch.targets)).cpu().numpy()
-            for (sequence, index), value in zip(batch.owners.tolist(), values, strict=True):
-                results[sequence][index] = value
+            values = self._head(hidden, self._tensor(batch.rows), self._tensor(batch.targets), wanted)
+            sequence, index = batch.owners.T
+            yield np.stack([np.array(members)[sequence], index], axis=1), values
 
     def _run(self, batch: Batch, header: dict[int, KeysValues] | None) -> Tensor:
         return self._body(batch.ids, batch.positions, Packing(batch.blocks, header=header))
@@ -121,29 +137,57 @@ class TransformersEngine:
         states: Tensor = output.last_hidden_state[0]
         return states
 
-    def _measure_plain(self, sequences: list[TokenSequence], results: Results) -> None:
-        if not sequences:
+    def _measure_plain(
+        self, sequences: Sequence[TokenSequence], members: list[int], wanted: Wanted
+    ) -> Iterator[Answer]:
+        if not members:
             return
         set_attention(self._model, self._own_attention)
         room = WHOLE_CHUNK_BYTES[self._model.device.type] // (4 * self._vocabulary)
-        for members in equal_lengths(sequences, self._batch_tokens if self._head else room):
-            ids = self._tensor(np.stack([sequences[i].ids for i in members]).astype(np.int64))
-            scored = self._tensor(np.stack([sequences[i].scored for i in members]))
-            values = self._plain_values(ids, scored[:, 1:]).cpu().numpy()
-            ends = np.cumsum([len(results[i]) for i in members])
-            for member, part in zip(members, np.split(values, ends[:-1]), strict=True):
-                results[member][:] = part
+        lengths = equal_lengths([sequences[i] for i in members], self._batch_tokens if self._head else room)
+        for batch in ([members[i] for i in group] for group in lengths):
+            ids = self._tensor(np.stack([sequences[i].ids for i in batch]).astype(np.int64))
+            scored = np.stack([sequences[i].scored for i in batch])
+            row, _ = np.nonzero(scored)
+            index = np.cumsum(scored, axis=1)[scored] - 1
+            values = self._plain_values(ids, self._tensor(scored)[:, 1:], wanted)
+            yield np.stack([np.array(batch)[row], index], axis=1), values
 
-    def _plain_values(self, ids: Tensor, predicted: Tensor) -> Tensor:
-        """Return float32 [Q], row by row. ids: [B, T]; predicted: bool [B, T - 1], whether ids[:, 1:] count."""
+    def _plain_values(self, ids: Tensor, predicted: Tensor, wanted: Wanted) -> HeadValues:
+        """Return values [Q], row by row. ids: [B, T]; predicted: bool [B, T - 1], whether ids[:, 1:] count."""
         targets = ids[:, 1:][predicted]
         if self._head is None:
             logits = self._model(input_ids=ids, use_cache=False).logits
-            return logprobs_of(logits[:, :-1][predicted].float(), targets)
+            return values_of_rows(logits[:, :-1][predicted].float(), targets, wanted)
         hidden = self._model.base_model(input_ids=ids, use_cache=False).last_hidden_state
         rows = predicted.new_zeros(ids.shape)
         rows[:, :-1] = predicted
-        return self._head(hidden.flatten(0, 1), rows.flatten().nonzero()[:, 0], targets)
+        return self._head(hidden.flatten(0, 1), rows.flatten().nonzero()[:, 0], targets, wanted)
 
     def _tensor(self, array: NDArray[np.generic]) -> Tensor:
         return torch.from_numpy(array).to(self._model.device)
+
+
+def _room_for(count: int, wanted: Wanted) -> TokenValues:
+    """Make room for the values of all scored tokens of a call, one sequence after another."""
+    return TokenValues(
+        logprobs=np.empty(count, dtype=np.float32),
+        rank=np.empty(count, dtype=np.uint8) if "rank" in wanted else None,
+        entropy=np.empty(count, dtype=np.float32) if "entropy" in wanted else None,
+    )
+
+
+def _fill(found: TokenValues, where: NDArray[np.int64], values: HeadValues) -> None:
+    found.logprobs[where] = values.logprobs.cpu().numpy()
+    if found.rank is not None and values.rank is not None:
+        found.rank[where] = values.rank.cpu().numpy()
+    if found.entropy is not None and values.entropy is not None:
+        found.entropy[where] = values.entropy.cpu().numpy()
+
+
+def _part(found: TokenValues, part: slice) -> TokenValues:
+    return TokenValues(
+        logprobs=found.logprobs[part],
+        rank=None if found.rank is None else found.rank[part],
+        entropy=None if found.entropy is None else found.entropy[part],
+    )

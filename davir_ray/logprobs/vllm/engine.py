@@ -1,7 +1,7 @@
 """An engine on vLLM 0.32: token ids in, log-probabilities of the scored positions out.
 
     asked     V2 runner: `prompt_logprob_token_ids`, the head runs from the first scored position on
-    classic   everywhere else, and for what `asked` left out: `prompt_logprobs=0` in flat lists
+    classic   everywhere else, for what `asked` left out, and for ranks: `prompt_logprobs=0` in flat lists
 
 The engine lives in this process, so the death of the process frees its device. Only tensor parallelism starts
 others, which end with it.
@@ -24,8 +24,8 @@ from vllm.outputs import RequestOutput
 from vllm.platforms import current_platform
 
 from davir_ray.errors import EngineDied, EngineError
-from davir_ray.logprobs.engine import TokenSequence
-from davir_ray.logprobs.vllm.answers import Values, cut_tail, first_scored, read_asked, read_flat
+from davir_ray.logprobs.engine import TokenSequence, TokenValues, Wanted
+from davir_ray.logprobs.vllm.answers import check_wanted, cut_tail, first_scored, read_asked, read_flat
 from davir_ray.logprobs.vllm.limits import batch_tokens, cache_bytes, spare_gpu_bytes
 from davir_ray.logprobs.vllm.lora import lora_arguments
 
@@ -72,12 +72,21 @@ class VllmEngine:
 
     def logprobs(self, sequences: Sequence[TokenSequence]) -> list[NDArray[np.float32]]:
         """Return the scored tokens' log-probabilities: one float32 [S] array a sequence, in order."""
+        return [one.logprobs for one in self.token_values(sequences, frozenset())]
+
+    def token_values(self, sequences: Sequence[TokenSequence], wanted: Wanted) -> list[TokenValues]:
+        """Return log-probabilities and, where wanted, ranks of the scored tokens, in the order of the sequences.
+
+        Ranks go through the classic path: the head runs on every token of a prompt, and so does vLLM's own rank kernel,
+        which is slow (vllm issue 55577). Raises `EngineError` where entropies are wanted: vLLM gives none.
+        """
+        check_wanted(wanted)
         for index, sequence in enumerate(sequences):
             self._check(index, sequence)
         cut = [cut_tail(sequence) for sequence in sequences]
-        results = self._ask(cut) if self.asks else self._classic(cut)
+        results = self._ask(cut) if self.asks and not wanted else self._classic(cut, wanted)
         missing = [index for index, values in enumerate(results) if values is None]
-        for index, values in zip(missing, self._classic([cut[i] for i in missing]), strict=True):
+        for index, values in zip(missing, self._classic([cut[i] for i in missing], wanted), strict=True):
             results[index] = values
         return [_present(index, values) for index, values in enumerate(results)]
 
@@ -88,14 +97,14 @@ class VllmEngine:
             del self._llm
             gc.collect()
 
-    def _ask(self, sequences: list[TokenSequence]) -> list[Values | None]:
+    def _ask(self, sequences: list[TokenSequence]) -> list[TokenValues | None]:
         answers = self._generate(sequences, [_asked(sequence) for sequence in sequences])
         return [read_asked(answer, one) for answer, one in zip(answers, sequences, strict=True)]
 
-    def _classic(self, sequences: list[TokenSequence]) -> list[Values | None]:
+    def _classic(self, sequences: list[TokenSequence], wanted: Wanted) -> list[TokenValues | None]:
         parameters = SamplingParams(prompt_logprobs=0, flat_logprobs=True, **ONE_TOKEN)
         answers = self._generate(sequences, [parameters] * len(sequences))
-        return [read_flat(answer, one) for answer, one in zip(answers, sequences, strict=True)]
+        return [read_flat(answer, one, wanted) for answer, one in zip(answers, sequences, strict=True)]
 
     def _generate(
         self, sequences: list[TokenSequence], parameters: list[SamplingParams]
@@ -135,7 +144,7 @@ def _asked(sequence: TokenSequence) -> SamplingParams:
     )
 
 
-def _present(index: int, values: Values | None) -> Values:
+def _present(index: int, values: TokenValues | None) -> TokenValues:
     if values is None:
         raise EngineError(f"sequence {index}: vLLM returned no log-probabilities, twice")
     return values

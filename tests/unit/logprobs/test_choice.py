@@ -1,11 +1,13 @@
+import importlib
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
 from davir_ray.config import EngineConfig
 from davir_ray.errors import EngineError, RecipeError
-from davir_ray.logprobs.choice import Choice, Machine, build_engine, choose_engine, numerics
+from davir_ray.logprobs.choice import Choice, Machine, build_engine, check_values, choose_engine, numerics
 from davir_ray.logprobs.hash_engine import HashEngine
 from davir_ray.models.resolve import ResolvedModel
 
@@ -75,7 +77,10 @@ def test_more_gpus_an_engine_than_there_are_is_refused():
     ("name", "message"),
     [
         ("vlmm", "is none of auto, vllm, transformers, hash"),
-        ("no_such_module:Engine", "no module no_such_module"),
+        ("no_such_module:Engine", "No module named 'no_such_module'"),
+        (f"{__name__}:Nothing", "Nothing"),
+        (f"{__name__}:MODEL", "no class but a ResolvedModel"),
+        (f"{__name__}:OldEngine", r"cannot be made as OldEngine\(model_path, adapter_path=.*adapter_path"),
     ],
 )
 def test_an_unknown_engine_is_refused(name, message):
@@ -122,21 +127,96 @@ def test_the_hash_engine_follows_the_models_content():
 class PathEngine:
     """What a user's own engine looks like to the factory."""
 
+    def __init__(self, model_path: str, **settings) -> None:
+        self.made_with = {"model_path": model_path, **settings}
+
+
+class OldEngine:
+    """An engine that knows of no adapter."""
+
     def __init__(self, model_path: str) -> None:
-        self.model_path = model_path
+        pass
+
+    def token_values(self, sequences, wanted):
+        pass
 
 
-def test_a_class_by_import_path_receives_the_models_folder():
-    name = f"{__name__}:PathEngine"
-    engine = build_engine(Choice(name, "float32", "cpu", ""), EngineConfig(type=name), MODEL, 64)
+class Telling(PathEngine):
+    def token_values(self, sequences, wanted):
+        pass
+
+
+def by_path(engine: type, **settings) -> Choice:
+    return choose(LAPTOP, 0, type=f"{__name__}:{engine.__name__}", **settings)
+
+
+@pytest.mark.parametrize("adapter", [None, "/lora"])
+def test_a_class_by_import_path_is_told_all_that_decides_its_numbers(adapter):
+    choice = by_path(PathEngine, dtype="bfloat16")
+    model = ResolvedModel("/somewhere", adapter, "abc", "/somewhere")
+    engine = build_engine(choice, EngineConfig(type=choice.type), model, 64)
     assert isinstance(engine, PathEngine)
-    assert engine.model_path == "/somewhere"
+    assert engine.made_with == {
+        "model_path": "/somewhere",
+        "adapter_path": adapter,
+        "dtype": "bfloat16",
+        "device": "cpu",
+        "max_length": 64,
+    }
 
 
-def test_a_class_that_does_not_exist_is_named():
-    name = f"{__name__}:Nothing"
-    with pytest.raises(EngineError, match="Nothing"):
-        build_engine(Choice(name, "float32", "cpu", ""), EngineConfig(type=name), MODEL, 64)
+def test_the_numerics_of_a_class_by_import_path_follow_its_settings_and_its_source(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    file = tmp_path / "edited_engine.py"
+    source = f"from {__name__} import PathEngine\nclass Mine(PathEngine):\n    scale = 1\n"
+
+    def of(text: str, **settings) -> dict[str, Any]:
+        file.write_text(text)
+        sys.modules.pop("edited_engine", None)
+        importlib.invalidate_caches()
+        choice = choose(LAPTOP, 0, type="edited_engine:Mine", **settings)
+        return numerics(choice, EngineConfig())
+
+    first = of(source)
+    assert {name: first[name] for name in ("engine", "dtype", "device")} == {
+        "engine": "edited_engine:Mine",
+        "dtype": "float32",
+        "device": "cpu",
+    }
+    assert of(source) == first
+    assert of(source, dtype="bfloat16")["code"] == first["code"]
+    assert of(source.replace("1", "22"))["code"] != first["code"]
+    sys.modules.pop("edited_engine")
+
+
+def test_a_class_without_source_is_refused(monkeypatch):
+    monkeypatch.setattr(PathEngine, "__module__", "builtins")
+    with pytest.raises(EngineError, match="its source cannot be read"):
+        numerics(by_path(PathEngine), EngineConfig())
+
+
+@pytest.mark.parametrize(
+    ("choice", "wanted", "message"),
+    [
+        (
+            Choice("vllm", "float32", "cuda", ""),
+            {"rank", "entropy"},
+            "engine.type: transformers gives entropies",
+        ),
+        (by_path(PathEngine), {"rank", "entropy"}, "has no token_values, and entropy and rank of each token"),
+        (Choice("vllm", "float32", "cuda", ""), {"rank"}, ""),
+        (Choice("transformers", "float32", "cpu", ""), {"rank", "entropy"}, ""),
+        (Choice("hash", "float32", "cpu", ""), {"rank", "entropy"}, ""),
+        (by_path(Telling), {"rank", "entropy"}, ""),
+        (by_path(PathEngine), set(), ""),
+    ],
+)
+def test_values_that_an_engine_cannot_give_are_refused(choice, wanted, message):
+    if not message:
+        check_values(choice, frozenset(wanted))
+        return
+    with pytest.raises(EngineError, match=message):
+        check_values(choice, frozenset(wanted))
 
 
 def test_choosing_imports_nothing_heavy():

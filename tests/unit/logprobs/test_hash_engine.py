@@ -57,3 +57,21 @@ def test_values_are_logarithms_of_uniform_numbers():
     share, _ = np.histogram(uniform, bins=10, range=(0, 1))
     # Ten bins of 10,000 expected each; the standard deviation of a bin is 95.
     assert np.abs(share - 10_000).max() < 500
+
+
+def test_token_values_are_the_same_log_probabilities_with_ranks_and_entropies_beside_them():
+    sequences = _sequences(300)
+    engine, wanted = HashEngine("a"), frozenset({"rank", "entropy"})
+    found = engine.token_values(sequences, wanted)
+    for values, logprobs in zip(found, engine.logprobs(sequences), strict=True):
+        np.testing.assert_array_equal(values.logprobs, logprobs)
+        assert values.rank.shape == values.entropy.shape == logprobs.shape
+        assert (values.rank.dtype, values.entropy.dtype) == (np.uint8, np.float32)
+    ranks, entropies = (np.concatenate([getattr(one, name) for one in found]) for name in ("rank", "entropy"))
+    assert set(ranks.tolist()) == set(range(1, 101))
+    assert (entropies > 0).all()
+    assert 0.9 < entropies.mean() < 1.1
+    again = HashEngine("a").token_values(sequences[::-1], wanted)[::-1]
+    np.testing.assert_array_equal(ranks, np.concatenate([one.rank for one in again]))
+    (bare,) = engine.token_values(sequences[:1], frozenset())
+    assert (bare.rank, bare.entropy) == (None, None)

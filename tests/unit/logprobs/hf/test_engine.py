@@ -37,7 +37,7 @@ EXTRA = {
 }
 
 
-def _save(folder, model_type, seed=0, **changes):
+def save(folder, model_type, seed=0, **changes):
     torch.manual_seed(seed)
     config = AutoConfig.for_model(model_type, **{**SMALL, **EXTRA.get(model_type, {}), **changes})
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
@@ -46,7 +46,7 @@ def _save(folder, model_type, seed=0, **changes):
 
 @pytest.fixture(scope="module")
 def llama(tmp_path_factory):
-    return _save(tmp_path_factory.mktemp("llama"), "llama", tie_word_embeddings=True)
+    return save(tmp_path_factory.mktemp("llama"), "llama", tie_word_embeddings=True)
 
 
 def _sequence(*parts):
@@ -55,7 +55,7 @@ def _sequence(*parts):
     return TokenSequence(ids, np.concatenate([np.full(len(ids), scored) for ids, scored in parts]))
 
 
-def _mixed_call(seed=0):
+def mixed_call(seed=0):
     """Make a call with everything in it: a template header, pairs, repeats, prefixes of others, odd masks."""
     rng = np.random.default_rng(seed)
 
@@ -102,7 +102,7 @@ def _assert_equal(found, expected, tolerance=2e-5):
 
 @pytest.mark.parametrize("model_type", sorted(PACKABLE))
 def test_packed_architectures_equal_one_row_at_a_time(model_type, tmp_path):
-    folder, call = _save(tmp_path, model_type), _mixed_call()
+    folder, call = save(tmp_path, model_type), mixed_call()
     engine = TransformersEngine(folder, batch_tokens=150)
     assert engine._packed_limit > 0
     expected = _expected(folder, call, attn_implementation="eager")
@@ -112,7 +112,7 @@ def test_packed_architectures_equal_one_row_at_a_time(model_type, tmp_path):
 
 @pytest.mark.parametrize("model_type", ["gemma2", "qwen3_moe", "mamba", "opt"])
 def test_other_architectures_equal_one_row_at_a_time(model_type, tmp_path):
-    folder, call = _save(tmp_path, model_type), _mixed_call()
+    folder, call = save(tmp_path, model_type), mixed_call()
     engine = TransformersEngine(folder, batch_tokens=150)
     assert engine._packed_limit == 0
     options = {} if model_type == "mamba" else {"attn_implementation": "eager"}
@@ -121,20 +121,20 @@ def test_other_architectures_equal_one_row_at_a_time(model_type, tmp_path):
 
 def test_rotary_embeddings_that_depend_on_the_batch_are_not_packed(tmp_path):
     rope = {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 10_000.0}
-    folder = _save(tmp_path, "llama", rope_parameters=rope, max_position_embeddings=64)
-    engine, call = TransformersEngine(folder), [s for s in _mixed_call() if len(s.ids) <= 64]
+    folder = save(tmp_path, "llama", rope_parameters=rope, max_position_embeddings=64)
+    engine, call = TransformersEngine(folder), [s for s in mixed_call() if len(s.ids) <= 64]
     assert engine._packed_limit == 0
     _assert_equal(engine.logprobs(call), _expected(folder, call))
 
 
 def test_an_untied_head_gives_its_own_logits(tmp_path):
-    folder, call = _save(tmp_path, "llama", tie_word_embeddings=False), _mixed_call()
+    folder, call = save(tmp_path, "llama", tie_word_embeddings=False), mixed_call()
     _assert_equal(TransformersEngine(folder).logprobs(call), _expected(folder, call))
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 64, 10_000])
 def test_order_and_batch_size_do_not_matter(llama, batch_tokens):
-    call = _mixed_call()
+    call = mixed_call()
     expected = _expected(llama, call)
     engine = TransformersEngine(llama, batch_tokens=batch_tokens)
     _assert_equal(engine.logprobs(call[::-1])[::-1], expected)
@@ -143,9 +143,9 @@ def test_order_and_batch_size_do_not_matter(llama, batch_tokens):
 
 
 def test_a_call_repeats_bit_for_bit_whatever_was_asked_before(llama):
-    engine, call = TransformersEngine(llama), _mixed_call()
+    engine, call = TransformersEngine(llama), mixed_call()
     first = engine.logprobs(call)
-    engine.logprobs(_mixed_call(seed=1))
+    engine.logprobs(mixed_call(seed=1))
     for again in (engine.logprobs(call), engine.logprobs(call), TransformersEngine(llama).logprobs(call)):
         for a, b in zip(first, again, strict=True):
             np.testing.assert_array_equal(a, b)
@@ -156,13 +156,13 @@ def test_nothing_is_asked_and_nothing_is_answered(llama):
 
 
 def test_a_vocabulary_of_many_slices_sums_to_one(tmp_path):
-    folder = _save(tmp_path, "llama", vocab_size=5000)
+    folder = save(tmp_path, "llama", vocab_size=5000)
     rest = [_sequence(([5, 6, 7], False), ([token], True)) for token in range(5000)]
     logprobs = np.concatenate(TransformersEngine(folder).logprobs(rest))
     assert np.exp(logprobs.astype(np.float64)).sum() == pytest.approx(1, abs=1e-5)
 
 
-def _save_adapter(folder, llama):
+def save_adapter(folder, llama):
     from peft import LoraConfig, get_peft_model
 
     torch.manual_seed(3)
@@ -173,16 +173,16 @@ def _save_adapter(folder, llama):
 
 
 def test_an_adapter_gives_what_peft_gives_unmerged(llama, tmp_path):
-    call = _mixed_call()
-    folder, adapted = _save_adapter(tmp_path, llama)
+    call = mixed_call()
+    folder, adapted = save_adapter(tmp_path, llama)
     expected = _one_row_at_a_time(adapted, call)
     assert np.abs(np.concatenate(expected) - np.concatenate(_expected(llama, call))).max() > 0.1
     _assert_equal(TransformersEngine(llama, adapter_path=folder).logprobs(call), expected, 1e-4)
 
 
 def test_bfloat16_stays_near_float32_with_and_without_an_adapter(llama, tmp_path):
-    call = _mixed_call()
-    folder, adapted = _save_adapter(tmp_path, llama)
+    call = mixed_call()
+    folder, adapted = save_adapter(tmp_path, llama)
     for path, expected in ((None, _expected(llama, call)), (folder, _one_row_at_a_time(adapted, call))):
         found = TransformersEngine(llama, adapter_path=path, dtype="bfloat16").logprobs(call)
         error = np.concatenate(found) - np.concatenate(expected)
