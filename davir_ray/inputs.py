@@ -12,14 +12,7 @@ from typing import Any
 
 from davir_ray import storage
 from davir_ray.cluster.unexpected import stage
-from davir_ray.config import (
-    CorpusConfig,
-    DifficultyRule,
-    ModelConfig,
-    ModelsConfig,
-    Recipe,
-    TrainConfig,
-)
+from davir_ray.config import CorpusConfig, DifficultyRule, ModelConfig, ModelsConfig, TrainConfig
 from davir_ray.corpus.example import Example
 from davir_ray.corpus.listing import Listing, list_corpus
 from davir_ray.corpus.misfits import no_row_fits
@@ -27,6 +20,7 @@ from davir_ray.corpus.reading import Parsed, examples
 from davir_ray.corpus.split import Split
 from davir_ray.errors import CorpusError, ModelError, RecipeError, RowError, UnreadableFile
 from davir_ray.models.resolve import ResolvedModel, resolve_all
+from davir_ray.recipe import Recipe
 from davir_ray.schema import Need, Role, View
 from davir_ray.scores import resolve_score
 from davir_ray.scores.score import Score

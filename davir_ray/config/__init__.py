@@ -1,4 +1,4 @@
-"""The recipe: one frozen model a stage, in pipeline order. Unknown keys are refused."""
+"""The sections of the recipe: one frozen model a stage, in pipeline order. Unknown keys are refused."""
 
 from davir_ray.config.measuring import (
     CorpusConfig,
@@ -12,7 +12,6 @@ from davir_ray.config.measuring import (
     TokensConfig,
 )
 from davir_ray.config.nightly import NightlyConfig
-from davir_ray.config.recipe import Recipe, load_recipe, parse_recipe
 from davir_ray.config.rules import (
     CountRule,
     DifficultyRule,
@@ -44,7 +43,6 @@ __all__ = [
     "NearDuplicatesRule",
     "NightlyConfig",
     "QuotaRule",
-    "Recipe",
     "ReferenceConfig",
     "Rule",
     "ScoreConfig",
@@ -56,6 +54,4 @@ __all__ = [
     "TokenBudgetRule",
     "TokensConfig",
     "TrainConfig",
-    "load_recipe",
-    "parse_recipe",
 ]

@@ -16,9 +16,10 @@ from time import time
 from typing import Any, Literal
 
 from davir_ray import storage
-from davir_ray.config import Recipe, TrainConfig, load_recipe, parse_recipe
+from davir_ray.config import TrainConfig
 from davir_ray.errors import DamagedPart, DavirError, RecipeError, StoreError
 from davir_ray.progress import say
+from davir_ray.recipe import Recipe, load_recipe, parse_recipe
 from davir_ray.runs.results import RESULTS, check_sizes, results_in
 from davir_ray.storage.damage import set_aside
 from davir_ray.storage.json_lines import read_lines, write_lines

@@ -7,9 +7,9 @@ from click.testing import CliRunner
 
 from davir_ray import inputs
 from davir_ray.cli import main
-from davir_ray.config import parse_recipe
 from davir_ray.errors import CorpusError, EngineError, ModelNotFound, RecipeError
 from davir_ray.inputs import anchored, check_inputs
+from davir_ray.recipe import parse_recipe
 from davir_ray.train.sources import reference_sources
 from tests.unit.models.test_resolve import save_adapter
 

@@ -3,8 +3,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from davir_ray.config import EngineConfig, FractionRule, ModelConfig, Recipe, load_recipe, parse_recipe
+from davir_ray.config import EngineConfig, FractionRule, ModelConfig
 from davir_ray.errors import RecipeError
+from davir_ray.recipe import Recipe, load_recipe, parse_recipe
 
 ROOT = Path(__file__).resolve().parents[3]
 SMALLEST = {"corpus": {"paths": "rows.parquet"}, "models": {"base": "b", "reference": "r"}}

@@ -2,8 +2,9 @@
 
 import pytest
 
-from davir_ray.config import FractionRule, load_recipe, parse_recipe
+from davir_ray.config import FractionRule
 from davir_ray.errors import RecipeError
+from davir_ray.recipe import load_recipe, parse_recipe
 
 SMALLEST = {"corpus": {"paths": "rows.parquet"}, "models": {"base": "b"}}
 BASE = "corpus: {paths: rows.parquet}\nmodels: {base: b, reference: r}\n"

@@ -7,8 +7,8 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from davir_ray.config.nearest import did_you_mean
-from davir_ray.config.yaml_tree import Path, dotted
 from davir_ray.foreign_text import brief
+from davir_ray.recipe.yaml_tree import Path, dotted
 
 EXPECTED = {
     "string_type": "text",
