@@ -12,7 +12,7 @@ from typing import Any
 
 from davir_ray import storage
 from davir_ray.cluster.unexpected import stage
-from davir_ray.config import CorpusConfig, DifficultyRule, ModelConfig, ModelsConfig, TrainConfig
+from davir_ray.config import CorpusConfig, ModelConfig, ModelsConfig, TrainConfig
 from davir_ray.corpus.example import Example
 from davir_ray.corpus.listing import Listing, list_corpus
 from davir_ray.corpus.misfits import no_row_fits
@@ -214,14 +214,13 @@ EXPORTED_PAIRS: tuple[Need, ...] = (("base", View.COMPLETION), ("base", View.REJ
 
 def _needs(recipe: Recipe, score: Score, listing: Listing) -> tuple[Need, ...]:
     """Collect what the score, the rules and the export of pairs ask for."""
-    asks_difficulty = any(isinstance(rule, DifficultyRule) for rule in recipe.select)
-    difficulty: tuple[Need, ...] = (("base", View.RESPONSE),) if asks_difficulty else ()
+    rules = [need for rule in recipe.select for need in rule.needs]
     pairs = EXPORTED_PAIRS if "trl_frozen" in recipe.export.formats else ()
     if pairs and not listing.has_pairs:
         raise RecipeError(
             "export.formats: trl_frozen is for preference pairs, and the corpus holds none; say trl"
         )
-    return tuple(dict.fromkeys([*score.needs, *difficulty, *pairs]))
+    return tuple(dict.fromkeys([*score.needs, *rules, *pairs]))
 
 
 def check_inputs(

@@ -12,46 +12,22 @@ from davir_ray.config.measuring import (
     TokensConfig,
 )
 from davir_ray.config.nightly import NightlyConfig
-from davir_ray.config.rules import (
-    CountRule,
-    DifficultyRule,
-    FractionRule,
-    KeepSourcesRule,
-    LengthQuotaRule,
-    NearDuplicatesRule,
-    QuotaRule,
-    Rule,
-    SelectRule,
-    ThresholdRule,
-    TokenBudgetRule,
-)
 from davir_ray.config.section import Section
 from davir_ray.config.training import LoraConfig, ReferenceConfig, TrainConfig
 
 __all__ = [
     "CorpusConfig",
-    "CountRule",
-    "DifficultyRule",
     "EngineConfig",
     "ExportConfig",
-    "FractionRule",
-    "KeepSourcesRule",
-    "LengthQuotaRule",
     "LoraConfig",
     "ModelConfig",
     "ModelsConfig",
-    "NearDuplicatesRule",
     "NightlyConfig",
-    "QuotaRule",
     "ReferenceConfig",
-    "Rule",
     "ScoreConfig",
     "Section",
-    "SelectRule",
     "SourceConfig",
     "TagsConfig",
-    "ThresholdRule",
-    "TokenBudgetRule",
     "TokensConfig",
     "TrainConfig",
 ]

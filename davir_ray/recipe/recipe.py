@@ -13,9 +13,9 @@ from davir_ray.config.measuring import (
     TokensConfig,
 )
 from davir_ray.config.nightly import NightlyConfig
-from davir_ray.config.rules import FractionRule, KeepSourcesRule, NearDuplicatesRule, QuotaRule, SelectRule
 from davir_ray.config.section import Section
 from davir_ray.config.training import ReferenceConfig, TrainConfig
+from davir_ray.coreset.rules import FractionRule, SelectRule
 
 
 class Recipe(Section):
@@ -45,14 +45,6 @@ class Recipe(Section):
         """Accept a rule for a list of one."""
         return [value] if isinstance(value, dict) else value
 
-    @field_validator("select")
-    @classmethod
-    def _one_signature(cls, rules: tuple[SelectRule, ...]) -> tuple[SelectRule, ...]:
-        kinds = {(rule.num_perm, rule.shingle) for rule in rules if isinstance(rule, NearDuplicatesRule)}
-        if len(kinds) > 1:
-            raise ValueError("near_duplicates rules must have one num_perm and one shingle size")
-        return rules
-
     @model_validator(mode="after")
     def _one_reference(self) -> "Recipe":
         if self.reference is not None and self.models.reference is not None:
@@ -69,25 +61,10 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
-    def _known_groups(self) -> "Recipe":
-        if self.corpus.group_by is None:
-            for index, rule in enumerate(self.select):
-                if isinstance(rule, QuotaRule) and rule.by == "group":
-                    raise ValueError(
-                        f"select.{index}: a quota `by: group` (the default) counts by the column that corpus.group_by "
-                        "names, and that is not set; set it, or say `by: source`"
-                    )
-        return self
-
-    @model_validator(mode="after")
-    def _known_sources(self) -> "Recipe":
-        if self.corpus.source_by is None:
-            for rule in self.select:
-                if isinstance(rule, KeepSourcesRule) and (
-                    unknown := set(rule.sources) - set(self.corpus.paths)
-                ):
-                    names = ", ".join(self.corpus.paths)
-                    raise ValueError(
-                        f"select: keep_sources names {', '.join(sorted(unknown))}; corpus.paths has {names}"
-                    )
+    def _rules_fit(self) -> "Recipe":
+        for index, rule in enumerate(self.select):
+            try:
+                rule.check_corpus(self.corpus)
+            except ValueError as error:
+                raise ValueError(f"select.{index}: {error}") from error
         return self
