@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from davir_ray.config.section import AS_WRITTEN
 from davir_ray.errors import RecipeError
 from davir_ray.foreign_text import brief, holds_credentials, is_text, refusal, shortened, without_credentials
 from davir_ray.recipe.complaints import complaints
@@ -31,11 +32,16 @@ def load_recipe(path: str | PathLike[str], overrides: Sequence[str] = ()) -> Rec
 
 
 def parse_recipe(
-    tree: Any, name: str, overrides: Sequence[str] = (), lines: Mapping[Path, int] | None = None
+    tree: Any,
+    name: str,
+    overrides: Sequence[str] = (),
+    lines: Mapping[Path, int] | None = None,
+    as_written: bool = True,
 ) -> Recipe:
     """Validate a recipe given as plain data, with `a.b=c` overrides applied in order. Raises `RecipeError`.
 
-    name: stands in errors, as do the lines on which values stand, by their paths.
+    name: stands in errors, as do the lines on which values stand, by their paths. as_written: whether a person wrote
+    it; a run writes every setting down, and of those only what is not the default may be refused for want of effect.
     """
     if not isinstance(tree, dict):
         found = "the file is empty" if tree is None else f"found {brief(tree)}"
@@ -47,7 +53,7 @@ def parse_recipe(
     wrong = list(_unfit_text(tree, ()))
     if not wrong:
         try:
-            return Recipe.model_validate(tree)
+            return Recipe.model_validate(tree, context=AS_WRITTEN if as_written else None)
         except ValidationError as error:
             wrong = complaints(error, tree, Recipe)
     raise RecipeError(

@@ -1,8 +1,9 @@
 """The whole recipe: its sections, and what of them goes together."""
 
+from collections.abc import Iterator
 from typing import Any
 
-from pydantic import field_validator, model_validator
+from pydantic import ValidationInfo, field_validator, model_validator
 
 from davir_ray.config.measuring import (
     CorpusConfig,
@@ -13,9 +14,10 @@ from davir_ray.config.measuring import (
     TokensConfig,
 )
 from davir_ray.config.nightly import NightlyConfig
-from davir_ray.config.section import Section
+from davir_ray.config.section import Section, no_effect
 from davir_ray.config.training import ReferenceConfig, TrainConfig
 from davir_ray.coreset.rules import FractionRule, SelectRule
+from davir_ray.scores import SCORES
 
 
 class Recipe(Section):
@@ -68,3 +70,30 @@ class Recipe(Section):
             except ValueError as error:
                 raise ValueError(f"select.{index}: {error}") from error
         return self
+
+    @model_validator(mode="after")
+    def _nothing_without_effect_elsewhere(self, info: ValidationInfo) -> "Recipe":
+        """Refuse settings that are given and that a setting of another section leaves without effect."""
+        given = {"score": self.score, "tokens": self.tokens, "export": self.export, "nightly": self.nightly}
+        idle = {
+            f"{section}.{name}": why
+            for section, name, why in self._idle()
+            if given[section].gives(name, info.context)
+        }
+        if idle:
+            raise no_effect(idle)
+        return self
+
+    def _idle(self) -> Iterator[tuple[str, str, str]]:
+        """Yield section and name of each setting that nothing reads, and why; of a score of the user's own, none."""
+        if (score := SCORES.get(self.score.name)) is not None:
+            idle = [name for name in ("min_loss", "seed") if name not in score.settings]
+            yield from (("score", name, f"score {score.name} does not read it") for name in idle)
+        template, hands_on = self.tokens.template, {"trl", "trl_frozen"} & set(self.export.formats)
+        if template in ("alpaca", "plain") and not hands_on:
+            why = f"template {template} has no variables, and only an export of format trl hands them on"
+            yield "tokens", "chat_template_kwargs", why
+        if self.corpus.source_by is None and len(self.corpus.paths) == 1:
+            yield "export", "one_schema", "the corpus has one source"
+        if self.corpus.on_bad_file == "error":
+            yield "nightly", "max_bad_files", "a bad file stops the run, unless corpus.on_bad_file is skip"

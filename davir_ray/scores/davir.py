@@ -34,4 +34,5 @@ DAVIR = Score(
     needs=(("base", View.RESPONSE), ("reference", View.RESPONSE)),
     paper="arXiv 2310.13008v2 (DavIR, ACL 2025)",
     compute=davir,
+    settings=("min_loss",),
 )

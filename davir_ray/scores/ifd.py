@@ -32,4 +32,5 @@ IFD = Score(
     needs=(("base", View.RESPONSE), ("base", View.RESPONSE_ALONE)),
     paper="arXiv 2308.12032 (IFD, NAACL 2024)",
     compute=ifd,
+    settings=("min_loss",),
 )

@@ -36,6 +36,9 @@ class Score:
     needs: tuple[Need, ...]
     paper: str
     compute: Callable[[Measured, ScoreConfig], Floats]
+    settings: tuple[str, ...] = ()
+    """The settings of the recipe's section `score` that the formula reads: of `min_loss` and `seed`. Beside a built-in
+    score the others are refused."""
     pairs_only: bool = False
     """The score is defined for preference pairs only."""
 

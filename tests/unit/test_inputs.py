@@ -45,7 +45,7 @@ def test_paths_of_trainings_become_absolute_and_other_settings_stay(tmp_path, mo
     tree = TREE | {
         "models": {"base": "org/name"},
         "train": train,
-        "reference": {"train": of_reference, "folds": 3},
+        "reference": {"train": of_reference, "fit": "cross", "folds": 3},
     }
     recipe = anchored(parse_recipe(tree, "r"))
     assert recipe.train.corpus.paths == {"a": (f"{tmp_path}/rows/a.parquet", "s3://bucket/x")}
