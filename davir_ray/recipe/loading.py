@@ -41,7 +41,8 @@ def parse_recipe(
     """Validate a recipe given as plain data, with `a.b=c` overrides applied in order. Raises `RecipeError`.
 
     name: stands in errors, as do the lines on which values stand, by their paths. as_written: whether a person wrote
-    it; a run writes every setting down, and of those only what is not the default may be refused for want of effect.
+    it, so that all that is there was meant. A run writes every setting down, and an override may put one back to its
+    default: then only what is not the default is refused for want of effect.
     """
     if not isinstance(tree, dict):
         found = "the file is empty" if tree is None else f"found {brief(tree)}"
@@ -53,7 +54,7 @@ def parse_recipe(
     wrong = list(_unfit_text(tree, ()))
     if not wrong:
         try:
-            return Recipe.model_validate(tree, context=AS_WRITTEN if as_written else None)
+            return Recipe.model_validate(tree, context=AS_WRITTEN if as_written and not overrides else None)
         except ValidationError as error:
             wrong = complaints(error, tree, Recipe)
     raise RecipeError(

@@ -93,7 +93,7 @@ class Recipe(Section):
         if template in ("alpaca", "plain") and not hands_on:
             why = f"template {template} has no variables, and only an export of format trl hands them on"
             yield "tokens", "chat_template_kwargs", why
-        if self.corpus.source_by is None and len(self.corpus.paths) == 1:
+        if self.export.one_schema and self.corpus.source_by is None and len(self.corpus.paths) == 1:
             yield "export", "one_schema", "the corpus has one source"
-        if self.corpus.on_bad_file == "error":
+        if self.nightly.max_bad_files != 0 and self.corpus.on_bad_file == "error":
             yield "nightly", "max_bad_files", "a bad file stops the run, unless corpus.on_bad_file is skip"

@@ -28,4 +28,5 @@ LOBASS = Score(
     needs=(("base", View.RESPONSE), ("reference", View.RESPONSE)),
     paper="arXiv 2310.13008v1 (LoBaSS; denominator not verified)",
     compute=davir,
+    settings=("min_loss",),
 )
