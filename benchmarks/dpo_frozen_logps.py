@@ -61,9 +61,9 @@ def write_pairs(arguments: argparse.Namespace, folder: str) -> int:
     import ray
 
     from davir_ray.cluster import ray_session
-    from davir_ray.config import parse_recipe
     from davir_ray.inputs import PAIRS, check_inputs
     from davir_ray.job import engine_for, job_of, look_up_need, measure_models, prepare_corpus
+    from davir_ray.recipe import parse_recipe
     from davir_ray.runs.run import Run
     from davir_ray.train.pick import Everything
     from davir_ray.train.ray_rows import write_rows

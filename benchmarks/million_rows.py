@@ -23,8 +23,8 @@ import pyarrow.parquet as pq
 from benchmarks.scale import ROLES, apart, memory, timed
 from davir_ray import pipeline
 from davir_ray.cluster import ray_session
-from davir_ray.config import parse_recipe
 from davir_ray.measure.chunks import CHUNK_TOKENS
+from davir_ray.recipe import parse_recipe
 from davir_ray.runs.history import past_run
 from tests.conftest import save_tiny_model
 

@@ -37,10 +37,10 @@ def main() -> None:
 
 def compare(model: str, corpus: str, rows: int) -> dict[str, Any]:
     """Time the measuring stage of the pipeline, then the engine alone on the same chunks."""
-    from davir_ray.config import parse_recipe
     from davir_ray.inputs import check_inputs
     from davir_ray.job import open_job, prepare_corpus
     from davir_ray.measure.ray_measure import measure, plan, unsettled
+    from davir_ray.recipe import parse_recipe
 
     with tempfile.TemporaryDirectory() as folder:
         tree = {

@@ -28,10 +28,11 @@ import pyarrow as pa
 import ray
 
 from davir_ray.cluster import ray_session
-from davir_ray.config import CorpusConfig, ExportConfig, FractionRule, ScoreConfig
+from davir_ray.config import CorpusConfig, ExportConfig, ScoreConfig
 from davir_ray.coreset.ray_export import Export, choose_places, write_scored
 from davir_ray.coreset.ray_rank import Ranked, Ranking, rank
-from davir_ray.coreset.rules import choose
+from davir_ray.coreset.rules import FractionRule
+from davir_ray.coreset.rules.choose import choose
 from davir_ray.corpus.listing import ROWS_PER_SPLIT
 from davir_ray.corpus.split import Split
 from davir_ray.ids import Keys, column_of, keys_of
@@ -133,7 +134,7 @@ def ranking(prepared: Prepared) -> Ranking:
     config = ScoreConfig(name="davir")
     score = resolve_score(config.name)
     files = tuple(split.path for split in corpus_splits(prepared.splits))
-    return Ranking(prepared, score.needs, score, config, None, {role: {} for role in ROLES}, files)
+    return Ranking(prepared, score.needs, score, config, (), {role: {} for role in ROLES}, files)
 
 
 def export(folder: str, splits: int) -> Export:

@@ -59,7 +59,7 @@ def trainings(arguments: argparse.Namespace, work: str) -> Any:
         for name, train in PREFERENCES.items()
     ]
     from davir_ray.cli.training_lines import training_lines
-    from davir_ray.config import parse_recipe
+    from davir_ray.recipe import parse_recipe
     from davir_ray.train.steps import train
 
     for name, settings, rows, held_out, max_length in jobs:

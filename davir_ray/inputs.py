@@ -12,14 +12,7 @@ from typing import Any
 
 from davir_ray import storage
 from davir_ray.cluster.unexpected import stage
-from davir_ray.config import (
-    CorpusConfig,
-    DifficultyRule,
-    ModelConfig,
-    ModelsConfig,
-    Recipe,
-    TrainConfig,
-)
+from davir_ray.config import CorpusConfig, ModelConfig, ModelsConfig, TrainConfig
 from davir_ray.corpus.example import Example
 from davir_ray.corpus.listing import Listing, list_corpus
 from davir_ray.corpus.misfits import no_row_fits
@@ -28,6 +21,7 @@ from davir_ray.corpus.split import Split
 from davir_ray.errors import CorpusError, ModelError, RecipeError, RowError, UnreadableFile
 from davir_ray.measure.kind import strongest
 from davir_ray.models.resolve import ResolvedModel, resolve_all
+from davir_ray.recipe import Recipe
 from davir_ray.schema import ROLES, Need, Role, View
 from davir_ray.scores import resolve_score
 from davir_ray.scores.score import Score
@@ -221,16 +215,15 @@ EXPORTED_PAIRS = (Need("loss", "base", View.COMPLETION), Need("loss", "base", Vi
 
 def _needs(recipe: Recipe, score: Score, listing: Listing) -> tuple[Need, ...]:
     """Collect what the score, the rules and the export of pairs ask for."""
-    asks_difficulty = any(isinstance(rule, DifficultyRule) for rule in recipe.select)
-    difficulty = (Need("loss", "base", View.RESPONSE),) if asks_difficulty else ()
-    own = [need for need in [*score.needs, *difficulty] if need.kind == "loss"]
+    rules = [need for rule in recipe.select for need in rule.needs]
+    own = [need for need in [*score.needs, *rules] if need.kind == "loss"]
     kept = [need._replace(kind=recipe.measure.kind) for need in own]
     pairs = EXPORTED_PAIRS if "trl_frozen" in recipe.export.formats else ()
     if pairs and not listing.has_pairs:
         raise RecipeError(
             "export.formats: trl_frozen is for preference pairs, and the corpus holds none; say trl"
         )
-    return tuple(dict.fromkeys([*score.needs, *difficulty, *kept, *pairs]))
+    return tuple(dict.fromkeys([*score.needs, *rules, *kept, *pairs]))
 
 
 def check_inputs(

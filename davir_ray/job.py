@@ -17,12 +17,11 @@ from davir_ray import storage
 from davir_ray.cluster import ray_session
 from davir_ray.cluster.ray_exchange import gather
 from davir_ray.cluster.unexpected import begun, stage
-from davir_ray.config import EngineConfig, NearDuplicatesRule
-from davir_ray.coreset.borderline import rule_names
+from davir_ray.config import EngineConfig
 from davir_ray.coreset.export import Template
 from davir_ray.coreset.ray_export import Export, write_coreset, write_scored
 from davir_ray.coreset.ray_rank import Ranked, Ranking, rank
-from davir_ray.coreset.rules import choose
+from davir_ray.coreset.rules.choose import choose, rule_names, token_columns
 from davir_ray.coreset.summary import summarise
 from davir_ray.corpus.folds import Fold
 from davir_ray.corpus.formats import FORMATS
@@ -260,13 +259,12 @@ def rank_corpus(job: Job) -> Ranked:
     job.run.event("rank", rows=sum(rows))
     asked = list(dict.fromkeys((need.kind, need.model) for need in inputs.needs))
     found = {one: look_up_need(job, *one) for one in asked}
-    near = [rule for rule in inputs.recipe.select if isinstance(rule, NearDuplicatesRule)]
     ranking = Ranking(
         prepared=job.prepared,
         needs=inputs.needs,
         score=inputs.score,
         config=inputs.recipe.score,
-        near_duplicates=near[0] if near else None,
+        token_columns=token_columns(inputs.recipe.select),
         failed={
             (kind, role): {key: why for one in job.measurements_of(role) for key, why in one.failed().items()}
             for kind, role in asked

@@ -8,7 +8,6 @@
 from functools import partial
 from time import monotonic
 
-from davir_ray.config import Recipe
 from davir_ray.inputs import anchored, check_inputs
 from davir_ray.job import (
     Job,
@@ -23,6 +22,7 @@ from davir_ray.job import (
 )
 from davir_ray.measure.ray_room import await_engine
 from davir_ray.progress import say
+from davir_ray.recipe import Recipe
 from davir_ray.runs.history import references_measured
 from davir_ray.runs.lease import Lease, leased
 from davir_ray.runs.locations import write_places

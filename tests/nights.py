@@ -6,7 +6,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from davir_ray.config import Recipe, parse_recipe
+from davir_ray.recipe import Recipe, parse_recipe
 
 
 def rows(start: int, stop: int, word: str = "Yes") -> list[dict[str, str]]:

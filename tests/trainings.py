@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from davir_ray.config import Recipe, parse_recipe
+from davir_ray.recipe import Recipe, parse_recipe
 from davir_ray.train.metrics import read_metrics
 
 NOT_OF_THE_STEP = (

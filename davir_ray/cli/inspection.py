@@ -6,7 +6,6 @@ from itertools import islice
 from uuid import uuid4
 
 from davir_ray import storage
-from davir_ray.config import Recipe
 from davir_ray.corpus.formats import FORMATS
 from davir_ray.corpus.reading import Parsed, examples
 from davir_ray.corpus.split import Split
@@ -14,6 +13,7 @@ from davir_ray.errors import RowError, StoreError, UnreadableFile
 from davir_ray.inputs import Inputs, check_inputs, check_score, load_inputs
 from davir_ray.logprobs.choice import check_adapters
 from davir_ray.models.resolve import ResolvedModel
+from davir_ray.recipe import Recipe
 from davir_ray.schema import Need, Status
 from davir_ray.scores.score import pass_of
 from davir_ray.tokens.not_read import first_not_read

@@ -25,7 +25,7 @@ from davir_ray.cli.show import show
 from davir_ray.cluster.unexpected import ending
 
 if TYPE_CHECKING:
-    from davir_ray.config import Recipe
+    from davir_ray.recipe import Recipe
 
 
 argument = partial(click.argument, callback=checked_place)

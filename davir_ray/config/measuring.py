@@ -1,10 +1,11 @@
 """The recipe from the corpus to the scores, and the shapes of the core-set."""
 
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from davir_ray.config.section import Section
+from davir_ray.config.section import ReadIf, Section
 
 
 class TagsConfig(Section):
@@ -40,16 +41,30 @@ class SourceConfig(Section):
     """In place of all of `corpus.tags`."""
 
 
+def _some_source_has_no(setting: str) -> Callable[["CorpusConfig"], bool]:
+    """Make the check that a setting of the whole corpus holds for at least one of its sources."""
+    return lambda corpus: any(
+        getattr(corpus.sources.get(source), setting, None) is None for source in corpus.paths
+    )
+
+
 class CorpusConfig(Section):
     """Which files hold the rows, and how to read them."""
 
     paths: dict[str, tuple[str, ...]]
     """Files, folders or globs on any fsspec URI: one, a list, or a mapping from source name to these."""
-    format: str = "auto"
+    format: Annotated[
+        str, ReadIf(_some_source_has_no("format"), "each source under `corpus.sources` has its own")
+    ] = "auto"
     """`auto`, or one of the names that `davir formats` prints."""
-    columns: dict[str, str] = {}
+    columns: Annotated[
+        dict[str, str],
+        ReadIf(_some_source_has_no("columns"), "each source under `corpus.sources` has its own"),
+    ] = {}
     """Renames: the format's column name -> the column's name in the files. A block of LLaMA-Factory's will do."""
-    tags: TagsConfig = TagsConfig()
+    tags: Annotated[
+        TagsConfig, ReadIf(_some_source_has_no("tags"), "each source under `corpus.sources` has its own")
+    ] = TagsConfig()
     """Names of turn keys and roles, where they are neither OpenAI's nor ShareGPT's."""
     sources: dict[str, SourceConfig] = {}
     """Source name under `paths` -> its own `format`, `columns` and `tags`."""
@@ -150,21 +165,37 @@ class ModelsConfig(Section):
         return self.reference if isinstance(self.reference, tuple) else (self.reference,)
 
 
+def _may_be_vllm(engine: "EngineConfig") -> bool:
+    """Tell whether vLLM may be what measures, and on a GPU if it was chosen for us."""
+    return engine.type == "vllm" or (engine.type == "auto" and engine.device != "cpu")
+
+
+ON_VLLM = ReadIf(_may_be_vllm, "it is for engine vllm (and for auto, which takes vLLM on GPUs alone)")
+ON_GPUS = ReadIf(lambda engine: engine.device != "cpu", "with device cpu no GPU is asked for")
+NOT_HASH = ReadIf(
+    lambda engine: engine.type != "hash", "engine hash computes nothing: its numbers are made up"
+)
+
+
 class EngineConfig(Section):
-    """What measures log-probabilities. Base and reference always share one setting."""
+    """What measures log-probabilities. Base and reference always share one setting.
+
+    Settings of vLLM are refused beside an engine that is another. With `auto` they may stand: where it chooses
+    transformers they have no effect, and the line that says what was chosen says so.
+    """
 
     type: str = "auto"
     """`auto`, `vllm`, `transformers`, `hash` (meaningless numbers, for trying a recipe), or `module:Class`."""
-    device: Literal["auto", "cuda", "cpu"] = "auto"
+    device: Annotated[Literal["auto", "cuda", "cpu"], NOT_HASH] = "auto"
     """`auto`: a GPU where the cluster has one now; say `cuda` and `wait_seconds` where it starts them on demand."""
-    wait_seconds: float = Field(0.0, ge=0)
+    wait_seconds: Annotated[float, NOT_HASH, ON_GPUS] = Field(0.0, ge=0)
     """How long to wait for a node that has room for an engine, where the cluster has none yet. The cluster is asked for
     it meanwhile, so that an autoscaler starts one. 0: what cannot be had now is an error at once."""
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    dtype: Annotated[Literal["auto", "float32", "bfloat16"], NOT_HASH] = "auto"
     """`auto`: bfloat16 on a GPU, float32 on a CPU."""
     replicas: int | None = Field(None, ge=1)
     """How many engines run at once; without it, as many as the cluster has room for."""
-    tensor_parallel_size: int = Field(1, ge=1)
+    tensor_parallel_size: Annotated[int, ON_VLLM, ON_GPUS] = Field(1, ge=1)
     """GPUs an engine (vLLM only)."""
     num_cpus: float | None = Field(None, gt=0)
     """CPUs an engine holds; without it, 1 beside a GPU, and all of a node's where there is none."""
@@ -173,9 +204,9 @@ class EngineConfig(Section):
     each, which may compile, has twice as long. A call measures one chunk: ten seconds of an 8B model on an H100, half a
     minute of a 135M model on two CPU cores and half an hour of an 8B model there, so the default errs on the side of
     waiting. Where calls are known to be short, minutes lose less."""
-    gpu_memory_utilization: float = Field(0.85, gt=0, lt=1)
+    gpu_memory_utilization: Annotated[float, ON_VLLM, ON_GPUS] = Field(0.85, gt=0, lt=1)
     """Share of a GPU's memory that vLLM may take for weights and cache."""
-    engine_args: dict[str, Any] = {}
+    engine_args: Annotated[dict[str, Any], ON_VLLM] = {}
     """Passed to vLLM's `LLM` untouched."""
 
 
@@ -193,9 +224,9 @@ class ScoreConfig(Section):
     name: str = "davir"
     """One of the names that `davir scores` prints, or `module:attribute` of a score of your own."""
     min_loss: float = Field(1e-3, ge=0)
-    """Mean nats a token below which a loss is too small to divide by (status `no_score`)."""
+    """Mean nats a token below which a loss is too small to divide by (status `no_score`); of scores that divide."""
     seed: int = 0
-    """Seed of the `random` score."""
+    """Seed of scores that draw: `random`."""
     token_share: float = Field(0.75, gt=0, le=1)
     """The share of the corpus's tokens that `s_ifd` looks at: those for which the instruction matters most."""
     order: Literal["highest", "lowest"] = "highest"

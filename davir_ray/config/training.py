@@ -1,13 +1,21 @@
 """The recipe of a training: on the core-set, or on a corpus to make the reference. Names are TRL's where it has one."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from davir_ray.config.measuring import CorpusConfig
-from davir_ray.config.section import Section
+from davir_ray.config.section import ReadIf, Section, no_effect
 
 Objective = Literal["sft", "dpo", "davir_dpo"]
+
+FOR_SFT = ReadIf(lambda train: train.objective == "sft", "it is for objective sft")
+FOR_DPO = ReadIf(lambda train: train.objective == "dpo", "it is for objective dpo")
+FOR_PAIRS = ReadIf(
+    lambda train: train.objective != "sft", "objective sft has no frozen policy; it is for dpo and davir_dpo"
+)
+WITH_EVAL = ReadIf(lambda train: train.eval_corpus is not None, "no eval_corpus is held out")
+OWN_ZERO = ReadIf(lambda train: train.deepspeed is None, "`deepspeed` takes its place")
 
 
 class LoraConfig(Section):
@@ -39,40 +47,48 @@ class TrainConfig(Section):
     eval_corpus: CorpusConfig | None = None
     """Rows that are held out: their loss is told before, during and after training. Any that are also trained on are
     counted, not removed."""
-    loss_type: Literal["sigmoid", "sigmoid_norm", "ipo", "hinge"] = "sigmoid"
+    loss_type: Annotated[Literal["sigmoid", "sigmoid_norm", "ipo", "hinge"], FOR_DPO] = "sigmoid"
     """TRL's losses for `dpo`; `sigmoid_norm` divides each log-ratio by its number of tokens."""
-    beta: float | None = Field(None, gt=0)
+    beta: Annotated[float | None, FOR_PAIRS] = Field(None, gt=0)
     """Strength of the pull to the frozen policy. Without it 0.1 for `dpo`, and for `davir_dpo` 10: the same pull
     where a response has 100 nats, because there a log-ratio counts as a share of its response's nats (10 for
     `sigmoid_norm` too, where it is divided by the number of tokens)."""
-    frozen_logps: Literal["auto", "store", "trainer"] = "auto"
+    frozen_logps: Annotated[Literal["auto", "store", "trainer"], FOR_PAIRS] = "auto"
     """Where the frozen policy's log-probabilities come from: the measurement store (what it lacks is measured), or
     a pass of the trainer before the first step (on one node only). `auto`: the store where both compute in float32."""
     lora: LoraConfig | None = None
     """Train an adapter; without it, all weights."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """`auto`: bfloat16 on a GPU, float32 on a CPU."""
-    num_train_epochs: float = Field(1.0, gt=0)
+    num_train_epochs: Annotated[
+        float, ReadIf(lambda train: train.max_steps is None, "`max_steps` takes its place")
+    ] = Field(1.0, gt=0)
     max_steps: int | None = Field(None, ge=1)
-    """Stop after so many optimiser steps, whatever `num_train_epochs` says."""
+    """Stop after so many optimiser steps, in place of `num_train_epochs`."""
     per_device_train_batch_size: int = Field(8, ge=1)
-    per_device_eval_batch_size: int = Field(8, ge=1)
+    per_device_eval_batch_size: Annotated[int, WITH_EVAL] = Field(8, ge=1)
     gradient_accumulation_steps: int = Field(1, ge=1)
     gradient_checkpointing: bool = False
     learning_rate: float | None = Field(None, gt=0)
     """Without it 2e-5 for `sft` and 5e-7 for preferences, ten times that for LoRA."""
     lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "cosine"
-    warmup_steps: float = Field(0.03, ge=0)
+    warmup_steps: Annotated[
+        float,
+        ReadIf(
+            lambda train: train.lr_scheduler_type != "constant",
+            "lr_scheduler_type constant has no warm-up; constant_with_warmup has",
+        ),
+    ] = Field(0.03, ge=0)
     """A number of steps, or below 1 a share of them."""
     weight_decay: float = Field(0.0, ge=0)
     max_grad_norm: float = Field(1.0, gt=0)
     train_sampling_strategy: Literal["random", "sequential", "group_by_length"] = "random"
     """How rows are dealt into batches; `group_by_length` pads least, `sequential` keeps the order of ranks."""
-    packing: bool = False
+    packing: Annotated[bool, FOR_SFT] = False
     """Put several rows into one sequence (`sft` only); rows do not see each other. Needs flash attention, so a GPU."""
     seed: int = 0
     logging_steps: int = Field(10, ge=1)
-    eval_steps: int | None = Field(None, ge=1)
+    eval_steps: Annotated[int | None, WITH_EVAL] = Field(None, ge=1)
     """Evaluate every so many steps; without it, after each epoch."""
     save_steps: int | None = Field(None, ge=1)
     """Write a checkpoint every so many steps; without it, after each epoch."""
@@ -80,11 +96,15 @@ class TrainConfig(Section):
     """How many checkpoints are kept while training."""
     report_to: tuple[Literal["wandb", "mlflow", "tensorboard"], ...] = ()
     """Trackers that TRL reports to."""
-    zero_stage: Literal[0, 1, 2, 3] | None = 2
+    zero_stage: Annotated[Literal[0, 1, 2, 3] | None, OWN_ZERO] = 2
     """DeepSpeed's ZeRO stage; null trains without DeepSpeed."""
-    offload_optimizer: bool = False
+    offload_optimizer: Annotated[
+        bool, OWN_ZERO, ReadIf(lambda train: bool(train.zero_stage), "it needs zero_stage 1, 2 or 3")
+    ] = False
     """Keep the optimiser in host memory (ZeRO 1 to 3, GPUs)."""
-    offload_param: bool = False
+    offload_param: Annotated[
+        bool, OWN_ZERO, ReadIf(lambda train: train.zero_stage == 3, "it needs zero_stage 3")
+    ] = False
     """Keep the weights in host memory (ZeRO 3, GPUs)."""
     deepspeed: dict[str, Any] | str | None = None
     """A DeepSpeed configuration of your own, or the path of its JSON; it takes the place of the three above."""
@@ -100,15 +120,17 @@ class TrainConfig(Section):
     """How often workers that die are started again from the last checkpoint."""
 
     @model_validator(mode="after")
-    def _fits(self) -> "TrainConfig":
-        if self.objective != "dpo" and self.loss_type != "sigmoid":
-            raise ValueError(f"loss_type {self.loss_type} is a loss of objective dpo")
-        if self.packing and self.objective != "sft":
-            raise ValueError("packing is for objective sft")
-        if self.offload_param and self.zero_stage != 3:
-            raise ValueError("offload_param needs zero_stage 3")
-        if self.offload_optimizer and not self.zero_stage:
-            raise ValueError("offload_optimizer needs zero_stage 1, 2 or 3")
+    def _names_no_rows(self) -> "TrainConfig":
+        """Refuse in a corpus to train on what is for one that is scored."""
+        corpora = {"corpus": self.corpus, "eval_corpus": self.eval_corpus}
+        idle = {
+            f"{place}.{name}": "it is for the scored table, and these rows are not scored"
+            for place, corpus in corpora.items()
+            for name in ("id", "source_by", "group_by")
+            if corpus is not None and getattr(corpus, name) is not None
+        }
+        if idle:
+            raise no_effect(idle)
         return self
 
     @property
@@ -123,9 +145,13 @@ class ReferenceConfig(Section):
     fit: Literal["whole", "sample", "cross"] = "whole"
     """`whole`: on all rows, as in DavIR's paper; `sample`: on a share of them; `cross`: one model a fold, each
     fine-tuned on the other folds, so that no row is measured by a model that saw it."""
-    fraction: float = Field(0.1, gt=0, le=1)
+    fraction: Annotated[
+        float, ReadIf(lambda reference: reference.fit == "sample", "it is for fit sample")
+    ] = Field(0.1, gt=0, le=1)
     """Share of the rows that `sample` takes, by a hash of their content."""
-    folds: int = Field(2, ge=2)
+    folds: Annotated[int, ReadIf(lambda reference: reference.fit == "cross", "it is for fit cross")] = Field(
+        2, ge=2
+    )
     """Number of models of `cross`."""
     train: TrainConfig = TrainConfig()
     """The training; objective `sft`."""

@@ -1,14 +1,14 @@
 """Which rows of the ranking a run shows: its ends, and both sides of the cut.
 
-The rule that decides is the last one that cuts by rank (`CUTS`) and left rows out. `difficulty` and `near_duplicates`
-look at other things than the rank, so nothing stands beside a cut of theirs.
+The rule that decides is the last one that cuts by rank (`Rule.cuts`) and left rows out. The others do not look at the
+rank, so nothing stands beside a cut of theirs.
 
-    fraction, count, token_budget   the last rows that are selected, and the first behind them that the rule left out
-    threshold                       the same; where it leaves out the top, the last of those and the first selected
-    quota, length_quota             the cut is another in each group or band: the last selected rows of all, and the
-                                    best rows that the rule left out, wherever they stand
+    a cut of the ranking   the last rows that are selected, and the first behind them that the rule left out; where it
+                           leaves out the top (threshold), the last of those and the first selected
+    a cut of groups        the cut is another in each group or band: the last selected rows of all, and the best rows
+                           that the rule left out, wherever they stand
 
-Rows of `keep_sources` are selected whatever their rank, and are no side of a cut.
+Rows of kept sources are selected whatever their rank, and are no side of a cut.
 """
 
 import math
@@ -20,29 +20,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from davir_ray.config import KeepSourcesRule, SelectRule
-from davir_ray.coreset.cuts import Mask
-
-ALONG = ("fraction", "count", "token_budget", "threshold")
-WITHIN = ("quota", "length_quota")
-CUTS = ALONG + WITHIN
+from davir_ray.coreset.rules.choose import is_pinned, rule_names
+from davir_ray.coreset.rules.rule import Mask, Rule
 
 Spans = dict[str | None, tuple[int, int]]
 """The first and the last rank of the rows that each rule left out; under None, of those that are selected."""
 
 
-def rule_names(rules: Sequence[SelectRule]) -> list[str]:
-    """Name the rules as the column `dropped_by` does: position and type."""
-    return [f"{index}:{rule.type}" for index, rule in enumerate(rules)]
-
-
-def is_pinned(table: pa.Table, rules: Sequence[SelectRule]) -> Mask:
-    """Mark the rows of sources that `keep_sources` selects [N]. Reads `source`."""
-    sources = [name for rule in rules if isinstance(rule, KeepSourcesRule) for name in rule.sources]
-    return np.asarray(pc.is_in(table["source"], value_set=pa.array(sources, pa.string())))
-
-
-def add_spans(spans: Spans, table: pa.Table, rules: Sequence[SelectRule]) -> None:
+def add_spans(spans: Spans, table: pa.Table, rules: Sequence[Rule]) -> None:
     """Widen the spans by ranked rows. Reads `source`, `rank` and `dropped_by`."""
     free = table.filter(pa.array(~is_pinned(table, rules)))
     found = free.group_by("dropped_by", use_threads=False).aggregate([("rank", "min"), ("rank", "max")])
@@ -69,21 +54,21 @@ class Nearest:
         self.rows = (self.rows + table.take(pa.array(index)).to_pylist())[-self.size :]
 
 
-def deciding(rules: Sequence[SelectRule], spans: Spans) -> tuple[str, str] | None:
-    """Return the name and the type of the last rule that cut the ranking; None if there is none."""
+def deciding(rules: Sequence[Rule], spans: Spans) -> tuple[str, Rule] | None:
+    """Return the last rule that cut by rank and left rows out, and its name; None if there is none."""
     named = zip(rule_names(rules), rules, strict=True)
-    cuts = [(name, rule.type) for name, rule in named if rule.type in CUTS and name in spans]
+    cuts = [(name, rule) for name, rule in named if rule.cuts is not None and name in spans]
     return cuts[-1] if cuts else None
 
 
-def sides(rules: Sequence[SelectRule], spans: Spans, size: int) -> Iterator[Nearest]:
+def sides(rules: Sequence[Rule], spans: Spans, size: int) -> Iterator[Nearest]:
     """Yield what finds the rows on both sides of the cut, `size` on each; nothing where all or none are selected."""
     decided = deciding(rules, spans)
     if decided is None or None not in spans:
         return
-    name, kind = decided
+    name, rule = decided
     selected, out = spans[None], spans[name]
-    if kind in WITHIN:
+    if rule.cuts == "groups":
         yield Nearest(_of(None, rules), size, is_last=True)
         yield Nearest(_of(name, rules), size)
         return
@@ -96,7 +81,7 @@ def sides(rules: Sequence[SelectRule], spans: Spans, size: int) -> Iterator[Near
 
 
 def _of(
-    name: str | None, rules: Sequence[SelectRule], above: float = 0, upto: float = math.inf
+    name: str | None, rules: Sequence[Rule], above: float = 0, upto: float = math.inf
 ) -> Callable[[pa.Table], Mask]:
     """Mark what a rule left out, or what is selected, between two ranks."""
 

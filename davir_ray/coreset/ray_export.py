@@ -39,7 +39,7 @@ from davir_ray.coreset.export import (
     with_side,
 )
 from davir_ray.coreset.ray_rank import Ranked
-from davir_ray.coreset.rules import Choice
+from davir_ray.coreset.rules.choose import Choice
 from davir_ray.corpus import json_files
 from davir_ray.corpus.columns import conform, unify
 from davir_ray.corpus.reading import examples, read_source_rows, source_schema

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from davir_ray import storage
 from davir_ray.cluster.ray_exchange import blocks_of, partitions_for
-from davir_ray.config import NearDuplicatesRule, ScoreConfig
+from davir_ray.config import ScoreConfig
 from davir_ray.coreset.rank import (
     SAMPLE_PER_RANGE,
     Order,
@@ -32,6 +32,7 @@ from davir_ray.coreset.rank import (
     sample_keys,
     settle,
 )
+from davir_ray.coreset.rules.rule import TokenColumn
 from davir_ray.errors import StalePlan
 from davir_ray.schema import ID, Need, View
 from davir_ray.scores.assemble import Asked, Measurements, assemble, measured_of
@@ -58,21 +59,23 @@ ROWS = pa.schema(
         ("frozen_rejected_loss", pa.float64()),
         ("num_tokens", pa.int32()),
         ("score", pa.float64()),
-        ("signature", pa.binary()),  # MinHash values, where a rule asks for them
     ]
 )
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """Everything that a worker needs to score a split. files: the file of each split."""
+    """Everything that a worker needs to score a split.
+
+    token_columns: what is made for the selection rules. files: the file of each split.
+    """
 
     prepared: Prepared
     needs: tuple[Need, ...]
     score: Score
     config: ScoreConfig
-    near_duplicates: NearDuplicatesRule | None
     failed: Mapping[Asked, Mapping[bytes, str]]
+    token_columns: tuple[TokenColumn, ...]
     files: tuple[str, ...]
 
     @property
@@ -82,13 +85,18 @@ class Ranking:
 
     @property
     def width(self) -> int:
-        """How many narrow rows (of 128 bytes) a row is as wide as: signatures are long."""
-        return 1 + (self.near_duplicates.num_perm // 32 if self.near_duplicates else 0)
+        """How many narrow rows (of 128 bytes) a row is as wide as: what rules have made is long."""
+        return 1 + sum(column.size for column in self.token_columns) // 128
+
+    @property
+    def rows(self) -> pa.Schema:
+        """The columns of a scored row: ROWS, and what is made for the rules."""
+        return pa.schema([*ROWS, *((column.name, pa.binary()) for column in self.token_columns)])
 
 
 @dataclass(frozen=True)
 class ScoredRows:
-    """The rows of some splits (ROWS) in a file, in order of their rank keys.
+    """The rows of some splits (`Ranking.rows`) in a file, in order of their rank keys.
 
     starts: the key of the first row of each row group.
     """
@@ -114,7 +122,7 @@ class ScoredRows:
 
 @dataclass(frozen=True)
 class Ranked:
-    """All rows in rank order, on disk: `folder`/00000.parquet and on. ROWS with rank and percentile."""
+    """All rows in rank order, on disk: `folder`/00000.parquet and on. `Ranking.rows` with rank and percentile."""
 
     folder: str
     parts: int
@@ -260,8 +268,9 @@ def score_split(
     table = assemble(examples, measurements, ranking.needs, ranking.score, ranking.config, surveyed)
     table = table.append_column("split", pa.array(np.full(len(table), split), pa.int32()))
     table = table.append_column("row", examples["row"])
-    table = table.append_column("signature", _signatures(ranking, split, len(table)))
-    return table.select(ROWS.names).cast(ROWS)
+    for column, values in _made_of_tokens(ranking, split, len(table)).items():
+        table = table.append_column(column, values)
+    return table.select(ranking.rows.names).cast(ranking.rows)
 
 
 def _measurements(
@@ -292,18 +301,20 @@ def _check_measured(ranking: Ranking, sequences: pa.Table, found: Mapping[Asked,
             raise StalePlan(f"measurements under {model} are gone from the store since the run began")
 
 
-def _signatures(ranking: Ranking, split: int, rows: int) -> pa.Array:
-    if ranking.near_duplicates is None:
-        return pa.nulls(rows, pa.binary())
-    from davir_ray.coreset.near_duplicates import signatures
-
+def _made_of_tokens(ranking: Ranking, split: int, rows: int) -> dict[str, pa.Array]:
+    """Return the columns that are made for the rules [rows]; null for a row without tokens."""
+    if not ranking.token_columns:
+        return {}
     tokens = ranking.prepared.tokens(split, ["example", "view", "ids"]).to_pylist()
     responses = [row for row in tokens if row["view"] == View.RESPONSE]
-    values = signatures([np.array(row["ids"], dtype=np.int32) for row in responses], ranking.near_duplicates)
-    column: list[bytes | None] = [None] * rows
-    for row, signature in zip(responses, values, strict=True):
-        column[row["example"]] = signature.tobytes()
-    return pa.array(column, pa.binary())
+    ids = [np.array(row["ids"], dtype=np.int32) for row in responses]
+    made = {}
+    for column in ranking.token_columns:
+        values: list[bytes | None] = [None] * rows
+        for row, value in zip(responses, column.make(ids), strict=True):
+            values[row["example"]] = value
+        made[column.name] = pa.array(values, pa.binary())
+    return made
 
 
 def settle_range(

@@ -13,11 +13,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from davir_ray.config import KeepSourcesRule, QuotaRule, SelectRule
-from davir_ray.coreset.borderline import Nearest, Spans, add_spans, rule_names, sides
-from davir_ray.coreset.cuts import tokens_in
+from davir_ray.coreset.borderline import Nearest, Spans, add_spans, sides
 from davir_ray.coreset.rank_correlation import RankCorrelation
-from davir_ray.coreset.rules import Scan
+from davir_ray.coreset.rules.choose import Scan, rule_names
+from davir_ray.coreset.rules.rule import Rule, tokens_in
 
 ROW = ("example_id", "file", "row", "score", "num_tokens", "rank", "selected", "dropped_by")
 GROUPS_KEPT = 10
@@ -82,7 +81,7 @@ class Summary:
     dropped_by: dict[str, int]
     """Ranked rows that each selection rule left out; with `selected` they add up to `ranked`."""
     dropped_groups: dict[str, DroppedGroups]
-    """The same by group, for each quota."""
+    """The same by group, for each rule that says by what (`Rule.counted_by`)."""
     sources: dict[str, SourceShare]
     length_correlation: float | None
     """Spearman's, of score and response tokens over all ranked rows; None where one of them is constant."""
@@ -97,7 +96,7 @@ class Summary:
         return asdict(self)
 
 
-def summarise(scan: Scan, rules: Sequence[SelectRule], shown: int = 3) -> Summary:
+def summarise(scan: Scan, rules: Sequence[Rule], shown: int = 3) -> Summary:
     """Sum up the scored table, which `scan` reads in rank order with the columns of `schema.SCORED`.
 
     Rows without a rank may stand anywhere. `rules` made the choice. `shown` is how many best and worst rows to keep.
@@ -120,7 +119,7 @@ def summarise(scan: Scan, rules: Sequence[SelectRule], shown: int = 3) -> Summar
         status=dict(sorted(totals.status.items())),
         dropped_by=_by_rule(totals, rules),
         dropped_groups={
-            name: DroppedGroups.of(rule.by, totals.groups[name]) for name, rule in _quotas(rules).items()
+            name: DroppedGroups.of(by, totals.groups[name]) for name, by in _counted_by(rules).items()
         },
         sources=_shares(totals),
         length_correlation=correlation.finish(),
@@ -144,15 +143,16 @@ def _row(row: dict[str, Any]) -> Row:
     return Row(**{name: row[name] for name in ROW} | {"example_id": row["example_id"].hex()})
 
 
-def _quotas(rules: Sequence[SelectRule]) -> dict[str, QuotaRule]:
+def _counted_by(rules: Sequence[Rule]) -> dict[str, str]:
+    """Return rule -> the column by which what it left out is counted, of the rules that name one."""
     named = zip(rule_names(rules), rules, strict=True)
-    return {name: rule for name, rule in named if isinstance(rule, QuotaRule)}
+    return {name: rule.counted_by for name, rule in named if rule.counted_by is not None}
 
 
-def _by_rule(totals: "Totals", rules: Sequence[SelectRule]) -> dict[str, int]:
+def _by_rule(totals: "Totals", rules: Sequence[Rule]) -> dict[str, int]:
     """Count for every rule that can leave rows out."""
     named = zip(rule_names(rules), rules, strict=True)
-    return {name: totals.dropped_by[name] for name, rule in named if not isinstance(rule, KeepSourcesRule)}
+    return {name: totals.dropped_by[name] for name, rule in named if not rule.kept_sources}
 
 
 @dataclass
@@ -177,7 +177,7 @@ class Totals:
         return int(self.lengths.sum())
 
 
-def count_rows(scan: Scan, rules: Sequence[SelectRule]) -> Totals:
+def count_rows(scan: Scan, rules: Sequence[Rule]) -> Totals:
     """Count in one scan what needs no order."""
     totals = Totals()
     for table in scan(["status", "source", "group", "num_tokens", "rank", "selected", "dropped_by"]):
@@ -192,12 +192,12 @@ def count_rows(scan: Scan, rules: Sequence[SelectRule]) -> Totals:
     return totals
 
 
-def _add_dropped(totals: Totals, ranked: pa.Table, rules: Sequence[SelectRule]) -> None:
-    """Count what each rule left out, and for quotas of which group."""
+def _add_dropped(totals: Totals, ranked: pa.Table, rules: Sequence[Rule]) -> None:
+    """Count what each rule left out, and where it says so of which group."""
     totals.dropped_by.update(_counts(ranked["dropped_by"].drop_null()))
-    for name, rule in _quotas(rules).items():
+    for name, by in _counted_by(rules).items():
         dropped = ranked.filter(pc.fill_null(pc.equal(ranked["dropped_by"], name), False))
-        totals.groups[name].update(_counts(dropped[rule.by]))
+        totals.groups[name].update(_counts(dropped[by]))
 
 
 def _counts(column: pa.ChunkedArray) -> dict[str, int]:

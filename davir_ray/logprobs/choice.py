@@ -10,7 +10,7 @@ from typing import Any
 
 from davir_ray.config import EngineConfig
 from davir_ray.config.nearest import did_you_mean
-from davir_ray.errors import EngineError, RecipeError
+from davir_ray.errors import EngineError
 from davir_ray.logprobs.custom import code_digest, engine_class
 from davir_ray.logprobs.engine import Engine, Wanted
 from davir_ray.logprobs.vllm.answers import check_wanted
@@ -38,6 +38,9 @@ WITHOUT_EFFECT = frozenset(
 )
 # fmt: on
 """Arguments of vLLM that change its speed or memory, and its numbers by no more than their noise."""
+
+VLLM_SETTINGS = ("tensor_parallel_size", "gpu_memory_utilization", "engine_args")
+"""Settings that other engines do not read; the recipe refuses them beside an engine that is named and another."""
 
 
 @dataclass(frozen=True)
@@ -137,8 +140,6 @@ def _check_asked(config: EngineConfig, device: str, machine: Machine) -> None:
                 f"run it on {device}; pip install 'davir-ray[{extra}]' in an environment of its own"
             )
         return
-    if config.tensor_parallel_size > 1 or config.engine_args:
-        raise RecipeError(f"engine: tensor_parallel_size and engine_args are for vllm, not {config.type}")
     if config.type in BUILDERS:
         return
     if not all(config.type.partition(":")):
@@ -163,8 +164,9 @@ def _notes(
         notes.append(
             f"numbers for {model_type} depend on how vLLM cuts a prompt: transformers gives stable ones"
         )
-    if kind != "vllm" and (config.tensor_parallel_size > 1 or config.engine_args):
-        notes.append("tensor_parallel_size and engine_args are for vllm and have no effect here")
+    given = [name for name in VLLM_SETTINGS if config.gives(name, None)]
+    if kind != "vllm" and given:
+        notes.append(f"{', '.join(given)}: for vllm, no effect here")
     return notes
 
 

@@ -26,9 +26,11 @@ def fetch(name: str, revision: str | None, cache_dir: str | Path) -> Path:
     """Return the local folder of a path, URI or hub id, downloading it if need be. Raises `ModelError`."""
     if name.startswith("file://"):
         name = name.removeprefix("file://")
+    folder = Path(name).expanduser()
+    if revision and ("://" in name or folder.is_dir()):
+        raise ModelError(f"{name}: is no model of the hub, where alone revision {revision} has an effect")
     if "://" in name:
         return _download(name, Path(cache_dir).expanduser())
-    folder = Path(name).expanduser()
     if folder.is_dir():
         return folder.resolve()
     if folder.exists():

@@ -7,13 +7,14 @@ once more. Started while another start is at work, it says so and does nothing.
 from typing import Any
 
 from davir_ray import pipeline, storage
-from davir_ray.config import NightlyConfig, Recipe
+from davir_ray.config import NightlyConfig
 from davir_ray.drift.ray_drift import Drift, measure_drift
 from davir_ray.errors import DamagedPart, StoreError
 from davir_ray.inputs import anchored
 from davir_ray.nightly.limits import past_limits
 from davir_ray.nightly.nights import Night, Nights, night_of
 from davir_ray.progress import say
+from davir_ray.recipe import Recipe
 from davir_ray.runs.history import PastRun, past_run
 from davir_ray.runs.lease import Lease, take
 from davir_ray.storage.damage import set_aside

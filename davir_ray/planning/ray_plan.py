@@ -15,7 +15,6 @@ import ray
 
 from davir_ray import storage
 from davir_ray.cluster import ray_session
-from davir_ray.config import Recipe
 from davir_ray.ids import Keys, keys_of
 from davir_ray.inputs import check_inputs
 from davir_ray.job import Job, Record, engine_for, facts, job_of, name_run, tokenise
@@ -30,6 +29,7 @@ from davir_ray.measure.ray_measure import (
 )
 from davir_ray.planning.estimate import Estimate, estimate, passes, speed_of, total
 from davir_ray.planning.reasons import Reason, model_reason, row_reasons
+from davir_ray.recipe import Recipe
 from davir_ray.runs.changes import Change, changes
 from davir_ray.runs.history import PastRun, past_runs
 from davir_ray.runs.locations import Places, read_places

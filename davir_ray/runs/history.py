@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from davir_ray import storage
-from davir_ray.config import Recipe
 from davir_ray.errors import DamagedPart
 from davir_ray.progress import say
+from davir_ray.recipe import Recipe
 from davir_ray.runs.run import RECIPE, Run
 from davir_ray.storage.sealed import read_object
 

@@ -16,9 +16,10 @@ from time import time
 from typing import Any, Literal
 
 from davir_ray import storage
-from davir_ray.config import Recipe, TrainConfig, load_recipe, parse_recipe
+from davir_ray.config import TrainConfig
 from davir_ray.errors import DamagedPart, DavirError, RecipeError, StoreError
 from davir_ray.progress import say
+from davir_ray.recipe import Recipe, load_recipe, parse_recipe
 from davir_ray.runs.results import RESULTS, check_sizes, results_in
 from davir_ray.storage.damage import set_aside
 from davir_ray.storage.json_lines import read_lines, write_lines
@@ -190,7 +191,7 @@ def load_run_or_recipe(path: str, overrides: Sequence[str]) -> tuple[Recipe, str
     if not holds_run(path):
         return load_recipe(path, overrides), Path(path).stem
     folder = storage.real_folder(path)
-    recipe = parse_recipe(recipe_of_run(folder), storage.join(folder, RECIPE), overrides)
+    recipe = parse_recipe(recipe_of_run(folder), storage.join(folder, RECIPE), overrides, as_written=False)
     return recipe, folder.rsplit("/", 1)[-1].rsplit("-", 1)[0]
 
 
@@ -198,7 +199,7 @@ def recipe_of_run(folder: str) -> dict[str, Any]:
     """Read the recipe of a run as plain data. Raises `StoreError` if it is none: only a recipe file makes it again."""
     uri = storage.join(folder, RECIPE)
     try:
-        parse_recipe(tree := read_object(uri), uri)
+        parse_recipe(tree := read_object(uri), uri, as_written=False)
     except DavirError as error:
         raise StoreError(f"{error.lines[0]}; {WRITTEN_AGAIN}") from error
     return tree

@@ -33,4 +33,5 @@ DAVIR = Score(
     needs=(BASE, REFERENCE),
     paper="arXiv 2310.13008v2 (DavIR, ACL 2025)",
     compute=davir,
+    settings=("min_loss",),
 )

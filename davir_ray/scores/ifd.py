@@ -31,4 +31,5 @@ IFD = Score(
     needs=(BASE, BASE_ALONE),
     paper="arXiv 2308.12032 (IFD, NAACL 2024)",
     compute=ifd,
+    settings=("min_loss",),
 )

@@ -27,4 +27,5 @@ LOBASS = Score(
     needs=(BASE, REFERENCE),
     paper="arXiv 2310.13008v1 (LoBaSS; denominator not verified)",
     compute=davir,
+    settings=("min_loss",),
 )

@@ -34,4 +34,5 @@ RANDOM = Score(
     needs=(),
     paper="none (baseline)",
     compute=random_draw,
+    settings=("seed",),
 )

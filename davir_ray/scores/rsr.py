@@ -30,4 +30,5 @@ RSR = Score(
     needs=(RANKS,),
     paper="arXiv 2601.14249 (RSR, ACL 2026)",
     compute=rsr,
+    settings=("min_loss",),
 )

@@ -84,5 +84,6 @@ S_IFD = Score(
     needs=(GIVEN, ALONE),
     paper="arXiv 2506.01317 (T-SHIRT, NeurIPS 2025)",
     compute=s_ifd,
+    settings=("token_share",),
     survey=Survey(2, count_tokens),
 )

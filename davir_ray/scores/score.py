@@ -79,6 +79,10 @@ Surveyed = tuple[NDArray[np.int64], ...]
 """The sums of each round of a survey."""
 
 
+SETTINGS = ("min_loss", "seed", "token_share")
+"""The settings of the recipe's section `score` that are for some formulas."""
+
+
 @dataclass(frozen=True, slots=True)
 class Score:
     """A score. `compute` returns float64 [N]; a value that is not finite leaves the row without a score."""
@@ -89,6 +93,9 @@ class Score:
     paper: str
     compute: Callable[..., Floats]
     """From (Measured, ScoreConfig), and Surveyed where the score has a survey."""
+    settings: tuple[str, ...] = ()
+    """The settings of the recipe's section `score` that the formula reads: of SETTINGS. Beside a built-in score the
+    others are refused."""
     pairs_only: bool = False
     """The score is defined for preference pairs only."""
     survey: Survey | None = None

@@ -5,12 +5,13 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from davir_ray import storage
-from davir_ray.config import Recipe, TrainConfig
+from davir_ray.config import TrainConfig
 from davir_ray.corpus.listing import Listing
 from davir_ray.errors import ModelError, RecipeError, TrainingError
 from davir_ray.inputs import PAIRS, check_inputs
 from davir_ray.models.adapter import read_json
 from davir_ray.models.resolve import ResolvedModel
+from davir_ray.recipe import Recipe
 from davir_ray.schema import Need
 
 TRACKERS = {"wandb": "wandb", "mlflow": "mlflow", "tensorboard": "tensorboard"}

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from davir_ray.config import Recipe, ReferenceConfig, TrainConfig
+from davir_ray.config import ReferenceConfig, TrainConfig
 from davir_ray.corpus.folds import Fold
 from davir_ray.errors import DamagedPart, StoreError, TrainingError
 from davir_ray.ids import keys_of
 from davir_ray.inputs import Inputs, check_inputs, check_score
 from davir_ray.job import engine_for, name_run, scan_folder
+from davir_ray.recipe import Recipe
 from davir_ray.runs.history import past_runs
 from davir_ray.runs.run import HOW_NOT_WHAT, Run
 from davir_ray.schema import Need

@@ -1,12 +1,13 @@
 """The steps of the main job that train: before scoring the reference, after it the model on the core-set."""
 
 from davir_ray.cluster import ray_session
-from davir_ray.config import ModelConfig, ModelsConfig, Recipe, TrainConfig
+from davir_ray.config import ModelConfig, ModelsConfig, TrainConfig
 from davir_ray.errors import RecipeError
 from davir_ray.inputs import anchored
 from davir_ray.job import Record, engine_of
 from davir_ray.measure.ray_room import await_engine
 from davir_ray.models.resolve import resolve
+from davir_ray.recipe import Recipe
 from davir_ray.runs.run import Run
 from davir_ray.train.checks import check_base, check_corpora, check_settings, with_deepspeed
 from davir_ray.train.ray_fit import await_workers

@@ -7,9 +7,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from davir_ray import pipeline
-from davir_ray.config import parse_recipe
 from davir_ray.measure.chunks import CHUNK_TOKENS
 from davir_ray.measure.kind import resolve_kind
+from davir_ray.recipe import parse_recipe
 from davir_ray.store.compaction import compact
 from davir_ray.store.holdings import models_in
 

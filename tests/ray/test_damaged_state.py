@@ -12,9 +12,9 @@ import ray
 
 from davir_ray import pipeline
 from davir_ray.cli.store_lines import verify_lines
-from davir_ray.config import Recipe
 from davir_ray.errors import StoreError
 from davir_ray.logprobs.kinds import LOSS
+from davir_ray.recipe import Recipe
 from davir_ray.runs.run import Run
 from davir_ray.store.compaction import compact
 from davir_ray.store.measurements import MeasurementStore

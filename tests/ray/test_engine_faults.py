@@ -9,8 +9,8 @@ from click.testing import CliRunner
 
 from davir_ray import pipeline
 from davir_ray.cli import main
-from davir_ray.config import parse_recipe
 from davir_ray.errors import EngineError
+from davir_ray.recipe import parse_recipe
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 

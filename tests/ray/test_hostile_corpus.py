@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from davir_ray import pipeline
-from davir_ray.config import parse_recipe
 from davir_ray.errors import UnreadableFile
+from davir_ray.recipe import parse_recipe
 from davir_ray.schema import Status
 from tests.hostile import write_hostile_corpus
 

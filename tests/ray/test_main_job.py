@@ -12,9 +12,9 @@ from click.testing import CliRunner
 
 from davir_ray import pipeline
 from davir_ray.cli import main
-from davir_ray.config import parse_recipe
 from davir_ray.coreset.export import SIDE
 from davir_ray.errors import NotMeasured, RecipeError, StoreError
+from davir_ray.recipe import parse_recipe
 from davir_ray.schema import SCORED
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]

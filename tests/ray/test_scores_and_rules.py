@@ -9,10 +9,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from davir_ray import pipeline
-from davir_ray.config import TokensConfig, parse_recipe
+from davir_ray.config import TokensConfig
 from davir_ray.corpus.formats import FORMATS
 from davir_ray.logprobs.engine import TokenSequence
 from davir_ray.logprobs.hash_engine import HashEngine
+from davir_ray.recipe import parse_recipe
 from davir_ray.schema import View
 from davir_ray.tokens.tokenizer import load_tokenizer
 from davir_ray.tokens.views import sequences

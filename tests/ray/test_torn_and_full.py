@@ -13,7 +13,7 @@ import pytest
 
 from davir_ray import pipeline
 from davir_ray.cli.store_lines import verify_lines
-from davir_ray.config import load_recipe
+from davir_ray.recipe import load_recipe
 from davir_ray.storage.files import TEMPORARY
 from tests.ray.kill_rounds import Outcome, command_of, environment, write_corpus
 

@@ -11,7 +11,7 @@ from scipy.stats import spearmanr
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from davir_ray import pipeline
-from davir_ray.config import parse_recipe
+from davir_ray.recipe import parse_recipe
 
 CORPUS = Path(__file__).resolve().parents[3] / "shared" / "data" / "alpaca-5k"
 ROWS = 64

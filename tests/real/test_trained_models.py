@@ -34,7 +34,6 @@ TRAIN = {
     "per_device_train_batch_size": 2,
     "zero_stage": 2,
     "lr_scheduler_type": "constant",
-    "warmup_steps": 0,
 }
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from davir_ray import storage
 from davir_ray.cli.verify_runs import verify_run
-from davir_ray.config import EngineConfig, ModelsConfig, parse_recipe
+from davir_ray.config import EngineConfig, ModelsConfig
 from davir_ray.corpus.split import Split
 from davir_ray.errors import StoreError
 from davir_ray.logprobs.choice import Choice
@@ -22,6 +22,7 @@ from davir_ray.measure.chunks import CHUNKS
 from davir_ray.measure.measurement import PLAN, Measurement
 from davir_ray.measure.trial import Journal
 from davir_ray.nightly.nights import Nights
+from davir_ray.recipe import parse_recipe
 from davir_ray.runs.lease import Lease, newest_lease, take
 from davir_ray.runs.locations import read_places, write_places
 from davir_ray.runs.run import Run, recipe_of_run

@@ -11,7 +11,6 @@ import pytest
 from click.testing import CliRunner, Result
 
 from davir_ray.cli import main
-from davir_ray.config import parse_recipe
 from davir_ray.errors import CorpusError, RecipeError, RowError
 from davir_ray.foreign_text import (
     Shown,
@@ -24,6 +23,7 @@ from davir_ray.foreign_text import (
 )
 from davir_ray.logprobs.kinds import LOSS
 from davir_ray.progress import say
+from davir_ray.recipe import parse_recipe
 from davir_ray.runs.run import Run
 from davir_ray.storage.filesystems import reaching
 from davir_ray.store.measurements import MeasurementStore

@@ -7,9 +7,9 @@ from click.testing import CliRunner
 
 from davir_ray import inputs
 from davir_ray.cli import main
-from davir_ray.config import parse_recipe
 from davir_ray.errors import CorpusError, EngineError, ModelNotFound, RecipeError
 from davir_ray.inputs import anchored, check_inputs
+from davir_ray.recipe import parse_recipe
 from davir_ray.train.sources import reference_sources
 from tests.unit.models.test_resolve import save_adapter
 
@@ -45,7 +45,7 @@ def test_paths_of_trainings_become_absolute_and_other_settings_stay(tmp_path, mo
     tree = TREE | {
         "models": {"base": "org/name"},
         "train": train,
-        "reference": {"train": of_reference, "folds": 3},
+        "reference": {"train": of_reference, "fit": "cross", "folds": 3},
     }
     recipe = anchored(parse_recipe(tree, "r"))
     assert recipe.train.corpus.paths == {"a": (f"{tmp_path}/rows/a.parquet", "s3://bucket/x")}

@@ -24,6 +24,7 @@ ORDER = (
     "measure",
     "scores",
     "coreset",
+    "recipe",
     "runs",
     "drift",
     "inputs",

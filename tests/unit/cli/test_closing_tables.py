@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from davir_ray.cli.closing_lines import record_lines
-from davir_ray.config import (
+from davir_ray.coreset.rules import (
     CountRule,
     DifficultyRule,
     FractionRule,
@@ -17,8 +17,7 @@ from davir_ray.config import (
     QuotaRule,
     ThresholdRule,
 )
-from davir_ray.coreset.borderline import rule_names
-from davir_ray.coreset.rules import choose
+from davir_ray.coreset.rules.choose import choose, rule_names
 from davir_ray.coreset.summary import summarise
 from davir_ray.schema import SCORED
 

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from davir_ray.cli import main
-from davir_ray.config import load_recipe
+from davir_ray.recipe import load_recipe
 from tests.documented_commands import ROOT, Command, documented, of_block
 
 COMMANDS = documented()

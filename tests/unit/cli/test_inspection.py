@@ -5,7 +5,7 @@ import json
 import pytest
 
 from davir_ray.cli.inspection import inspect, validate
-from davir_ray.config import parse_recipe
+from davir_ray.recipe import parse_recipe
 
 ROWS = [
     {"instruction": "Add.", "Input": "2+2", "output": "4", "kind": "sum"},

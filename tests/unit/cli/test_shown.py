@@ -9,9 +9,10 @@ import pytest
 from click.testing import CliRunner
 
 from davir_ray.cli import main
-from davir_ray.config import CorpusConfig, parse_recipe
+from davir_ray.config import CorpusConfig
 from davir_ray.corpus.listing import list_corpus
 from davir_ray.corpus.reading import examples
+from davir_ray.recipe import parse_recipe
 from davir_ray.runs.run import Run
 from davir_ray.schema import SCORED
 

@@ -9,8 +9,8 @@ from click.testing import CliRunner
 from davir_ray import storage
 from davir_ray.cli import main
 from davir_ray.cli.status import Pass, status, status_lines, statuses
-from davir_ray.config import parse_recipe
 from davir_ray.errors import RecipeError
+from davir_ray.recipe import parse_recipe
 from davir_ray.runs.run import Run
 from davir_ray.store.compaction import compact
 from davir_ray.store.measurements import part_name

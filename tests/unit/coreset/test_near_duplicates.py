@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from davir_ray.config import NearDuplicatesRule
-from davir_ray.coreset.near_duplicates import KeptRows, bands, near_duplicates, signatures
+from davir_ray.coreset.rules import NearDuplicatesRule
+from davir_ray.coreset.rules.near_duplicates import KeptRows, bands, signatures
 
 RULE = NearDuplicatesRule()
 
@@ -36,8 +36,8 @@ def walk(documents, rule=RULE, cuts=()):
     values = signatures(documents, rule)
     column = pa.array([row.tobytes() for row in values], pa.binary())
     edges = [0, *cuts, len(documents)]
-    parts = [pa.table({"signature": column[a:b]}) for a, b in itertools.pairwise(edges)]
-    masks = list(near_duplicates(rule, lambda *columns: (part.select(columns) for part in parts)))
+    parts = [pa.table({rule.token_column.name: column[a:b]}) for a, b in itertools.pairwise(edges)]
+    masks = list(rule.keep(lambda *columns: (part.select(columns) for part in parts)))
     assert [len(mask) for mask in masks] == [len(part) for part in parts]
     return np.concatenate(masks)
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from davir_ray.config import (
+from davir_ray.coreset.rules import (
     CountRule,
     DifficultyRule,
     FractionRule,
@@ -20,15 +20,16 @@ from davir_ray.config import (
     ThresholdRule,
     TokenBudgetRule,
 )
-from davir_ray.coreset.cuts import share_of
-from davir_ray.coreset.difficulty import order_statistics, sortable
-from davir_ray.coreset.quotas import length_bands
-from davir_ray.coreset.rules import Choice, choose
+from davir_ray.coreset.rules.best import share_of
+from davir_ray.coreset.rules.choose import Choice, choose
+from davir_ray.coreset.rules.difficulty import order_statistics, sortable
+from davir_ray.coreset.rules.length_quota import length_bands
 from davir_ray.errors import RecipeError
 from tests.unit.coreset.plain_rules import plain_choose
 
 SIGNATURES = np.random.default_rng(0).integers(0, 2**32, (6, 16), dtype=np.uint32)
 """Any two of these differ in all values, so a row is a near duplicate only of rows with the same one."""
+NEAR_DUPLICATES = NearDuplicatesRule(num_perm=16, threshold=0.8)
 
 FRACTIONS = st.one_of(
     st.floats(0.001, 1.0), st.sampled_from([0.06, 0.07, 0.1, 0.29, 0.3, 0.57, 0.58, 1 / 3, 0.7, 1.0])
@@ -66,7 +67,9 @@ def table_of(frame):
             "base_loss": pa.array([None if pd.isna(x) else x for x in frame["base_loss"]], pa.float64()),
             "score": pa.array(frame["score"].tolist(), pa.float64()),
             "rank": pa.array(frame["rank"].tolist(), pa.int64()),
-            "signature": pa.array([SIGNATURES[i].tobytes() for i in frame["signature"]], pa.binary()),
+            NEAR_DUPLICATES.token_column.name: pa.array(
+                [SIGNATURES[i].tobytes() for i in frame["signature"]], pa.binary()
+            ),
         }
     )
 
@@ -111,7 +114,7 @@ RULE = st.one_of(
     st.builds(LengthQuotaRule, bands=st.integers(2, 8), fraction=FRACTIONS),
     st.builds(KeepSourcesRule, sources=st.sampled_from([("gsm8k",), ("gsm8k", "dolly"), ("absent",)])),
     quantiles(),
-    st.just(NearDuplicatesRule(num_perm=16, threshold=0.8)),
+    st.just(NEAR_DUPLICATES),
 )
 CUTS = st.lists(st.integers(0, 60), max_size=5)
 

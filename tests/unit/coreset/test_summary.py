@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from davir_ray.config import CountRule, FractionRule, QuotaRule, ThresholdRule
+from davir_ray.coreset.rules import CountRule, FractionRule, QuotaRule, ThresholdRule
 from davir_ray.coreset.summary import summarise
 from davir_ray.schema import SCORED, Status
 

@@ -7,11 +7,12 @@ import pytest
 import yaml
 
 from davir_ray.cli.inspection import inspect, validate
-from davir_ray.config import CorpusConfig, parse_recipe
+from davir_ray.config import CorpusConfig
 from davir_ray.corpus.listing import list_corpus
 from davir_ray.corpus.misfits import no_row_fits
 from davir_ray.corpus.reading import examples
 from davir_ray.errors import CorpusError
+from davir_ray.recipe import parse_recipe
 
 
 def turns(*names):

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from davir_ray.config import EngineConfig
-from davir_ray.errors import EngineError, RecipeError
+from davir_ray.errors import EngineError
 from davir_ray.logprobs.choice import Choice, Machine, build_engine, check_values, choose_engine, numerics
 from davir_ray.logprobs.hash_engine import HashEngine
 from davir_ray.models.resolve import ResolvedModel
@@ -62,10 +62,11 @@ def test_bfloat16_on_a_cpu_without_it_is_honoured_and_warned_about():
     assert "AVX512-BF16" not in choose(GPU_BOX, 0, dtype="bfloat16").reason
 
 
-def test_settings_of_vllm_are_refused_beside_another_engine_and_noted_under_auto():
-    with pytest.raises(RecipeError, match="not transformers"):
-        choose(GPU_BOX, 4, type="transformers", tensor_parallel_size=2)
-    assert "no effect" in choose(LAPTOP, 0, engine_args={"enforce_eager": True}).reason
+def test_settings_of_vllm_are_noted_where_auto_takes_another_engine():
+    settings = {"engine_args": {"enforce_eager": True}, "gpu_memory_utilization": 0.5}
+    reason = choose(LAPTOP, 0, **settings).reason
+    assert reason.endswith("gpu_memory_utilization, engine_args: for vllm, no effect here")
+    assert "no effect" not in choose(GPU_BOX, 4, **settings).reason
 
 
 def test_more_gpus_an_engine_than_there_are_is_refused():

@@ -1,10 +1,11 @@
 import pytest
 
 from davir_ray import storage
-from davir_ray.config import NightlyConfig, parse_recipe
+from davir_ray.config import NightlyConfig
 from davir_ray.errors import PastLimits, RecipeError, StoreError
 from davir_ray.nightly.limits import check_limits, past_limits
 from davir_ray.nightly.nights import Nights, night_of
+from davir_ray.recipe import parse_recipe
 
 RECORD = {
     "run_id": "n-1",

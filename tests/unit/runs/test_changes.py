@@ -1,6 +1,6 @@
 import pytest
 
-from davir_ray.config import parse_recipe
+from davir_ray.recipe import parse_recipe
 from davir_ray.runs.changes import changes
 
 RECORD = {

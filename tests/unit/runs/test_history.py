@@ -3,7 +3,7 @@ import json
 import pytest
 
 from davir_ray import storage
-from davir_ray.config import parse_recipe
+from davir_ray.recipe import parse_recipe
 from davir_ray.runs.history import past_run, past_runs, references_measured
 from davir_ray.runs.run import Run
 

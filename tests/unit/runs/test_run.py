@@ -4,8 +4,9 @@ from pathlib import Path
 import pytest
 
 from davir_ray import storage
-from davir_ray.config import TrainConfig, parse_recipe
+from davir_ray.config import TrainConfig
 from davir_ray.errors import StoreError
+from davir_ray.recipe import parse_recipe
 from davir_ray.runs.run import Run, load_run_or_recipe, run_id_of, training_id_of
 from davir_ray.train.checks import with_deepspeed
 

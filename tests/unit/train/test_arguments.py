@@ -1,20 +1,28 @@
 import pytest
 import torch
 
-from davir_ray.config import LoraConfig, TrainConfig
+from davir_ray.config import CorpusConfig, LoraConfig, TrainConfig
 from davir_ray.train.arguments import arguments_of, load_dtype, peft_config
 from davir_ray.train.settings import beta_of, dtype_of, learning_rate_of
 
 LORA = {"r": 4}
 
 
-def config(**settings):
-    return TrainConfig(**{"zero_stage": None} | settings)
+def config(evaluates=False, **settings):
+    """Return settings, without DeepSpeed unless they say so."""
+    held_out = {"eval_corpus": CorpusConfig(paths="x")} if evaluates else {}
+    without = {} if "deepspeed" in settings else {"zero_stage": None}
+    return TrainConfig(**without | held_out | settings)
 
 
 def arguments(tmp_path, *, evaluates=False, resumes=False, **settings):
     return arguments_of(
-        config(**settings), str(tmp_path), "cpu", max_length=192, evaluates=evaluates, resumes=resumes
+        config(evaluates, **settings),
+        str(tmp_path),
+        "cpu",
+        max_length=192,
+        evaluates=evaluates,
+        resumes=resumes,
     )
 
 
@@ -60,12 +68,11 @@ def test_settings_reach_trl_under_its_names(tmp_path):
         "weight_decay": 0.5,
         "max_grad_norm": 2.0,
         "num_train_epochs": 4.0,
-        "max_steps": 9,
         "seed": 11,
         "logging_steps": 13,
     }
     for objective in ("sft", "dpo", "davir_dpo"):
-        made = arguments(tmp_path, objective=objective, **names)
+        made = arguments(tmp_path, evaluates=True, objective=objective, **names)
         assert {name: getattr(made, name) for name in names} == names
         assert (made.use_cpu, made.remove_unused_columns, made.report_to) == (True, False, [])
         assert made.max_length is None
@@ -73,6 +80,7 @@ def test_settings_reach_trl_under_its_names(tmp_path):
 
 def test_without_max_steps_epochs_decide(tmp_path):
     assert arguments(tmp_path).max_steps == -1
+    assert arguments(tmp_path, max_steps=9).max_steps == 9
 
 
 def test_dpo_takes_frozen_log_probabilities_beforehand_and_the_loss_of_the_recipe(tmp_path):
@@ -102,7 +110,7 @@ def test_steps_of_the_recipe_take_the_place_of_epochs(tmp_path):
 
 
 def test_without_held_out_rows_nothing_is_evaluated(tmp_path):
-    made = arguments(tmp_path, eval_steps=3)
+    made = arguments(tmp_path)
     assert (made.eval_strategy.value, made.eval_on_start) == ("no", False)
 
 

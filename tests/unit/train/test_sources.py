@@ -3,8 +3,8 @@ import shlex
 import pytest
 
 from davir_ray import storage
-from davir_ray.config import parse_recipe
 from davir_ray.errors import TrainingError
+from davir_ray.recipe import parse_recipe
 from davir_ray.runs.run import Run
 from davir_ray.train import sources
 

@@ -65,7 +65,7 @@ def test_a_training_keeps_the_log_that_its_checkpoint_goes_on_with_and_no_other(
 
 
 def test_without_pairs_nothing_is_frozen():
-    assert frozen_from(TrainConfig(frozen_logps="store"), choice(), "cpu") is None
+    assert frozen_from(TrainConfig(), choice(), "cpu") is None
 
 
 def test_made_up_numbers_are_never_a_frozen_policy():

@@ -8,9 +8,9 @@ from click.testing import CliRunner
 
 from davir_ray.cli import main
 from davir_ray.cluster import ray_session
-from davir_ray.config import parse_recipe
 from davir_ray.errors import EngineError, ModelError, RecipeError
 from davir_ray.measure import ray_room
+from davir_ray.recipe import parse_recipe
 from davir_ray.train.steps import check_trainings
 from tests.unit.models.test_resolve import save_adapter
 

@@ -2,8 +2,9 @@
 
 import pytest
 
-from davir_ray.config import FractionRule, load_recipe, parse_recipe
+from davir_ray.coreset.rules import FractionRule
 from davir_ray.errors import RecipeError
+from davir_ray.recipe import load_recipe, parse_recipe
 
 SMALLEST = {"corpus": {"paths": "rows.parquet"}, "models": {"base": "b"}}
 BASE = "corpus: {paths: rows.parquet}\nmodels: {base: b, reference: r}\n"
@@ -171,7 +172,9 @@ def test_all_that_is_wrong_with_one_of_several_references_is_told_at_its_lines(t
 def test_settings_that_do_not_go_together_are_told_at_the_line_of_one(tmp_path):
     path = tmp_path / "r.yaml"
     path.write_text(BASE + "engine: {}\nselect:\n  - {type: keep_sources, sources: [x]}\nreference: {}\n")
-    with pytest.raises(RecipeError, match=r"line 4: select: keep_sources names x; corpus\.paths has corpus$"):
+    with pytest.raises(
+        RecipeError, match=r"line 5: select\.0: keep_sources names x; corpus\.paths has corpus$"
+    ):
         load_recipe(path, ["models.reference=null"])
 
 

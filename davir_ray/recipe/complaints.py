@@ -7,8 +7,9 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from davir_ray.config.nearest import did_you_mean
-from davir_ray.config.yaml_tree import Path, dotted
+from davir_ray.config.section import NO_EFFECT
 from davir_ray.foreign_text import brief
+from davir_ray.recipe.yaml_tree import Path, dotted
 
 EXPECTED = {
     "string_type": "text",
@@ -41,7 +42,8 @@ def complaints(error: ValidationError, tree: Any, recipe: type[BaseModel]) -> li
     """Return path and sentence of each thing that is wrong with a recipe given as plain data."""
     found: dict[Path, list[Any]] = {}
     for one in error.errors(include_url=False):
-        found.setdefault(_place(tree, one), []).append(one)
+        for each in _each_setting(one):
+            found.setdefault(_place(tree, each), []).append(each)
     # Of a union, what is wrong within the alternative that was meant says more than that the others do not fit.
     deepest = [path for path in found if not any(len(far) > len(path) == _shared(far, path) for far in found)]
     return [(path, _sentence(path, found[path], tree, recipe)) for path in deepest]
@@ -51,6 +53,16 @@ def _shared(one: Path, other: Path) -> int:
     return next(
         (i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other))
     )
+
+
+def _each_setting(error: Any) -> list[Any]:
+    """Return an error for each setting without effect; any other error as it is."""
+    if error["type"] != NO_EFFECT:
+        return [error]
+    return [
+        {**error, "loc": (*error["loc"], *name.split(".")), "ctx": {"why": why}}
+        for name, why in error["ctx"]["settings"].items()
+    ]
 
 
 def _place(tree: Any, error: Any) -> Path:
@@ -134,6 +146,7 @@ SENTENCES: dict[str, Callable[[Path, Any, Any, type[BaseModel]], str]] = {
     "union_tag_invalid": _rule,
     "union_tag_not_found": lambda *_: "is missing; write a rule as {type: fraction, fraction: 0.06}",
     "missing": lambda *_: "is missing",
+    NO_EFFECT: lambda _, error, *__: f"has no effect: {error['ctx']['why']}",
     "value_error": lambda _, error, *__: _named(error)[1] if not error["loc"] else str(error["ctx"]["error"]),
 }
 

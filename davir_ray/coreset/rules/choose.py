@@ -1,9 +1,8 @@
 """Which rows the core-set takes: selection rules over the ranked rows, a part at a time.
 
 Rules run in order, each on the rows that the ones before it kept. A row that is left out names the one
-rule that did it. `keep_sources` is no cut: wherever it stands, the rows of its sources are selected, no
-rule sees them, and no fraction, quota or budget counts them. So a core-set of one corpus can be mixed
-with all of another.
+rule that did it. Rows of sources that a rule names to be kept (`keep_sources`) are selected wherever it stands, no rule
+sees them, and no fraction, quota or budget counts them. So a core-set of one corpus can be mixed with all of another.
 
 What is held is the choice itself, compressed (a few bits a row at most), and what a rule counts: groups, lengths,
 digits. Only near_duplicates holds more. Columns are scanned again for each rule, and only those that it reads.
@@ -12,17 +11,13 @@ digits. Only near_duplicates holds more. Columns are scanned again for each rule
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from davir_ray.config import KeepSourcesRule, NearDuplicatesRule, SelectRule
-from davir_ray.coreset.cuts import Mask, Rows, count, fraction, threshold, token_budget
-from davir_ray.coreset.difficulty import difficulty
-from davir_ray.coreset.quotas import length_quota, quota
+from davir_ray.coreset.rules.rule import Mask, Rows, Rule, TokenColumn
 
 Scan = Callable[[Sequence[str]], Iterator[pa.Table]]
 """Reads columns of the ranked rows, in rank order, a table a part; each call gives the same parts."""
@@ -75,45 +70,31 @@ class Choice:
         return Choice.of(codes)
 
 
-def choose(rules: Sequence[SelectRule], scan: Scan) -> list[Choice]:
-    """Apply the rules to ranked rows; one choice a part. Without rules every row is selected.
-
-    Columns that may be read: example_id, source, group, num_tokens, base_loss, score, rank, signature.
-    """
-    choices = [
-        Choice.of(np.where(pinned, PINNED, SELECTED).astype(np.int16)) for pinned in _pinned(rules, scan)
-    ]
+def choose(rules: Sequence[Rule], scan: Scan) -> list[Choice]:
+    """Apply the rules to ranked rows; one choice a part. Without rules every row is selected."""
+    pinned = (is_pinned(table, rules) for table in scan(["source"]))
+    choices = [Choice.of(np.where(rows, PINNED, SELECTED).astype(np.int16)) for rows in pinned]
     for index, rule in enumerate(rules):
-        if rule.type != "keep_sources":
-            kept = KEEP[rule.type](rule, _rows_reaching(scan, choices))
-            choices = [choice.after(index, keep) for choice, keep in zip(choices, kept, strict=True)]
+        kept = rule.keep(_rows_reaching(scan, choices))
+        choices = [choice.after(index, keep) for choice, keep in zip(choices, kept, strict=True)]
     return choices
 
 
-def _near_duplicates(rule: NearDuplicatesRule, rows: Rows) -> Iterator[Mask]:
-    from davir_ray.coreset.near_duplicates import near_duplicates
-
-    return near_duplicates(rule, rows)
-
-
-KEEP: dict[str, Callable[[Any, Rows], Iterator[Mask]]] = {
-    "fraction": fraction,
-    "count": count,
-    "token_budget": token_budget,
-    "threshold": threshold,
-    "quota": quota,
-    "length_quota": length_quota,
-    "difficulty": difficulty,
-    "near_duplicates": _near_duplicates,
-}
+def rule_names(rules: Sequence[Rule]) -> list[str]:
+    """Name the rules as the column `dropped_by` does: position and type."""
+    return [f"{index}:{rule.type}" for index, rule in enumerate(rules)]
 
 
-def _pinned(rules: Sequence[SelectRule], scan: Scan) -> Iterator[Mask]:
-    """Mark the rows that `keep_sources` selects."""
-    sources = [name for rule in rules if isinstance(rule, KeepSourcesRule) for name in rule.sources]
-    names = pa.array(sources, pa.string())
-    for table in scan(["source"]):
-        yield np.asarray(pc.is_in(table["source"], value_set=names))
+def is_pinned(table: pa.Table, rules: Sequence[Rule]) -> Mask:
+    """Mark the rows of sources that are selected whatever the rules say [N]. Reads `source`."""
+    sources = [name for rule in rules for name in rule.kept_sources]
+    return np.asarray(pc.is_in(table["source"], value_set=pa.array(sources, pa.string())))
+
+
+def token_columns(rules: Sequence[Rule]) -> tuple[TokenColumn, ...]:
+    """Return the columns that are made for the rules, each name once."""
+    made = [rule.token_column for rule in rules]
+    return tuple({column.name: column for column in made if column is not None}.values())
 
 
 def _rows_reaching(scan: Scan, choices: Sequence[Choice]) -> Rows:

@@ -1,22 +1,24 @@
-"""Near duplicates: MinHash signatures of token shingles, and a walk that keeps the best of those alike.
+"""The rule `near_duplicates`: MinHash signatures of token shingles, and a walk that keeps the best of those alike.
 
 A row's shingles are the runs of `shingle` tokens in it (a shorter row is one shingle), as a set. The
 share of equal values in two signatures estimates the Jaccard similarity of two sets. Signatures and
-index are datasketch's.
+index are datasketch's, which is imported where it is used: it takes a second.
 
 Broder, "On the resemblance and containment of documents", 1997. N rows, P values in a signature.
 """
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from math import ceil
+from typing import Literal
 
 import numpy as np
-from datasketch import LeanMinHash, MinHash, MinHashLSH
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
+from pydantic import Field
 
-from davir_ray.config import NearDuplicatesRule
-from davir_ray.coreset.cuts import Mask, Rows, exact
+from davir_ray.coreset.rules.best import exact
+from davir_ray.coreset.rules.rule import Mask, Rows, Rule, TokenColumn
 
 Signature = NDArray[np.uint32]
 SEED = 1
@@ -25,8 +27,41 @@ RECALL = 0.9
 """How likely the index must be to find a pair that is just similar enough."""
 
 
+class NearDuplicatesRule(Rule):
+    """Drop a row whose token shingles are nearly those of a better row (MinHash, estimated Jaccard)."""
+
+    type: Literal["near_duplicates"] = "near_duplicates"
+    threshold: float = Field(0.8, gt=0, lt=1)
+    """Estimated similarity of two sets of shingles from which on the lower-ranked row goes."""
+    num_perm: int = Field(128, ge=16, le=1024)
+    """Values in a signature: more of them estimate better, and take more room."""
+    shingle: int = Field(5, ge=1)
+    """Tokens a shingle."""
+
+    @property
+    def token_column(self) -> TokenColumn:
+        """The signature of each row, as the bytes of its values."""
+        return TokenColumn(f"signature_{self.num_perm}_{self.shingle}", 4 * self.num_perm, self._signed)
+
+    def _signed(self, ids: Sequence[NDArray[np.int32]]) -> list[bytes]:
+        return [row.tobytes() for row in signatures(ids, self)]
+
+    def keep(self, rows: Rows) -> Iterator[Mask]:
+        """Keep a row unless it is nearly a better row that was kept: the best of those alike stands for them.
+
+        The index of kept rows stays in memory (6 KB a row with 128 values, 0.1 ms a row): for a large corpus, put
+        a rule that leaves fewer rows first.
+        """
+        kept, name = KeptRows(self), self.token_column.name
+        for table in rows(name):
+            values = np.frombuffer(b"".join(table[name].to_pylist()), dtype=np.uint32)
+            yield np.array([kept.add(row) for row in values.reshape(len(table), self.num_perm)], dtype=bool)
+
+
 def signatures(ids: Sequence[NDArray[np.int32]], rule: NearDuplicatesRule) -> Signature:
     """Return the signatures of rows of token ids [N, P]: the same on any machine and in any order."""
+    from datasketch import MinHash
+
     sketches = MinHash.generator(
         (_shingles(row, rule.shingle).tolist() for row in ids),
         num_perm=rule.num_perm,
@@ -52,29 +87,20 @@ def _shingles(ids: NDArray[np.int32], size: int) -> NDArray[np.uint32]:
     return np.unique((state >> np.uint64(32)).astype(np.uint32))
 
 
-def near_duplicates(rule: NearDuplicatesRule, rows: Rows) -> Iterator[Mask]:
-    """Keep a row unless it is nearly a better row that was kept: the best of those alike stands for them.
-
-    The index of kept rows stays in memory (6 KB a row with 128 values, 0.1 ms a row): for a large corpus, put
-    a rule that leaves fewer rows first.
-    """
-    kept = KeptRows(rule)
-    for table in rows("signature"):
-        values = np.frombuffer(b"".join(table["signature"].to_pylist()), dtype=np.uint32)
-        yield np.array([kept.add(row) for row in values.reshape(len(table), rule.num_perm)], dtype=bool)
-
-
 class KeptRows:
     """The rows kept so far, found by the bands of their signatures that equal those of another row."""
 
     def __init__(self, rule: NearDuplicatesRule) -> None:
+        from datasketch import LeanMinHash, MinHashLSH
+
         self.equal_values = ceil(exact(rule.threshold) * rule.num_perm)
         self.index = MinHashLSH(num_perm=rule.num_perm, params=bands(rule.threshold, rule.num_perm))
+        self.sketch = partial(LeanMinHash, seed=SEED, scheme=SCHEME)
         self.signatures: list[Signature] = []
 
     def add(self, signature: Signature) -> bool:
         """Keep a row and return True, unless a row that was kept is estimated to be similar enough."""
-        sketch = LeanMinHash(seed=SEED, hashvalues=signature, scheme=SCHEME)
+        sketch = self.sketch(hashvalues=signature)
         candidates = [self.signatures[key] for key in self.index.query(sketch)]
         if any(np.count_nonzero(other == signature) >= self.equal_values for other in candidates):
             return False

@@ -1,4 +1,4 @@
-"""The whole recipe, and how it is read.
+"""How a recipe is read.
 
 Precedence: the defaults of the sections, then the YAML file, then each `--set a.b=c` in order.
 """
@@ -8,104 +8,17 @@ from copy import deepcopy
 from os import PathLike
 from typing import Any
 
-from pydantic import ValidationError, field_validator, model_validator
+from pydantic import ValidationError
 
-from davir_ray.config.complaints import complaints
-from davir_ray.config.measuring import (
-    CorpusConfig,
-    EngineConfig,
-    ExportConfig,
-    MeasureConfig,
-    ModelsConfig,
-    ScoreConfig,
-    TokensConfig,
-)
-from davir_ray.config.nightly import NightlyConfig
-from davir_ray.config.rules import FractionRule, KeepSourcesRule, NearDuplicatesRule, QuotaRule, SelectRule
-from davir_ray.config.section import Section
-from davir_ray.config.training import ReferenceConfig, TrainConfig
-from davir_ray.config.yaml_tree import MAX_DEPTH, TOO_DEEP, Path, YamlProblem, dotted, read_yaml
+from davir_ray.config.section import AS_WRITTEN
 from davir_ray.errors import RecipeError
 from davir_ray.foreign_text import brief, holds_credentials, is_text, refusal, shortened, without_credentials
+from davir_ray.recipe.complaints import complaints
+from davir_ray.recipe.recipe import Recipe
+from davir_ray.recipe.yaml_tree import MAX_DEPTH, TOO_DEEP, Path, YamlProblem, dotted, read_yaml
 
 MAX_BYTES = 2**20
 """Size of a recipe's file."""
-
-
-class Recipe(Section):
-    """Everything that decides what a run does."""
-
-    corpus: CorpusConfig
-    tokens: TokensConfig = TokensConfig()
-    models: ModelsConfig
-    engine: EngineConfig = EngineConfig()
-    measure: MeasureConfig = MeasureConfig()
-    score: ScoreConfig = ScoreConfig()
-    select: tuple[SelectRule, ...] = (FractionRule(fraction=0.06),)
-    export: ExportConfig = ExportConfig()
-    reference: ReferenceConfig | None = None
-    """Makes `models.reference`, where that names none."""
-    train: TrainConfig | None = None
-    """Training on the core-set."""
-    nightly: NightlyConfig = NightlyConfig()
-    """Limits of `davir nightly`."""
-    store: str = "davir/store"
-    """Folder or fsspec URI of the measurement store, shared by all runs."""
-    output: str = "davir/runs"
-    """Folder or fsspec URI under which each run has a folder."""
-
-    @field_validator("select", mode="before")
-    @classmethod
-    def _one_rule(cls, value: Any) -> Any:
-        """Accept a rule for a list of one."""
-        return [value] if isinstance(value, dict) else value
-
-    @field_validator("select")
-    @classmethod
-    def _one_signature(cls, rules: tuple[SelectRule, ...]) -> tuple[SelectRule, ...]:
-        kinds = {(rule.num_perm, rule.shingle) for rule in rules if isinstance(rule, NearDuplicatesRule)}
-        if len(kinds) > 1:
-            raise ValueError("near_duplicates rules must have one num_perm and one shingle size")
-        return rules
-
-    @model_validator(mode="after")
-    def _one_reference(self) -> "Recipe":
-        if self.reference is not None and self.models.reference is not None:
-            raise ValueError("models.reference names a model and `reference` makes one; keep one of them")
-        return self
-
-    @model_validator(mode="after")
-    def _rendered_as_trl_does(self) -> "Recipe":
-        if "trl_frozen" in self.export.formats and self.tokens.template != "chat":
-            raise ValueError(
-                "export.formats: trl_frozen is for tokens.template: chat, the model's own, which TRL renders with; "
-                f"not for {self.tokens.template}"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _known_groups(self) -> "Recipe":
-        if self.corpus.group_by is None:
-            for index, rule in enumerate(self.select):
-                if isinstance(rule, QuotaRule) and rule.by == "group":
-                    raise ValueError(
-                        f"select.{index}: a quota `by: group` (the default) counts by the column that corpus.group_by "
-                        "names, and that is not set; set it, or say `by: source`"
-                    )
-        return self
-
-    @model_validator(mode="after")
-    def _known_sources(self) -> "Recipe":
-        if self.corpus.source_by is None:
-            for rule in self.select:
-                if isinstance(rule, KeepSourcesRule) and (
-                    unknown := set(rule.sources) - set(self.corpus.paths)
-                ):
-                    names = ", ".join(self.corpus.paths)
-                    raise ValueError(
-                        f"select: keep_sources names {', '.join(sorted(unknown))}; corpus.paths has {names}"
-                    )
-        return self
 
 
 def load_recipe(path: str | PathLike[str], overrides: Sequence[str] = ()) -> Recipe:
@@ -119,11 +32,17 @@ def load_recipe(path: str | PathLike[str], overrides: Sequence[str] = ()) -> Rec
 
 
 def parse_recipe(
-    tree: Any, name: str, overrides: Sequence[str] = (), lines: Mapping[Path, int] | None = None
+    tree: Any,
+    name: str,
+    overrides: Sequence[str] = (),
+    lines: Mapping[Path, int] | None = None,
+    as_written: bool = True,
 ) -> Recipe:
     """Validate a recipe given as plain data, with `a.b=c` overrides applied in order. Raises `RecipeError`.
 
-    name: stands in errors, as do the lines on which values stand, by their paths.
+    name: stands in errors, as do the lines on which values stand, by their paths. as_written: whether a person wrote
+    it, so that all that is there was meant. A run writes every setting down, and an override may put one back to its
+    default: then only what is not the default is refused for want of effect.
     """
     if not isinstance(tree, dict):
         found = "the file is empty" if tree is None else f"found {brief(tree)}"
@@ -135,7 +54,7 @@ def parse_recipe(
     wrong = list(_unfit_text(tree, ()))
     if not wrong:
         try:
-            return Recipe.model_validate(tree)
+            return Recipe.model_validate(tree, context=AS_WRITTEN if as_written and not overrides else None)
         except ValidationError as error:
             wrong = complaints(error, tree, Recipe)
     raise RecipeError(
