@@ -78,10 +78,10 @@ def measure(rows: int, folder: str) -> dict[str, Any]:
         with timed(seconds, "rank"):
             ranked = rank(ranking(prepared), found, prepared.count_rows(), f"{folder}/ranked")
         with timed(seconds, "select_and_write"):
-            choices = choose([FractionRule(type="fraction", fraction=0.06)], ranked.scan)
+            selections = choose([FractionRule(type="fraction", fraction=0.06)], ranked.scan)
             to = export(folder, prepared.splits)
-            counts = write_scored(ranked, choices, ["0:fraction"], to)
-            ray.get(choose_places(to, ranked, choices, counts))
+            counts = write_scored(ranked, selections, ["0:fraction"], to)
+            ray.get(choose_places(to, ranked, selections, counts))
     apart(check, ranked, folder)
     total = sum(seconds.values())
     told = {name: round(value, 1) for name, value in seconds.items()}

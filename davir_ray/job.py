@@ -298,7 +298,7 @@ def select_and_export(job: Job, ranked: Ranked) -> Record:
     """Apply the selection rules, write the scored table and the core-set, and sum them up."""
     inputs, run = job.inputs, job.run
     job.run.event("select", ranked=ranked.ranked)
-    choices = choose(inputs.recipe.select, ranked.scan)
+    selections = choose(inputs.recipe.select, ranked.scan)
     export = Export(
         corpus=inputs.recipe.corpus,
         formats=inputs.listing.formats,
@@ -307,10 +307,10 @@ def select_and_export(job: Job, ranked: Ranked) -> Record:
         run_dir=run.folder,
         template=Template(inputs.recipe.tokens.chat_template_kwargs, inputs.tokenizer.call_forms()),
     )
-    counts = write_scored(ranked, choices, rule_names(inputs.recipe.select), export)
-    storage.await_files(run.uri("scored"), len(choices))
+    counts = write_scored(ranked, selections, rule_names(inputs.recipe.select), export)
+    storage.await_files(run.uri("scored"), len(selections))
     summary = summarise(partial(scan_folder, run.uri("scored")), inputs.recipe.select)
-    folders = write_coreset(export, ranked, choices, counts)
+    folders = write_coreset(export, ranked, selections, counts)
     return {"scored": run.uri("scored"), "coreset": folders, **summary.as_dict()}
 
 

@@ -1,6 +1,5 @@
 """The recipe from the corpus to the scores, and the shapes of the core-set."""
 
-from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -41,11 +40,13 @@ class SourceConfig(Section):
     """In place of all of `corpus.tags`."""
 
 
-def _some_source_has_no(setting: str) -> Callable[["CorpusConfig"], bool]:
-    """Make the check that a setting of the whole corpus holds for at least one of its sources."""
-    return lambda corpus: any(
-        getattr(corpus.sources.get(source), setting, None) is None for source in corpus.paths
-    )
+def _for_sources_without(setting: str) -> ReadIf:
+    """Mark a setting of the whole corpus that each source may have in its own place."""
+
+    def holds(corpus: "CorpusConfig") -> bool:
+        return any(getattr(corpus.sources.get(name), setting, None) is None for name in corpus.paths)
+
+    return ReadIf(holds, "each source under `corpus.sources` has its own")
 
 
 class CorpusConfig(Section):
@@ -53,18 +54,11 @@ class CorpusConfig(Section):
 
     paths: dict[str, tuple[str, ...]]
     """Files, folders or globs on any fsspec URI: one, a list, or a mapping from source name to these."""
-    format: Annotated[
-        str, ReadIf(_some_source_has_no("format"), "each source under `corpus.sources` has its own")
-    ] = "auto"
+    format: Annotated[str, _for_sources_without("format")] = "auto"
     """`auto`, or one of the names that `davir formats` prints."""
-    columns: Annotated[
-        dict[str, str],
-        ReadIf(_some_source_has_no("columns"), "each source under `corpus.sources` has its own"),
-    ] = {}
+    columns: Annotated[dict[str, str], _for_sources_without("columns")] = {}
     """Renames: the format's column name -> the column's name in the files. A block of LLaMA-Factory's will do."""
-    tags: Annotated[
-        TagsConfig, ReadIf(_some_source_has_no("tags"), "each source under `corpus.sources` has its own")
-    ] = TagsConfig()
+    tags: Annotated[TagsConfig, _for_sources_without("tags")] = TagsConfig()
     """Names of turn keys and roles, where they are neither OpenAI's nor ShareGPT's."""
     sources: dict[str, SourceConfig] = {}
     """Source name under `paths` -> its own `format`, `columns` and `tags`."""

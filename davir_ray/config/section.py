@@ -1,4 +1,8 @@
-"""The base of all parts of a recipe, and how a setting says that it is not always read."""
+"""The base of all parts of a recipe, and how a setting says that it is not always read.
+
+The setting carries that itself, in place of a class for each `objective`, `fit` and `type`: many depend on more than
+one other (`eval_corpus`, `max_steps`, `deepspeed`), and `engine.type` may be any `module:Class`.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -1,6 +1,6 @@
 """The Ray stage that writes the scored table, and the core-set in the shapes that trainers read.
 
-    ranked parts + choices -> <run>/scored/00000.parquet ...
+    ranked parts + selections -> <run>/scored/00000.parquet ...
                            -> the chosen rows, fetched from their splits -> <run>/coreset/part-00000.parquet ...
 
 A source row reaches the core-set unchanged: it is read again from its file, by place. Rows of several sources go to a
@@ -39,7 +39,7 @@ from davir_ray.coreset.export import (
     with_side,
 )
 from davir_ray.coreset.ray_rank import Ranked
-from davir_ray.coreset.rules.choose import Choice
+from davir_ray.coreset.rules.choose import Selection
 from davir_ray.corpus import json_files
 from davir_ray.corpus.columns import conform, unify
 from davir_ray.corpus.reading import examples, read_source_rows, source_schema
@@ -103,25 +103,29 @@ class Export:
         return counts @ np.eye(len(self.sources), dtype=np.int64)[self.folder_of]
 
 
-def write_scored(ranked: Ranked, choices: Sequence[Choice], rules: Sequence[str], export: Export) -> Counts:
+def write_scored(
+    ranked: Ranked, selections: Sequence[Selection], rules: Sequence[str], export: Export
+) -> Counts:
     """Write the scored table; count the rows that it selects."""
     task, shared = ray.remote(write_scored_part), ray.put(export)
-    parts = [task.remote(shared, ranked, index, choice, rules) for index, choice in enumerate(choices)]
-    return np.array(ray.get(parts), dtype=np.int64).reshape(len(choices), len(export.splits))
+    parts = [
+        task.remote(shared, ranked, index, selection, rules) for index, selection in enumerate(selections)
+    ]
+    return np.array(ray.get(parts), dtype=np.int64).reshape(len(selections), len(export.splits))
 
 
 def write_scored_part(
-    export: Export, ranked: Ranked, index: int, choice: Choice, rules: Sequence[str]
+    export: Export, ranked: Ranked, index: int, selection: Selection, rules: Sequence[str]
 ) -> NDArray[np.int64]:
     """Write one part of the scored table; count the rows that it selects, by split."""
     table = ranked.part(index)
     uri = storage.join(export.run_dir, "scored", f"{index:05d}.parquet")
     has_rank = np.asarray(table["rank"].is_valid())
     selected = np.zeros(len(table), dtype=bool)
-    selected[has_rank] = choice.selected
+    selected[has_rank] = selection.selected
     names = np.array([*rules, None], dtype=object)
     dropped: Any = np.full(len(table), None, dtype=object)
-    dropped[has_rank] = names[choice.dropped_by]
+    dropped[has_rank] = names[selection.dropped_by]
     split = table["split"].to_numpy()
     scored = (
         table.append_column("file", files_column(split, [one.path for one in export.splits]))
@@ -140,14 +144,16 @@ def write_unscored(export: Export, table: pa.Table, index: int) -> None:
         write_lines(storage.join(export.run_dir, "unscored", f"{index:05d}.jsonl"), rows)
 
 
-def choose_places(export: Export, ranked: Ranked, choices: Sequence[Choice], counts: Counts) -> list[Any]:
+def choose_places(
+    export: Export, ranked: Ranked, selections: Sequence[Selection], counts: Counts
+) -> list[Any]:
     """Deal the selected rows out to the splits that they came from: a reference to a CHOSEN table a split."""
-    blocks = blocks_of(counts.sum(axis=0).tolist(), rows_per_block(len(choices)))
+    blocks = blocks_of(counts.sum(axis=0).tolist(), rows_per_block(len(selections)))
     totals, shared = export.by_folder(counts), ray.put(export)
     before = np.cumsum(totals, axis=0) - totals
     pieces = [
-        scatter(deal_places, len(blocks), shared, ranked, index, choice, before[index], blocks)
-        for index, choice in enumerate(choices)
+        scatter(deal_places, len(blocks), shared, ranked, index, selection, before[index], blocks)
+        for index, selection in enumerate(selections)
     ]
     return cut(pieces, by_split, blocks)
 
@@ -156,7 +162,7 @@ def deal_places(
     export: Export,
     ranked: Ranked,
     index: int,
-    choice: Choice,
+    selection: Selection,
     before: NDArray[np.int64],
     blocks: Sequence[range],
 ) -> list[pa.Table]:
@@ -165,7 +171,7 @@ def deal_places(
     before: how many are chosen before them, by folder.
     """
     table = ranked.part(index, [*_KEPT, "score", "rank"])
-    table = table.filter(table["rank"].is_valid()).filter(pa.array(choice.selected))
+    table = table.filter(table["rank"].is_valid()).filter(pa.array(selection.selected))
     split = table["split"].to_numpy()
     place = places_within(export.folder_of[split], before)
     table = table.append_column("place", pa.array(place))
@@ -188,12 +194,12 @@ class Seen:
 
 
 def write_coreset(
-    export: Export, ranked: Ranked, choices: Sequence[Choice], counts: Counts
+    export: Export, ranked: Ranked, selections: Sequence[Selection], counts: Counts
 ) -> dict[str, str]:
     """Write the core-set in every asked format; return the folder of each. counts: see `write_scored`."""
     layout, places = export.layout(counts), counts.sum(axis=0).tolist()
     fetch, shared = ray.remote(fetch_rows).options(num_returns=2), ray.put(export)
-    chosen = choose_places(export, ranked, choices, counts)
+    chosen = choose_places(export, ranked, selections, counts)
     fetched: dict[int, Any] = {
         split: fetch.remote(shared, split, table) for split, table in enumerate(chosen) if places[split]
     }

@@ -4,7 +4,7 @@ Rules run in order, each on the rows that the ones before it kept. A row that is
 rule that did it. Rows of sources that a rule names to be kept (`keep_sources`) are selected wherever it stands, no rule
 sees them, and no fraction, quota or budget counts them. So a core-set of one corpus can be mixed with all of another.
 
-What is held is the choice itself, compressed (a few bits a row at most), and what a rule counts: groups, lengths,
+What is held is the selection itself, compressed (a few bits a row at most), and what a rule counts: groups, lengths,
 digits. Only near_duplicates holds more. Columns are scanned again for each rule, and only those that it reads.
 """
 
@@ -28,13 +28,13 @@ SELECTED, PINNED = -1, -2
 
 
 @dataclass(frozen=True)
-class Choice:
+class Selection:
     """What became of the N rows of one part, compressed."""
 
     packed: bytes
 
     @classmethod
-    def of(cls, codes: Codes) -> "Choice":
+    def of(cls, codes: Codes) -> "Selection":
         """Compress what became of each row [N]."""
         return cls(zlib.compress(codes.tobytes(), level=1))
 
@@ -63,21 +63,21 @@ class Choice:
         """Count the rows that the core-set takes."""
         return int(np.count_nonzero(self.selected))
 
-    def after(self, rule: int, keep: Mask) -> "Choice":
+    def after(self, rule: int, keep: Mask) -> "Selection":
         """Leave out the rows that reach a rule, and that it does not keep."""
         codes = self.codes.copy()
         codes[np.flatnonzero(codes == SELECTED)[~keep]] = rule
-        return Choice.of(codes)
+        return Selection.of(codes)
 
 
-def choose(rules: Sequence[Rule], scan: Scan) -> list[Choice]:
-    """Apply the rules to ranked rows; one choice a part. Without rules every row is selected."""
+def choose(rules: Sequence[Rule], scan: Scan) -> list[Selection]:
+    """Apply the rules to ranked rows; one selection a part. Without rules every row is selected."""
     pinned = (is_pinned(table, rules) for table in scan(["source"]))
-    choices = [Choice.of(np.where(rows, PINNED, SELECTED).astype(np.int16)) for rows in pinned]
+    selections = [Selection.of(np.where(rows, PINNED, SELECTED).astype(np.int16)) for rows in pinned]
     for index, rule in enumerate(rules):
-        kept = rule.keep(_rows_reaching(scan, choices))
-        choices = [choice.after(index, keep) for choice, keep in zip(choices, kept, strict=True)]
-    return choices
+        kept = rule.keep(_rows_reaching(scan, selections))
+        selections = [selection.after(index, keep) for selection, keep in zip(selections, kept, strict=True)]
+    return selections
 
 
 def rule_names(rules: Sequence[Rule]) -> list[str]:
@@ -97,9 +97,9 @@ def token_columns(rules: Sequence[Rule]) -> tuple[TokenColumn, ...]:
     return tuple({column.name: column for column in made if column is not None}.values())
 
 
-def _rows_reaching(scan: Scan, choices: Sequence[Choice]) -> Rows:
+def _rows_reaching(scan: Scan, selections: Sequence[Selection]) -> Rows:
     def rows(*columns: str) -> Iterator[pa.Table]:
-        for table, choice in zip(scan(columns), choices, strict=True):
-            yield table.filter(pa.array(choice.reaching))
+        for table, selection in zip(scan(columns), selections, strict=True):
+            yield table.filter(pa.array(selection.reaching))
 
     return rows

@@ -18,7 +18,7 @@ from davir_ray.coreset.rules.rule import Mask, Rows, Rule, tokens_in
 from davir_ray.errors import RecipeError
 from davir_ray.schema import Need, View
 
-Keys = NDArray[np.uint64]
+SortKeys = NDArray[np.uint64]
 SIGN = np.uint64(1 << 63)
 DIGIT = 16
 
@@ -48,7 +48,7 @@ class DifficultyRule(Rule):
         row has one.
         """
 
-        def keys() -> Iterator[Keys]:
+        def keys() -> Iterator[SortKeys]:
             return (
                 sortable(loss[~np.isnan(loss)]) for loss in map(_mean_loss, rows("base_loss", "num_tokens"))
             )
@@ -69,13 +69,13 @@ def _mean_loss(table: pa.Table) -> NDArray[np.float64]:
     return np.divide(loss, tokens)
 
 
-def sortable(values: NDArray[np.float64]) -> Keys:
+def sortable(values: NDArray[np.float64]) -> SortKeys:
     """Turn floats into integers that sort alike."""
     bits = (values + 0.0).view(np.uint64)  # adding zero makes -0.0 equal to 0.0
     return np.where(bits & SIGN, ~bits, bits | SIGN)
 
 
-def order_statistics(scan: Callable[[], Iterator[Keys]], places: Sequence[int]) -> list[int]:
+def order_statistics(scan: Callable[[], Iterator[SortKeys]], places: Sequence[int]) -> list[int]:
     """Return the keys that sorting would put at `places`, counted from 0. Scans the keys four times."""
     found, left = [0 for _ in places], list(places)
     for shift in range(64 - DIGIT, -1, -DIGIT):
@@ -88,7 +88,7 @@ def order_statistics(scan: Callable[[], Iterator[Keys]], places: Sequence[int]) 
 
 
 def _count_digits(
-    scan: Callable[[], Iterator[Keys]], found: Sequence[int], shift: int
+    scan: Callable[[], Iterator[SortKeys]], found: Sequence[int], shift: int
 ) -> list[NDArray[np.int64]]:
     """Count the digit at `shift` of the keys whose higher digits were found, for each that is looked for."""
     counts = [np.zeros(1 << DIGIT, dtype=np.int64) for _ in found]

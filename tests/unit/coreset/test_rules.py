@@ -21,7 +21,7 @@ from davir_ray.coreset.rules import (
     TokenBudgetRule,
 )
 from davir_ray.coreset.rules.best import share_of
-from davir_ray.coreset.rules.choose import Choice, choose
+from davir_ray.coreset.rules.choose import Selection, choose
 from davir_ray.coreset.rules.difficulty import order_statistics, sortable
 from davir_ray.coreset.rules.length_quota import length_bands
 from davir_ray.errors import RecipeError
@@ -88,10 +88,10 @@ def scan_of(frame, cuts=()):
 
 def chosen(rules, frame, cuts=()):
     """Return (selected, dropped_by) of all rows."""
-    choices = choose(rules, scan_of(frame, cuts))
-    assert len(choices) == len(cuts) + 1
-    selected = np.concatenate([choice.selected for choice in choices])
-    dropped_by = np.concatenate([choice.dropped_by for choice in choices])
+    selections = choose(rules, scan_of(frame, cuts))
+    assert len(selections) == len(cuts) + 1
+    selected = np.concatenate([selection.selected for selection in selections])
+    dropped_by = np.concatenate([selection.dropped_by for selection in selections])
     assert selected.dtype == bool
     assert dropped_by.dtype == np.int16
     return selected, dropped_by
@@ -283,15 +283,15 @@ def test_without_rules_or_with_nothing_but_kept_sources_every_row_is_selected():
         assert chosen(rules, ranked(4), [1])[0].all()
 
 
-def test_a_corpus_without_ranked_rows_gives_empty_choices():
+def test_a_corpus_without_ranked_rows_gives_empty_selections():
     rules = [FractionRule(fraction=0.5), QuotaRule(count=1), LengthQuotaRule(fraction=0.5), DifficultyRule()]
     assert chosen(rules, ranked(0), [0, 0])[0].tolist() == []
     assert choose(rules, lambda columns: iter(())) == []
 
 
-def test_a_choice_takes_a_few_bits_a_row_whatever_the_rules_left_out():
+def test_a_selection_takes_a_few_bits_a_row_whatever_the_rules_left_out():
     codes = np.random.default_rng(0).integers(-2, 3, 100_000).astype(np.int16)
-    choice = Choice.of(codes)
-    assert choice.codes.tolist() == codes.tolist()
-    assert len(choice.packed) * 8 < 5 * len(codes)
-    assert choice.count() == np.count_nonzero(codes < 0)
+    selection = Selection.of(codes)
+    assert selection.codes.tolist() == codes.tolist()
+    assert len(selection.packed) * 8 < 5 * len(codes)
+    assert selection.count() == np.count_nonzero(codes < 0)

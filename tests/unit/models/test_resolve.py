@@ -284,6 +284,13 @@ def test_a_missing_folder_is_named(name):
         resolve(named(name))
 
 
+def test_a_revision_is_refused_where_it_has_no_effect(tmp_path):
+    folder = save_model(tmp_path / "model")
+    for name in (folder, f"file://{folder}", "memory://models/x"):
+        with pytest.raises(ModelError, match=r"no model of the hub, where alone revision v2 has an effect"):
+            resolve(named(name, revision="v2"))
+
+
 def test_a_hub_id_that_cannot_be_had_says_what_was_tried(monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
