@@ -113,7 +113,8 @@ def measured(smollm2, adapter, rows, tmp_path_factory) -> dict[str, list[np.ndar
     command = [sys.executable, "-m", "tests.real.vllm_child", str(folder / "jobs.json")]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    found = {name: list(np.load(folder / f"{name}.npz").values()) for name in jobs}
+    names = [*jobs, *(f"{name}.ranks" for name in jobs)]
+    found = {name: list(np.load(folder / f"{name}.npz").values()) for name in names}
     found["refused"] = Path(jobs["base"]["out"] + ".refused").read_text()
     return found
 
@@ -136,6 +137,24 @@ def test_every_token_agrees_with_plain_transformers(measured, base):
     gap = worst(measured["base"], base)
     print(f"largest difference of a token: {gap:.2e} nats")
     assert gap < TOLERANCE
+
+
+@pytest.mark.parametrize("job", ["base", "reference"])
+def test_ranks_agree_with_those_of_the_transformers_engine(measured, smollm2, adapter, rows, job):
+    from davir_ray.logprobs.engine import TokenSequence
+    from davir_ray.logprobs.hf.engine import TransformersEngine
+
+    engine = TransformersEngine(smollm2, adapter_path=adapter if job == "reference" else None)
+    sequences = [TokenSequence(np.array(i, np.int32), np.array(s, bool)) for i, s in rows]
+    sequences = sequences if job == "base" else sequences[:4] + sequences[64:]
+    expected = np.concatenate([one.rank for one in engine.token_values(sequences, frozenset({"rank"}))])
+    found = np.concatenate(measured[f"{job}.ranks"])
+    gap = np.abs(found.astype(int) - expected)
+    print(f"{(gap > 0).mean():.4f} of {len(gap)} ranks differ, by {gap.max()} at most")
+    assert found.dtype == np.uint8
+    assert 0.2 < (found == 1).mean() < 0.9, "the rows are no test of ranks"
+    assert gap.max() <= 2  # neighbours that are nearer than the two engines' rounding
+    assert (gap > 0).mean() < 0.02
 
 
 def test_losses_agree_and_rank_rows_alike(measured, base):

@@ -2,7 +2,8 @@
 
     python -m tests.real.vllm_child JOBS.json
 
-A job: {"model", "adapter", "sequences": [[ids, scored], ...], "out"}; writes log-probabilities to out.npz.
+A job: {"model", "adapter", "sequences": [[ids, scored], ...], "out"}; writes log-probabilities to out.npz, and ranks to
+out.ranks.npz.
 """
 
 import json
@@ -23,6 +24,8 @@ def main(path: str) -> None:
         )
         sequences = [TokenSequence(np.array(i, np.int32), np.array(s, bool)) for i, s in job["sequences"]]
         np.savez(job["out"], *engine.logprobs(sequences))
+        ranked = engine.token_values(sequences, frozenset({"rank"}))
+        np.savez(job["out"] + ".ranks", *[one.rank for one in ranked])
         if job["too_long"]:
             Path(job["out"] + ".refused").write_text(refusal(engine, job["max_length"]))
         engine.close()
