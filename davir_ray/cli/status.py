@@ -8,15 +8,14 @@ from typing import Any
 from davir_ray import storage
 from davir_ray.errors import DamagedPart, RecipeError
 from davir_ray.progress import ago, duration, say
-from davir_ray.runs.run import Run, holds_run, holds_training, place_of
+from davir_ray.runs.record import RunRecord
+from davir_ray.runs.run import Event, Run, holds_run, holds_training, place_of
 from davir_ray.store.measurements import MeasurementStore
 from davir_ray.train.training_status import TrainingStatus, training_status
 
-Event = dict[str, Any]
-
 
 @dataclass(frozen=True)
-class Pass:
+class PassStatus:
     """One model's share of a run: what was planned, and what of it is settled (measured, or known to fail).
 
     While the pass is under way, `newest_part` is the age of the last part in seconds, and `rate` what it has measured
@@ -47,8 +46,8 @@ class RunStatus:
     folder: str
     stage: str
     age: float | None
-    passes: dict[str, Pass]
-    record: dict[str, Any] | None
+    passes: dict[str, PassStatus]
+    record: RunRecord | None
     resume: str
 
     def as_dict(self) -> dict[str, Any]:
@@ -56,16 +55,17 @@ class RunStatus:
         passes = {
             role: {**asdict(one), "seconds_left": one.seconds_left} for role, one in self.passes.items()
         }
-        return {**asdict(self), "finished": self.record is not None, "passes": passes}
+        record = self.record and self.record.tree()
+        return {**asdict(self), "finished": record is not None, "passes": passes, "record": record}
 
     def lines(self) -> Iterator[str]:
         """Tell all of it."""
         yield f"run       {self.run_id}  ({'finished' if self.record else 'unfinished'})"
         yield f"stage     {self.stage}; last event {ago(self.age)}"
         if self.record:
-            yield f"rows      {self.record['rows']:,}; {self.record['selected']:,} selected"
-            for role, count in self.record["measured"].items():
-                yield f"{role:<10}{count:,} sequences measured; {self.record['reused'][role]:,} were in the store"
+            yield f"rows      {self.record.rows:,}; {self.record.selected:,} selected"
+            for role, count in self.record.measured.items():
+                yield f"{role:<10}{count:,} sequences measured; {self.record.reused[role]:,} were in the store"
             return
         for role, part in self.passes.items():
             yield f"{role:<10}{_progress(part)}"
@@ -74,7 +74,7 @@ class RunStatus:
     def line(self) -> str:
         """Tell it in one line."""
         if self.record:
-            text = f"{self.record['selected']:,} of {self.record['rows']:,} rows selected"
+            text = f"{self.record.selected:,} of {self.record.rows:,} rows selected"
         else:
             text = ", ".join(
                 [self.stage, *(f"{role} {_share(part):.0%}" for role, part in self.passes.items())]
@@ -101,7 +101,7 @@ def _status_of(folder: str) -> RunStatus | TrainingStatus | None:
 def status(folder: str) -> RunStatus:
     """Look at one run."""
     run = Run.at(folder)
-    record = run.record()
+    record = run.record(RunRecord)
     last: Event = run.events[-1] if run.events else {"event": "begun"}
     stage = f"{last['event']} {last['role']}" if "role" in last else last["event"]
     return RunStatus(
@@ -115,7 +115,7 @@ def status(folder: str) -> RunStatus:
     )
 
 
-def _passes(run: Run, last: Event) -> dict[str, Pass]:
+def _passes(run: Run, last: Event) -> dict[str, PassStatus]:
     begun = {event["role"]: event for event in run.events if event["event"] == "measure"}
     plans = {role: _plan(run.uri("work", role, "plan.parquet")) for role in begun}
     return {
@@ -134,7 +134,7 @@ def _plan(uri: str) -> list[dict[str, Any]] | None:
     return chunks
 
 
-def _pass(event: Event, chunks: list[dict[str, Any]], *, under_way: bool) -> Pass | None:
+def _pass(event: Event, chunks: list[dict[str, Any]], *, under_way: bool) -> PassStatus | None:
     """Compare the chunks of a pass with the store; `event` is its latest start. None if the store is damaged."""
     store = MeasurementStore(event["store"])
     try:
@@ -149,8 +149,8 @@ def _pass(event: Event, chunks: list[dict[str, Any]], *, under_way: bool) -> Pas
     newest = max((part.modified for part in store.parts()), default=0.0)
     measured = event["tokens_left"] - (tokens_planned - tokens)
     if not under_way or measured <= 0 or newest <= event["time"]:
-        return Pass(*counts)
-    return Pass(*counts, newest_part=time() - newest, rate=measured / (newest - event["time"]))
+        return PassStatus(*counts)
+    return PassStatus(*counts, newest_part=time() - newest, rate=measured / (newest - event["time"]))
 
 
 def status_lines(found: Sequence[RunStatus | TrainingStatus], path: str) -> Iterator[str]:
@@ -159,7 +159,7 @@ def status_lines(found: Sequence[RunStatus | TrainingStatus], path: str) -> Iter
         yield from one.lines() if one.folder == storage.real_folder(path) else [one.line()]
 
 
-def _progress(one: Pass) -> str:
+def _progress(one: PassStatus) -> str:
     text = f"{one.sequences:,} of {one.sequences_planned:,} sequences, {one.tokens:,} of {one.tokens_planned:,} tokens"
     text += f" ({_share(one):.0%})"
     if one.rate is None or one.seconds_left is None or one.newest_part is None:
@@ -168,5 +168,5 @@ def _progress(one: Pass) -> str:
     return f"{text}; {speed}; last part {ago(one.newest_part)}"
 
 
-def _share(one: Pass) -> float:
+def _share(one: PassStatus) -> float:
     return one.tokens / max(one.tokens_planned, 1)

@@ -7,6 +7,7 @@ from typing import Any
 
 from davir_ray import storage
 from davir_ray.progress import ago
+from davir_ray.runs.record import TrainingRecord
 from davir_ray.runs.run import Run
 from davir_ray.train.metrics import METRICS, read_metrics
 
@@ -24,18 +25,19 @@ class TrainingStatus:
     max_steps: int | None
     logged: dict[str, float]
     age: float | None
-    record: dict[str, Any] | None
+    record: TrainingRecord | None
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as JSON holds it."""
-        return {**asdict(self), "finished": self.record is not None}
+        record = self.record and self.record.tree()
+        return {**asdict(self), "record": record, "finished": record is not None}
 
     def lines(self) -> Iterator[str]:
         """Tell all of it."""
         yield f"training  {self.run_id}  ({'finished' if self.record else 'unfinished'})"
         yield f"progress  {self.progress}; {ago(self.age)}"
         if self.record:
-            yield f"model     {self.record['model']}"
+            yield f"model     {self.record.model}"
         else:
             yield "resume    the command that began it goes on with it"
 
@@ -68,5 +70,5 @@ def training_status(folder: str) -> TrainingStatus:
         max_steps=newest.get("max_steps"),
         logged={name: newest[name] for name in LOGGED if name in newest},
         age=time() - max(written) if written else None,
-        record=run.record(),
+        record=run.record(TrainingRecord),
     )
