@@ -62,14 +62,14 @@ def one_thread() -> None:
 
 def losses(record: dict[str, Any]) -> list[float]:
     """Return the logged loss of every step, from step 1 on, each logged once."""
-    entries = [entry for entry in read_metrics(record["run_dir"]) if "loss" in entry]
-    assert [entry["step"] for entry in entries] == list(range(1, record["steps"] + 1))
+    entries = [entry for entry in read_metrics(record.run_dir) if "loss" in entry]
+    assert [entry["step"] for entry in entries] == list(range(1, record.steps + 1))
     return [entry["loss"] for entry in entries]
 
 
 def curve(record: dict[str, Any]) -> list[dict[str, float]]:
     """Return all that was logged of each step, without the closing line of the last start."""
-    entries = [entry for entry in read_metrics(record["run_dir"]) if "train_loss" not in entry]
+    entries = [entry for entry in read_metrics(record.run_dir) if "train_loss" not in entry]
     return [
         {name: value for name, value in entry.items() if name not in NOT_OF_THE_STEP} for entry in entries
     ]
@@ -77,7 +77,7 @@ def curve(record: dict[str, Any]) -> list[dict[str, float]]:
 
 def last_start(record: dict[str, Any]) -> int:
     """Return the step after which the last start began: its closing `train_loss` is the mean of those since."""
-    closing, values = read_metrics(record["run_dir"])[-1]["train_loss"], losses(record)
+    closing, values = read_metrics(record.run_dir)[-1]["train_loss"], losses(record)
     return next(
         step
         for step in range(len(values))

@@ -39,7 +39,7 @@ def passes(run: PastRun) -> Iterator[PastPass]:
     for label, store in record.measurements.items():
         events = [event for event in run.events if event.get("role") == label]
         if [event["event"] for event in events] == ["measure", "measured"]:
-            tokens, busy = events[0].get("tokens_left", events[0]["tokens"]), events[1]["busy"]
+            tokens, busy = events[0]["tokens_left"], events[1]["busy"]
             yield PastPass(store, engine, record.models["base"], tokens, busy)
 
 

@@ -7,6 +7,7 @@ makes the next number, which only one can. Clocks of machines may differ by a mi
 `STALE_SECONDS`. A night has a lease, and so has every run that is worked on.
 """
 
+import json
 import os
 import socket
 from collections.abc import Iterator
@@ -111,7 +112,7 @@ class Lease:
 
     def _write(self, **changed: Any) -> None:
         self.holder = self.holder.model_copy(update=changed)
-        storage.write_atomic(_uri(self.folder, self.number), self.holder.model_dump_json().encode())
+        storage.write_atomic(_uri(self.folder, self.number), json.dumps(self.holder.tree()).encode())
 
 
 @contextmanager
@@ -146,7 +147,7 @@ def take(folder: str) -> Lease | Holder:
         if found is not None and is_fresh(found):
             return found
         number += 1
-        storage.create(_uri(folder, number), holder.model_dump_json().encode())
+        storage.create(_uri(folder, number), json.dumps(holder.tree()).encode())
         found = _holder(folder, number)
     newest = newest_lease(folder)
     if newest is not None and newest[0] > number:  # so slow a start that its number had been freed again

@@ -72,7 +72,7 @@ def finish(command: list[str]) -> dict:
 
 
 def reference(record: dict) -> dict:
-    return record["reference"]["trainings"][0]
+    return record.reference.trainings[0]
 
 
 def digests(folder: str) -> list[str]:
@@ -86,9 +86,9 @@ def test_a_run_killed_in_every_stage_ends_with_the_same_core_set_and_model(tmp_p
         kill_in(start(command(killed, corpus, tiny_models[0])), killed, pattern)
     resumed = finish(command(killed, corpus, tiny_models[0]))
     calm = finish(command(tmp_path / "calm", corpus, tiny_models[0]))
-    assert resumed["selected"] == calm["selected"] > 0
-    assert digests(resumed["coreset"]["parquet"]) == digests(calm["coreset"]["parquet"])
-    for one, other in ((resumed["train"], calm["train"]), (reference(resumed), reference(calm))):
-        assert one["steps"] == other["steps"]
-    weights = [Path(one["train"]["model"]) / "model.safetensors" for one in (resumed, calm)]
+    assert resumed.selected == calm.selected > 0
+    assert digests(resumed.coreset["parquet"]) == digests(calm.coreset["parquet"])
+    for one, other in ((resumed.train, calm.train), (reference(resumed), reference(calm))):
+        assert one.steps == other.steps
+    weights = [Path(one.train.model) / "model.safetensors" for one in (resumed, calm)]
     assert len({hashlib.sha256(file.read_bytes()).hexdigest() for file in weights}) == 1

@@ -74,7 +74,7 @@ def finish(process: subprocess.Popen, folder: Path) -> dict:
 
 
 def weights(record: dict) -> str:
-    (file,) = Path(record["model"]).glob("*.safetensors")
+    (file,) = Path(record.model).glob("*.safetensors")
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
@@ -92,9 +92,9 @@ def check_same(record: dict, calm: dict) -> None:
     assert trainings.curve(record) == trainings.curve(calm)
     assert len(trainings.losses(record)) == STEPS
     assert weights(record) == weights(calm)
-    assert record["eval"]["before"]["loss"] > record["eval"]["after"]["loss"]
+    assert record.eval.before["loss"] > record.eval.after["loss"]
     assert trainings.last_start(record) in range(SAVED, STEPS, SAVED), "it did not go on from a checkpoint"
-    assert not checkpoints(Path(record["run_dir"]).parents[1]), "a finished run keeps no checkpoints"
+    assert not checkpoints(Path(record.run_dir).parents[1]), "a finished run keeps no checkpoints"
 
 
 def test_a_killed_worker_is_replaced(recipe_in, calm):

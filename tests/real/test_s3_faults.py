@@ -104,7 +104,7 @@ def finish(process: subprocess.Popen) -> dict:
 
 def result(record: dict) -> dict[str, bytes]:
     """The scored table and the core-set, byte for byte."""
-    folders = {"scored": record["scored"], "coreset": record["coreset"]["parquet"]}
+    folders = {"scored": record.scored, "coreset": record.coreset["parquet"]}
     return {
         f"{name}/{uri.rsplit('/', 1)[-1]}": storage.read_bytes(uri)
         for name, folder in folders.items()
@@ -125,7 +125,7 @@ def calm(s3, tiny_models, tmp_path_factory):
     """What a run gives on a server without faults, and the parts that it writes."""
     s3.begin()
     record = finish(start("score", "--json", recipe(tmp_path_factory.mktemp("calm"), tiny_models, "calm")))
-    assert record["status"] == {"ok": FILES * ROWS}
+    assert record.status == {"ok": FILES * ROWS}
     return result(record), len(parts_written(s3))
 
 
@@ -190,12 +190,12 @@ def test_two_runs_that_write_to_one_store_at_once_are_both_right(s3, tiny_models
     assert losses(records[1]) == losses(records[0])
     assert "sound" in davir("store", "verify", "s3://faulty/shared/store")
     again = finish(start("select", "--json", other, "--set", "select=[{type: count, count: 7}]"))
-    assert (again["selected"], sum(again["measured"].values())) == (7, 0)
+    assert (again.selected, sum(again.measured.values())) == (7, 0)
 
 
 def losses(record: dict) -> dict:
     columns = ["example_id", "base_loss", "reference_loss"]
-    rows = [storage.read_table(uri, columns) for uri in storage.list_files(record["scored"])]
+    rows = [storage.read_table(uri, columns) for uri in storage.list_files(record.scored)]
     return {row.pop("example_id"): row for row in pa.concat_tables(rows).to_pylist()}
 
 

@@ -38,18 +38,18 @@ def record(bucket, tiny_models, tmp_path_factory) -> dict:
 
 
 def test_a_finished_run_on_s3_holds_the_model_and_nothing_that_only_training_needs(record, bucket):
-    assert record["run_dir"].startswith(f"{bucket}/runs/test-sft-")
+    assert record.run_dir.startswith(f"{bucket}/runs/test-sft-")
     assert len(trainings.losses(record)) == 4
-    fs, path = filesystem(record["run_dir"])
+    fs, path = filesystem(record.run_dir)
     tops = {file.removeprefix(f"{path}/").split("/")[0] for file in fs.find(path)}
     assert tops == {"training.json", "record.json", "events.jsonl", "metrics.jsonl", "model", "lease"}
-    assert Run.of(record["run_dir"]).record() == record
-    made = json.loads(storage.read_bytes(storage.join(record["model"], "davir_training.json")))
-    assert made["run_id"] == record["run_id"]
+    assert Run.of(record.run_dir).record() == record
+    made = json.loads(storage.read_bytes(storage.join(record.model, "davir_training.json")))
+    assert made["run_id"] == record.run_id
 
 
 def test_the_model_on_s3_is_used_by_its_uri(record, tiny_models, tmp_path):
-    models = ModelsConfig(base=tiny_models[0], reference=record["model"])
+    models = ModelsConfig(base=tiny_models[0], reference=record.model)
     base, (reference,) = resolve_all(models, cache_dir=tmp_path)
     assert Path(reference.model_path).is_relative_to(tmp_path)
     assert base.identity != reference.identity
@@ -60,5 +60,5 @@ def test_the_model_on_s3_is_used_by_its_uri(record, tiny_models, tmp_path):
         for one in (base, reference)
     )
     assert after < before - 0.1, "it has learnt what rows say"
-    first, last = (read_metrics(record["run_dir"])[at]["loss"] for at in (0, 3))
+    first, last = (read_metrics(record.run_dir)[at]["loss"] for at in (0, 3))
     assert last < first
