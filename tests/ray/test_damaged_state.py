@@ -14,6 +14,7 @@ from davir_ray import pipeline
 from davir_ray.cli.store_lines import verify_lines
 from davir_ray.config import Recipe
 from davir_ray.errors import StoreError
+from davir_ray.runs.record import RunRecord
 from davir_ray.runs.run import Run
 from davir_ray.store.compaction import compact
 from davir_ray.store.measurements import MeasurementStore
@@ -61,7 +62,7 @@ class Place:
             shutil.copytree(folder / name, folder / "copy" / name)
         self.calm = self.tables()
 
-    def start(self) -> dict:
+    def start(self) -> RunRecord:
         return pipeline.score(self.recipe, "test")
 
     def tables(self) -> dict[str, bytes]:

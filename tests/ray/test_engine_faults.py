@@ -11,6 +11,7 @@ from davir_ray import pipeline
 from davir_ray.cli import main
 from davir_ray.config import parse_recipe
 from davir_ray.errors import EngineError
+from davir_ray.runs.record import RunRecord
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
@@ -36,7 +37,7 @@ def recipe(tmp_path, models, engine: str, name: str, rows=ROWS, watched=None, **
     return parse_recipe(tree | changes, name)
 
 
-def chosen_again(tmp_path, models, engine: str, name: str) -> dict:
+def chosen_again(tmp_path, models, engine: str, name: str) -> RunRecord:
     select = [{"type": "count", "count": 3}]
     return pipeline.score(recipe(tmp_path, models, engine, name, select=select), name, may_measure=False)
 

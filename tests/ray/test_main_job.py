@@ -15,6 +15,7 @@ from davir_ray.cli import main
 from davir_ray.config import parse_recipe
 from davir_ray.coreset.export import SIDE
 from davir_ray.errors import NotMeasured, RecipeError, StoreError
+from davir_ray.runs.record import RunRecord
 from davir_ray.schema import SCORED
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
@@ -52,7 +53,7 @@ def recipe(tmp_path: Path, models: tuple[str, str], folder: Path, **changes):
     return parse_recipe(tree | changes, "test")
 
 
-def digest(record: dict) -> dict[str, str]:
+def digest(record: RunRecord) -> dict[str, str]:
     """Hash every file of the scored table and of the core-set."""
     folders = [Path(record.scored), *map(Path, record.coreset.values())]
     files = sorted(file for folder in folders for file in folder.iterdir())
@@ -60,11 +61,11 @@ def digest(record: dict) -> dict[str, str]:
     return {str(file.relative_to(root)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
-def scored(record: dict) -> list[dict]:
+def scored(record: RunRecord) -> list[dict]:
     return pq.read_table(record.scored).to_pylist()
 
 
-def content(record: dict) -> list:
+def content(record: RunRecord) -> list:
     """Return what of a run does not depend on where its rows lie; of repeats the first by place is exported."""
     tables = [pq.read_table(record.scored), pq.read_table(record.coreset["parquet"])]
     places = ("id", "file", "row", "reason", "davir_file", "davir_row")
@@ -202,7 +203,8 @@ def test_a_finished_run_is_not_done_again(tmp_path, tiny_models):
     asked = recipe(tmp_path, tiny_models, tmp_path / "corpus")
     one = pipeline.score(asked, "test")
     again = pipeline.score(asked, "test")
-    assert again == one | {"measured": {"base": 0, "reference": 0}, "reused": one.measured}
+    none = {"base": 0, "reference": 0}
+    assert again == one.model_copy(update={"measured": none, "reused": one.measured})
     assert sum(one.measured.values()) > 0
 
 

@@ -14,9 +14,11 @@ from scipy import stats
 
 from davir_ray.cli import main
 from davir_ray.cli.night_lines import night_lines
+from davir_ray.drift.result import RowsCompared
 from davir_ray.errors import PastLimits
 from davir_ray.nightly.limits import check_limits
 from davir_ray.nightly.night import run_night
+from davir_ray.nightly.nights import NightRecord
 from davir_ray.runs.lease import Lease, take
 from davir_ray.storage.sealed import read_sealed
 from tests import nights
@@ -25,7 +27,7 @@ from tests.conftest import save_tiny_model
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
 
-def scored(night: dict) -> dict[bytes, dict]:
+def scored(night: NightRecord) -> dict[bytes, dict]:
     return {row["example_id"]: row for row in pq.read_table(night.scored).to_pylist()}
 
 
@@ -78,7 +80,7 @@ def fourth(folder, other_reference, third):
     return run_night(changed, "test")
 
 
-def moves(before: dict, after: dict) -> tuple[set[bytes], set[bytes]]:
+def moves(before: NightRecord, after: NightRecord) -> tuple[set[bytes], set[bytes]]:
     """What the scored tables say came into the core-set, and went out of it."""
     one, other = ({key for key, row in scored(night).items() if row["selected"]} for night in (before, after))
     return other - one, one - other
@@ -87,7 +89,7 @@ def moves(before: dict, after: dict) -> tuple[set[bytes], set[bytes]]:
 def test_a_first_night_measures_everything_and_has_no_drift(first):
     assert first.night.measured == {"base": 100, "reference": 100}
     assert first.drift is None
-    assert first.past_limits == []
+    assert first.past_limits == ()
     assert any("no night before" in line for line in night_lines(first))
 
 
@@ -95,15 +97,15 @@ def test_the_second_night_measures_the_new_rows_and_names_them(first, second):
     assert second.night.measured == {"base": 10, "reference": 10}
     assert second.night.reused == {"base": 100, "reference": 100}
     drift = second.drift
-    assert drift.rows == {"before": 100, "after": 110, "both": 100}
-    assert drift.changes == []
+    assert drift.rows == RowsCompared(before=100, after=110, both=100)
+    assert drift.changes == ()
     came, went = moves(first, second)
     old = scored(first)
     new_data = sum(key not in old for key in came)
     expected = {"data": new_data, "others": len(came) - new_data}
-    assert drift.core_set["in"] == {cause: count for cause, count in expected.items() if count}
-    assert drift.core_set["out"] == ({"others": len(went)} if went else {})
-    assert sum(drift.core_set["in"].values()) + drift.core_set.both == second.selected
+    assert drift.core_set.came == {cause: count for cause, count in expected.items() if count}
+    assert drift.core_set.went == ({"others": len(went)} if went else {})
+    assert sum(drift.core_set.came.values()) + drift.core_set.both == second.selected
 
 
 def test_old_rows_keep_their_order_so_ranks_correlate_fully(second):
@@ -116,19 +118,19 @@ def test_the_deciles_are_those_of_the_scores_of_each_source(first, second):
         for source, spread in second.drift.scores.items():
             values = [row["score"] for row in scored(night).values() if row["source"] == source]
             expected = np.percentile(values, range(0, 101, 10), method="higher").tolist()
-            assert spread[when] == pytest.approx(expected, rel=1e-12)
+            assert getattr(spread, when) == pytest.approx(expected, rel=1e-12)
 
 
 def test_a_night_with_another_rule_measures_nothing_and_names_the_rule(second, third):
     assert third.night.measured == {"base": 0, "reference": 0}
     drift = third.drift
     assert [change.what for change in drift.changes] == ["select"]
-    assert drift.rows == {"before": 110, "after": 90, "both": 90}
+    assert drift.rows == RowsCompared(before=110, after=90, both=90)
     came, went = moves(second, third)
     gone = sum(key not in scored(third) for key in went)
-    assert drift.core_set["in"] == {"rule": len(came)}
+    assert drift.core_set.came == {"rule": len(came)}
     expected = {"data": gone, "rule": len(went) - gone}
-    assert drift.core_set["out"] == {cause: count for cause, count in expected.items() if count}
+    assert drift.core_set.went == {cause: count for cause, count in expected.items() if count}
     assert gone > 0
 
 
@@ -137,20 +139,20 @@ def test_a_night_with_another_reference_measures_it_alone_and_names_it(third, fo
     drift = fourth.drift
     assert [change.what for change in drift.changes] == ["reference"]
     came, went = moves(third, fourth)
-    assert drift.core_set["in"] == {"model": len(came)}
-    assert drift.core_set["out"] == {"model": len(went)}
+    assert drift.core_set.came == {"model": len(came)}
+    assert drift.core_set.went == {"model": len(went)}
     one, other = scored(third), scored(fourth)
     ranks = [[table[key]["rank"] for key in one] for table in (one, other)]
     assert drift.rank_correlation == pytest.approx(stats.spearmanr(*ranks).statistic, abs=1e-12)
 
 
 def test_the_drift_lies_in_the_run_and_a_line_a_night_beside_them(folder, fourth):
-    assert read_sealed(f"{fourth['run_dir']}/drift.json") == fourth.drift
+    assert read_sealed(f"{fourth.run_dir}/drift.json") == fourth.drift.tree()
     lines = lines_of(folder)
-    assert [line.rows for line in lines] == [100, 110, 90, 90]
-    assert [line.drift and line.drift["before"] for line in lines] == [
+    assert [line["rows"] for line in lines] == [100, 110, 90, 90]
+    assert [line["drift"] and line["drift"]["before"] for line in lines] == [
         None,
-        *(line.run_id for line in lines[:-1]),
+        *(line["run_id"] for line in lines[:-1]),
     ]
     text = "\n".join(night_lines(fourth))
     assert "new base or reference" in text
@@ -169,7 +171,7 @@ def test_limits_are_judged_anew_each_time_and_name_the_setting(folder, other_ref
     rule = [{"type": "fraction", "fraction": 0.4}]
     strict = {"max_coreset_change": 0.1, "min_rank_correlation": 0.9}
     again = run_night(nights.recipe(folder, other_reference, select=rule, nightly=strict), "test")
-    assert fourth.past_limits == []
+    assert fourth.past_limits == ()
     with pytest.raises(PastLimits, match=r"nightly.max_coreset_change: 0.1.*\n.*min_rank_correlation: 0.9"):
         check_limits(again)
 

@@ -75,9 +75,7 @@ def test_the_time_is_that_of_earlier_runs(folder, tiny_models, first):
     plan = preview(slow(folder, tiny_models), "test")
     (folder / "corpus" / "a2.parquet").unlink()
     _, record = first
-    events = [
-        json.loads(line) for line in storage.read_bytes(f"{record['run_dir']}/events.jsonl").splitlines()
-    ]
+    events = [json.loads(line) for line in storage.read_bytes(f"{record.run_dir}/events.jsonl").splitlines()]
     tokens = next(one["tokens"] for one in events if one["event"] == "measure")
     busy = next(one["busy"] for one in events if one["event"] == "measured")
     base = plan.estimate.models["base"]
@@ -123,13 +121,13 @@ def test_a_tokens_setting_makes_everything_new_and_says_so(folder, tiny_models, 
 
 def test_a_view_that_no_run_asked_for_is_not_measured(folder, tiny_models, first):
     plan = preview(slow(folder, tiny_models, score={"name": "ifd"}), "test")
-    views = {view["view"]: view.why for view in plan.views}
+    views = {view.view: view.why for view in plan.views}
     assert views == {"response": {}, "response_alone": {"not_measured": 30}}
 
 
 def test_without_word_of_the_last_rows_new_and_changed_are_one(folder, tiny_models, first):
     nights.write(folder / "corpus", "a2", nights.rows(50, 52))
-    places = f"{first[1]['run_dir']}/places.json"
+    places = f"{first[1].run_dir}/places.json"
     kept = storage.read_bytes(places)
     storage.delete(places)
     plan = preview(slow(folder, tiny_models), "test")
@@ -144,7 +142,7 @@ def test_a_reference_that_is_still_to_be_made_counts_as_new(folder, tiny_models,
     assert plan.reference_to_make
     assert plan.measured["base"] == 0
     assert plan.measured["reference-0"] + plan.measured["reference-1"] == 30
-    assert (plan.run_id, plan.models["reference"]) == (None, [])
+    assert (plan.run_id, plan.models["reference"]) == (None, ())
     assert "reference" not in [change.what for change in plan.changes]
     text = "\n".join(plan_lines(plan))
     assert "named when its reference is made" in text

@@ -1,7 +1,6 @@
 """`davir run` on the quickstart's corpus, killed with SIGKILL in every stage and resumed, ends like one left alone."""
 
 import hashlib
-import json
 import os
 import signal
 import subprocess
@@ -65,13 +64,13 @@ def kill_in(process: subprocess.Popen, folder: Path, pattern: str) -> None:
         process.wait()
 
 
-def finish(command: list[str]) -> dict:
+def finish(command: list[str]) -> JobRecord:
     out, _ = (process := start(command)).communicate(timeout=400)
     assert process.returncode == 0
-    return json.loads(out.splitlines()[-1])
+    return JobRecord.model_validate_json(out.splitlines()[-1])
 
 
-def reference(record: dict) -> dict:
+def reference(record: JobRecord) -> TrainingRecord:
     return record.reference.trainings[0]
 
 

@@ -51,17 +51,17 @@ def start(command: list[str]) -> subprocess.Popen:
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
 
 
-def finish(command: list[str]) -> dict:
+def finish(command: list[str]) -> RunRecord:
     out, _ = (process := start(command)).communicate(timeout=300)
     assert process.returncode == 0
-    return json.loads(out.splitlines()[-1])
+    return RunRecord.model_validate_json(out.splitlines()[-1])
 
 
 def parts(folder: Path) -> set[Path]:
     return set(folder.glob("store/measurements/*/*.parquet"))
 
 
-def bytes_of(record: dict) -> list[str]:
+def bytes_of(record: RunRecord) -> list[str]:
     files = [*Path(record.scored).iterdir(), *Path(record.coreset["parquet"]).iterdir()]
     return sorted(hashlib.sha256(file.read_bytes()).hexdigest() for file in files)
 

@@ -69,7 +69,7 @@ def train_all(folder: Path, base: str, corpus: str, cases: dict, **sections) -> 
     """Train each case: the first, which makes what all share, then those with one worker two at a time."""
     trainings.one_thread()
 
-    def train(name: str) -> dict:
+    def train(name: str) -> TrainingRecord:
         return training.train(trainings.recipe(folder, base, corpus, CURVE | cases[name], **sections), "test")
 
     first, *others = cases
@@ -127,7 +127,7 @@ def plain_pairs(folder, tiny_models, pairs):
     return curves
 
 
-def check_curve(name: str, record: dict, plain: plain_training.Curve) -> None:
+def check_curve(name: str, record: TrainingRecord, plain: plain_training.Curve) -> None:
     found = trainings.losses(record)
     entries = [entry for entry in read_metrics(record.run_dir) if "loss" in entry]
     norms = [entry["grad_norm"] for entry in entries if entry.get("grad_norm") is not None]

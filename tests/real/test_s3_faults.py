@@ -96,13 +96,13 @@ def ended(process: subprocess.Popen) -> tuple[str, str]:
         process.kill()
 
 
-def finish(process: subprocess.Popen) -> dict:
+def finish(process: subprocess.Popen) -> RunRecord:
     out, err = ended(process)
     assert process.returncode == 0, err[-3000:]
-    return json.loads(out.splitlines()[-1])
+    return RunRecord.model_validate_json(out.splitlines()[-1])
 
 
-def result(record: dict) -> dict[str, bytes]:
+def result(record: RunRecord) -> dict[str, bytes]:
     """The scored table and the core-set, byte for byte."""
     folders = {"scored": record.scored, "coreset": record.coreset["parquet"]}
     return {
@@ -193,7 +193,7 @@ def test_two_runs_that_write_to_one_store_at_once_are_both_right(s3, tiny_models
     assert (again.selected, sum(again.measured.values())) == (7, 0)
 
 
-def losses(record: dict) -> dict:
+def losses(record: RunRecord) -> dict:
     columns = ["example_id", "base_loss", "reference_loss"]
     rows = [storage.read_table(uri, columns) for uri in storage.list_files(record.scored)]
     return {row.pop("example_id"): row for row in pa.concat_tables(rows).to_pylist()}

@@ -68,7 +68,7 @@ def rows(folder, trained) -> list[tuple[list[int], list[bool]]]:
     return [(row["ids"], row["scored"]) for row in pq.read_table(file).to_pylist()]
 
 
-def parts(kind: str, record: dict, smollm2: str) -> tuple[str, str | None]:
+def parts(kind: str, record: TrainingRecord, smollm2: str) -> tuple[str, str | None]:
     """Return the folder of the model, and of an adapter over it."""
     return (record.model, None) if kind == "full" else (smollm2, record.model)
 

@@ -24,7 +24,7 @@ TRAIN = {"max_steps": 4, "save_steps": 1, "learning_rate": 3e-3, "zero_stage": 2
 
 
 @pytest.fixture(scope="module")
-def record(bucket, tiny_models, tmp_path_factory) -> dict:
+def record(bucket, tiny_models, tmp_path_factory) -> TrainingRecord:
     """Train by the command line: workers get the keys from the driver's environment."""
     folder = tmp_path_factory.mktemp("s3")
     corpus = trainings.write_rows(folder / "rows.parquet", 16)
@@ -43,7 +43,7 @@ def test_a_finished_run_on_s3_holds_the_model_and_nothing_that_only_training_nee
     fs, path = filesystem(record.run_dir)
     tops = {file.removeprefix(f"{path}/").split("/")[0] for file in fs.find(path)}
     assert tops == {"training.json", "record.json", "events.jsonl", "metrics.jsonl", "model", "lease"}
-    assert Run.of(record.run_dir).record() == record
+    assert Run.of(record.run_dir).record(TrainingRecord) == record
     made = json.loads(storage.read_bytes(storage.join(record.model, "davir_training.json")))
     assert made["run_id"] == record.run_id
 
