@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from davir_ray.runs.record import JobRecord, TrainingRecord
 from jobs.prepare_quickstart.corpus import write_corpus
 
 ROOT = Path(__file__).resolve().parents[2]

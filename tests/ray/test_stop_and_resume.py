@@ -16,6 +16,7 @@ import yaml
 from click.testing import CliRunner
 
 from davir_ray.cli import main
+from davir_ray.runs.record import RunRecord
 
 ROOT = Path(__file__).resolve().parents[2]
 ROWS = 40

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from davir_ray import pipeline
+from davir_ray.runs.record import TrainingRecord
 from davir_ray.schema import View
 from davir_ray.train import steps as training
 from davir_ray.train.metrics import read_metrics

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from davir_ray.runs.record import TrainingRecord
 from davir_ray.train import steps as training
 from tests import trainings
 from tests.conftest import ROOT

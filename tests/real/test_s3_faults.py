@@ -15,6 +15,7 @@ from davir_ray.config import CorpusConfig
 from davir_ray.corpus.listing import list_corpus
 from davir_ray.errors import CorpusError, Unreachable
 from davir_ray.runs.lease import Lease, take
+from davir_ray.runs.record import RunRecord
 from davir_ray.storage.filesystems import filesystem
 from davir_ray.store.compaction import compact
 from davir_ray.store.measurements import MeasurementStore

@@ -19,6 +19,7 @@ import pytest
 
 from davir_ray.config import ModelsConfig, TokensConfig
 from davir_ray.models.resolve import resolve_all
+from davir_ray.runs.record import TrainingRecord
 from davir_ray.tokens.tokenizer import load_tokenizer, tokenizer_identity
 from davir_ray.train import steps as training
 from tests import trainings
