@@ -11,6 +11,8 @@ from davir_ray.runs.record import (
     EngineUsed,
     Facts,
     HeldOut,
+    JobRecord,
+    ReferenceRecord,
     RunRecord,
     TrainingRecord,
     TrainingSettings,
@@ -161,3 +163,14 @@ def holder(**changes: Any) -> Holder:
     """Make who holds a lease."""
     known = {"id": "x", "host": "node-3 pid:[1]", "pid": 7, "started": 0.0, "heartbeat": 60.0}
     return Holder(**known | {"released": False} | changes)
+
+
+def reference_record(**changes: Any) -> ReferenceRecord:
+    """Make the record of a reference that one training made."""
+    made = training_record(run_id="r-reference-1", trained_on="the whole corpus")
+    return ReferenceRecord(**{"models": (made.model,), "trainings": (made,)} | changes)
+
+
+def job_record(**changes: Any) -> JobRecord:
+    """Make the record of a job that trains neither before nor after the run."""
+    return JobRecord(**dict(run_record()) | changes)
