@@ -80,13 +80,17 @@ def finished(run: Run, record: RunRecord) -> RunRecord:
 def run_all(recipe: Recipe, name: str) -> JobRecord:
     """Make the reference, score, select and train, as far as the recipe asks; what is done is not done again.
 
-    A run that chose nothing ends there: there is nothing to train on.
+    A run that chose nothing ends there: there is nothing to train on. Each of the three resolves its inputs once, when
+    it begins: a listing names prepared rows by the sizes and times of files, and would be hours old by the next.
     """
     from davir_ray.train import steps  # only here is training code loaded
 
     steps.check_trainings(recipe)
-    reference = steps.make_reference(recipe, name) if recipe.reference is not None else None
-    record = score(steps.with_reference(recipe, name), name)
+    reference = None
+    if recipe.reference is not None:
+        reference = steps.make_reference(recipe, name)
+        recipe = steps.with_made(recipe, reference)
+    record = score(recipe, name)
     trains = recipe.train is not None and record.selected
     trained = steps.train(recipe, name) if trains else None
     return JobRecord(**dict(record), reference=reference, train=trained)

@@ -87,7 +87,7 @@ def core_set_source(recipe: Recipe, name: str, needs: tuple[Need, ...]) -> Sourc
     except DamagedPart as damage:
         set_aside(damage)
         raise StoreError(f"{damage}; `davir score` or `davir run` makes it again") from damage
-    return Source(check_inputs(recipe, needs), core_set, f"the core-set of {run_id}", digest_of(core_set))
+    return Source(inputs.measuring(needs), core_set, f"the core-set of {run_id}", digest_of(core_set))
 
 
 def _finished_instead(recipe: Recipe, name: str) -> str:

@@ -51,6 +51,16 @@ def with_reference(recipe: Recipe, name: str) -> Recipe:
     runs = _reference_runs(recipe, name)
     if not _all_finished(runs):
         raise RecipeError("reference: is not made yet; `davir reference` makes it, and `davir run` does all")
+    return _naming(recipe, runs)
+
+
+def with_made(recipe: Recipe, reference: ReferenceRecord) -> Recipe:
+    """Return the recipe with the models that `make_reference` has just made under `models.reference`."""
+    recipe = anchored(recipe)
+    return _naming(recipe, [Run.named(recipe.output, one.run_id) for one in reference.trainings])
+
+
+def _naming(recipe: Recipe, runs: list[Run]) -> Recipe:
     models = tuple(ModelConfig(model_name_or_path=run.uri("model")) for run in runs)
     named = ModelsConfig(base=recipe.models.base, reference=models[0] if len(models) == 1 else models)
     return recipe.model_copy(update={"models": named, "reference": None})

@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import yaml
 from click.testing import CliRunner
 from scipy import stats
 
+from davir_ray import inputs
 from davir_ray.cli import main
 from davir_ray.cli.night_lines import night_lines
 from davir_ray.drift.result import RowsCompared
@@ -238,8 +240,27 @@ def test_a_night_past_its_limits_is_written_down_and_ends_with_exit_code_8(tmp_p
     assert done.exit_code == 0, done.output
 
 
+def counted(monkeypatch) -> Counter[str]:
+    """Count how often inputs are resolved from now on."""
+    calls = Counter()
+
+    def counting(name):
+        work = getattr(inputs, name)
+
+        def call(*args, **kwargs):
+            calls[name] += 1
+            return work(*args, **kwargs)
+
+        return call
+
+    for name in ("list_corpus", "resolve_all"):
+        monkeypatch.setattr(inputs, name, counting(name))
+    return calls
+
+
 @pytest.mark.timeout(900)
-def test_a_night_makes_the_reference_and_trains_if_the_recipe_says_so(tmp_path, tiny_models):
+def test_a_night_makes_the_reference_and_trains_if_the_recipe_says_so(tmp_path, tiny_models, monkeypatch):
+    resolved = counted(monkeypatch)
     nights.write(tmp_path / "corpus", "a", nights.rows(0, 8))
     nights.write(tmp_path / "corpus", "b", nights.rows(8, 10))
     once = {
@@ -253,4 +274,6 @@ def test_a_night_makes_the_reference_and_trains_if_the_recipe_says_so(tmp_path, 
     night = run_night(recipe, "test")
     assert night.night.measured == {"base": 10, "reference": 10}
     assert night.train.steps == 1
+    once_each = "once each: for the reference, for scoring and for training"
+    assert resolved == {"list_corpus": 3, "resolve_all": 3}, once_each
     assert "trained   sft" in "\n".join(night_lines(night))
