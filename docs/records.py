@@ -15,6 +15,7 @@ from typing import Any
 DOCS = Path(__file__).resolve().parent
 sys.path[:0] = [str(DOCS.parent)]
 
+from davir_ray.cli.status import Statuses  # noqa: E402
 from davir_ray.drift.result import Drift  # noqa: E402
 from davir_ray.nightly.nights import NightLine, NightRecord  # noqa: E402
 from davir_ray.planning.plan import RunPlan  # noqa: E402
@@ -82,6 +83,7 @@ KINDS = (
     Kind("Line of a night", "night_line", NightLine, "a line of `nightly/<name>/nights.jsonl`"),
     Kind("Drift", "drift", Drift, "`drift.json` of a night's run", sealed=True),
     Kind("Plan", "plan", RunPlan, "`davir plan`, `davir score --dry-run`"),
+    Kind("Status", "status", Statuses, "`davir status`"),
 )
 WORDS = {
     "string": "text",

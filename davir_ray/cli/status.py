@@ -1,7 +1,6 @@
 """How far a run is, read from its files alone: it may be running on a cluster, or dead for days."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
 from time import time
 from typing import Any
 
@@ -10,53 +9,49 @@ from davir_ray.errors import DamagedPart, RecipeError
 from davir_ray.progress import ago, duration, say
 from davir_ray.runs.record import RunRecord
 from davir_ray.runs.run import Event, Run, holds_run, holds_training, place_of
+from davir_ray.storage.typed import Written
 from davir_ray.store.measurements import MeasurementStore
 from davir_ray.train.training_status import TrainingStatus, training_status
 
 
-@dataclass(frozen=True)
-class PassStatus:
-    """One model's share of a run: what was planned, and what of it is settled (measured, or known to fail).
-
-    While the pass is under way, `newest_part` is the age of the last part in seconds, and `rate` what it has measured
-    until then in tokens a second, so that the rate of a dead run does not fall.
-    """
+class PassStatus(Written):
+    """One model's share of a run: what was planned, and what of it is settled (measured, or known to fail)."""
 
     sequences: int
+    """Sequences that are settled."""
     sequences_planned: int
+    """Sequences to be measured."""
     tokens: int
+    """Token ids of the sequences that are settled."""
     tokens_planned: int
+    """Token ids of the sequences to be measured."""
     newest_part: float | None = None
+    """Seconds since the last part was written; null but for the pass that is under way."""
     rate: float | None = None
-
-    @property
-    def seconds_left(self) -> float | None:
-        """Estimate how long the rest takes."""
-        return None if self.rate is None else (self.tokens_planned - self.tokens) / self.rate
+    """Tokens a second from the start of the pass to its last part, so that the rate of a dead run does not fall."""
+    seconds_left: float | None = None
+    """Seconds that the rest takes at this rate."""
 
 
-@dataclass(frozen=True)
-class RunStatus:
-    """A run. `stage` is its last event, `age` that event's in seconds; `record` is None while it is unfinished.
-
-    `resume` is the command that takes it up again.
-    """
+class RunStatus(Written):
+    """How far a run is, read from its files."""
 
     run_id: str
+    """Name of the run."""
     folder: str
+    """Folder of the run."""
     stage: str
+    """Last event of the run, or `finished`."""
     age: float | None
+    """Seconds since that event; null if there is none."""
     passes: dict[str, PassStatus]
+    """Model label -> its share; empty when the run is finished."""
     record: RunRecord | None
+    """Record of the run; null while it is unfinished."""
+    finished: bool
+    """Whether the run is finished."""
     resume: str
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return it as JSON holds it."""
-        passes = {
-            role: {**asdict(one), "seconds_left": one.seconds_left} for role, one in self.passes.items()
-        }
-        record = self.record and self.record.tree()
-        return {**asdict(self), "finished": record is not None, "passes": passes, "record": record}
+    """Command that takes the run up again."""
 
     def lines(self) -> Iterator[str]:
         """Tell all of it."""
@@ -80,6 +75,13 @@ class RunStatus:
                 [self.stage, *(f"{role} {_share(part):.0%}" for role, part in self.passes.items())]
             )
         return f"{self.run_id}  {'finished' if self.record else 'unfinished'}  {ago(self.age)}  {text}"
+
+
+class Statuses(Written):
+    """The runs and trainings that were found in a place."""
+
+    runs: tuple[RunStatus | TrainingStatus, ...]
+    """How far each is."""
 
 
 def statuses(path: str) -> list[RunStatus | TrainingStatus]:
@@ -111,6 +113,7 @@ def status(folder: str) -> RunStatus:
         age=time() - last["time"] if "time" in last else None,
         passes=_passes(run, last) if record is None else {},
         record=record,
+        finished=record is not None,
         resume=run.resume,
     )
 
@@ -145,12 +148,21 @@ def _pass(event: Event, chunks: list[dict[str, Any]], *, under_way: bool) -> Pas
     done = [chunk for chunk in chunks if chunk["name"] in settled]
     sequences, sequences_planned = (sum(one["sequences"] for one in some) for some in (done, chunks))
     tokens, tokens_planned = (sum(one["tokens"] for one in some) for some in (done, chunks))
-    counts = (sequences, sequences_planned, tokens, tokens_planned)
+    settled_so_far = PassStatus(
+        sequences=sequences,
+        sequences_planned=sequences_planned,
+        tokens=tokens,
+        tokens_planned=tokens_planned,
+    )
     newest = max((part.modified for part in store.parts()), default=0.0)
     measured = event["tokens_left"] - (tokens_planned - tokens)
     if not under_way or measured <= 0 or newest <= event["time"]:
-        return PassStatus(*counts)
-    return PassStatus(*counts, newest_part=time() - newest, rate=measured / (newest - event["time"]))
+        return settled_so_far
+    rate = measured / (newest - event["time"])
+    left = (tokens_planned - tokens) / rate
+    return settled_so_far.model_copy(
+        update={"newest_part": time() - newest, "rate": rate, "seconds_left": left}
+    )
 
 
 def status_lines(found: Sequence[RunStatus | TrainingStatus], path: str) -> Iterator[str]:

@@ -170,12 +170,12 @@ def resume(run_dir: str, as_json: bool) -> None:
 @JSON
 def status(run_or_output: str, as_json: bool) -> None:
     """Tell from its files how far a run is; or a line of each run of an output folder or a recipe."""
-    from davir_ray.cli.status import status_lines, statuses
+    from davir_ray.cli.status import Statuses, status_lines, statuses
 
     found = statuses(run_or_output)
     print_lines(status_lines(found, run_or_output))
     if as_json:
-        click.echo(json.dumps({"runs": [one.as_dict() for one in found]}))
+        click.echo(json.dumps(Statuses(runs=tuple(found)).tree()))
 
 
 @main.command()

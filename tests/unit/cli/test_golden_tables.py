@@ -288,16 +288,30 @@ time      nothing to measure: no model is loaded
 @pytest.fixture
 def found(tmp_path):
     """A finished run, one that is measuring, and a training, as files tell of them."""
-    folder = str(tmp_path)
-    base = PassStatus(500, 900, 5_000, 9_000, newest_part=10.0, rate=50.0)
-    running = {"base": base, "reference": PassStatus(0, 900, 0, 9_000)}
-    resume = "davir resume runs/r-2"
+    planned = {"sequences_planned": 900, "tokens_planned": 9_000}
+    speed = {"newest_part": 10.0, "rate": 50.0, "seconds_left": 80.0}
+    passes = {
+        "base": PassStatus(sequences=500, tokens=5_000, **planned, **speed),
+        "reference": PassStatus(sequences=0, tokens=0, **planned),
+    }
+    done = {"stage": "finished", "age": 3600.0, "passes": {}, "record": run_record(), "finished": True}
+    going = {"stage": "measure base", "age": 30.0, "passes": passes, "record": None, "finished": False}
+    early = {"step": 5, "logged": {"loss": 1.25}, "record": None, "finished": False}
+    late = {"step": 12, "logged": {"loss": 1.0}, "record": training_record(), "finished": True}
     return [
-        RunStatus("r-1", f"{folder}/r-1", "finished", 3600.0, {}, run_record(), "davir resume runs/r-1"),
-        RunStatus("r-2", f"{folder}/r-2", "measure base", 30.0, running, None, resume),
-        TrainingStatus("r-sft-1", f"{folder}/r-sft-1", 5, 12, {"loss": 1.25}, 2.0, None),
-        TrainingStatus("r-sft-2", f"{folder}/r-sft-2", 12, 12, {"loss": 1.0}, 2.0, training_record()),
+        *(run_status(tmp_path, name, **some) for name, some in (("r-1", done), ("r-2", going))),
+        *(training_at(tmp_path, name, **some) for name, some in (("r-sft-1", early), ("r-sft-2", late))),
     ]
+
+
+def run_status(folder, name, **values):
+    """Make how far a run is."""
+    return RunStatus(run_id=name, folder=f"{folder}/{name}", resume=f"davir resume runs/{name}", **values)
+
+
+def training_at(folder, name, **values):
+    """Make how far a training of twelve steps is."""
+    return TrainingStatus(run_id=name, folder=f"{folder}/{name}", max_steps=12, age=2.0, **values)
 
 
 def test_the_status_of_many(found, tmp_path):

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from jsonschema import Draft202012Validator
 
+from davir_ray.cli.status import Statuses, statuses
 from davir_ray.nightly.nights import Nights
 from davir_ray.runs.run import Run
 from davir_ray.storage.sealed import write_sealed
@@ -36,10 +37,12 @@ def written(tmp_path: Path) -> dict[str, dict]:
     job = records.job_record(reference=records.reference_record(), train=trained)
     Run.named(str(tmp_path), "run").finish(run)
     Run.named(str(tmp_path), "training").finish(trained)
+    for name in ("run/recipe.json", "training/training.json"):
+        (tmp_path / name).write_text("{}")
     Nights(str(tmp_path)).add(records.night_line())
     write_sealed(str(tmp_path / "drift.json"), records.drift().tree())
     found = {"reference": job.reference.tree(), "job": job.tree(), "plan": records.run_plan().tree()}
-    found |= {"night": records.night_record().tree()}
+    found |= {"night": records.night_record().tree(), "status": Statuses(runs=statuses(str(tmp_path))).tree()}
     in_files = {"run": "run/record.json", "training": "training/record.json", "drift": "drift.json"}
     in_files |= {"night_line": "nights.jsonl"}
     return found | {name: json.loads((tmp_path / file).read_text()) for name, file in in_files.items()}
@@ -52,4 +55,4 @@ def test_what_is_written_fits_its_schema_and_nothing_else_does(tmp_path):
         check = Draft202012Validator(json.loads(files()[f"schemas/{name}.json"]))
         check.validate(tree)
         assert not check.is_valid(tree | {"foreign": 1})
-        assert name == "reference" or not check.is_valid(tree | {"schema_version": 2})
+        assert name in ("reference", "status") or not check.is_valid(tree | {"schema_version": 2})
