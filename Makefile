@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready-$(shell cat requirements/cpu.txt pyproject.toml | cksum | cut -d' ' -f1)
 RECIPES := jobs/recipes
 
-.PHONY: quickstart install test test-fast test-nightly test-gpu bench bench-gpu lint lock clean
+.PHONY: quickstart install test test-fast test-nightly test-gpu bench bench-gpu schemas lint lock clean
 
 quickstart: $(READY)  ## the main job on an embedded default
 	$(BIN)/python jobs/quickstart.py
@@ -35,6 +35,9 @@ bench: $(READY)  ## speed on this machine, beside its peers and limits
 
 bench-gpu: $(READY)
 	$(BIN)/python benchmarks/gpu_throughput.py
+
+schemas: $(READY)  ## docs/records.md and docs/schemas/ from the code
+	$(BIN)/python docs/records.py
 
 lint: $(READY)
 	$(BIN)/ruff check .

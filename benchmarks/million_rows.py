@@ -112,11 +112,11 @@ def night(folder: Path, corpus: str, reference: str, expected: tuple[int, int]) 
     seconds: dict[str, float] = {}
     with memory() as peaks, timed(seconds, "seconds"):
         record = pipeline.score(parse_recipe(tree, "million"), "million")
-    assert record["measured"] == dict(zip(ROLES, expected, strict=True)), record["measured"]
-    counts = {name: record[name] for name in ("rows", "status", "selected", "measured", "reused")}
+    assert record.measured == dict(zip(ROLES, expected, strict=True)), record.measured
+    counts = {name: getattr(record, name) for name in ("rows", "status", "selected", "measured", "reused")}
     return {
         "seconds": round(seconds["seconds"], 1),
-        "engine_seconds": round(engine_seconds(record["run_dir"]), 1),
+        "engine_seconds": round(engine_seconds(record.run_dir), 1),
         **counts,
         **peaks,
     }

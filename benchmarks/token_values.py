@@ -3,7 +3,7 @@
     OMP_NUM_THREADS=1 .venv/bin/python -m benchmarks.token_values --model quickstart/models/smollm2-135m-instruct
 
 The transformers engine measures the same rows in turn, with nothing, ranks, entropies and both wanted, several times
-over. With OMP_NUM_THREADS=1 it counts CPU seconds, which other programs on the machine disturb much less than the time on
+over. With OMP_NUM_THREADS=1 it counts CPU seconds, which other programs on the machine disturb less than the time on
 the clock. Prints a table, and writes benchmarks/token_values.json.
 """
 

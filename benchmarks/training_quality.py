@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as work:
-        records = {name: told(record) for name, record in trainings(arguments, work)}
+        records = {name: told(record.tree()) for name, record in trainings(arguments, work)}
     if arguments.out:
         arguments.out.write_text(json.dumps(records, indent=2) + "\n")
 

@@ -67,6 +67,11 @@ class Inputs:
         """Whether a reference has the base's very weights."""
         return any(model.identity == self.base.identity for model in self.references)
 
+    def measuring(self, needs: tuple[Need, ...]) -> "Inputs":
+        """The same corpus and base with other needs and no reference, as `check_inputs` with `needs` finds them."""
+        recipe = self.recipe.model_copy(update={"models": ModelsConfig(base=self.recipe.models.base)})
+        return replace(self, recipe=recipe, references=(), needs=needs)
+
     @property
     def views(self) -> tuple[View, ...]:
         """The views that rows are tokenised in, in the order of `View`."""

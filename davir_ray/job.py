@@ -36,7 +36,8 @@ from davir_ray.measure.ray_measure import in_hand, measure, plan, unsettled
 from davir_ray.measure.ray_room import await_engine
 from davir_ray.models.resolve import ResolvedModel
 from davir_ray.progress import say
-from davir_ray.runs.run import Run, run_id_of
+from davir_ray.runs.record import Chosen, Counts, EngineUsed, Facts, SkippedFile
+from davir_ray.runs.run import Event, Run, run_id_of
 from davir_ray.schema import Role
 from davir_ray.scores import score_code, score_digest
 from davir_ray.store.holdings import note_parts, note_use
@@ -45,8 +46,6 @@ from davir_ray.store.prepared import Prepared
 from davir_ray.store.ray_lookup import align, look_up
 from davir_ray.store.ray_prepare import Preparation, prepare
 from davir_ray.tokens.not_read import by_source
-
-Record = dict[str, Any]
 
 KNOWN = ("sequence_id", "num_tokens")
 """Columns of measurements that the prepared corpus has too."""
@@ -141,7 +140,7 @@ def job_of(inputs: Inputs, run: Run, choice: Choice, work: str = "work") -> Job:
     return replace(job, measurements=tuple(passes))
 
 
-def _described(model: ResolvedModel) -> Record:
+def _described(model: ResolvedModel) -> dict[str, str | None]:
     return {"model": model.identity, "path": model.model_path, "adapter": model.adapter_path}
 
 
@@ -294,7 +293,7 @@ def look_up_need(job: Job, kind: str, role: Role) -> list[Any]:
 
 
 @stage(DavirError)
-def select_and_export(job: Job, ranked: Ranked) -> Record:
+def select_and_export(job: Job, ranked: Ranked) -> Chosen:
     """Apply the selection rules, write the scored table and the core-set, and sum them up."""
     inputs, run = job.inputs, job.run
     job.run.event("select", ranked=ranked.ranked)
@@ -311,7 +310,7 @@ def select_and_export(job: Job, ranked: Ranked) -> Record:
     storage.await_files(run.uri("scored"), len(selections))
     summary = summarise(partial(scan_folder, run.uri("scored")), inputs.recipe.select)
     folders = write_coreset(export, ranked, selections, counts)
-    return {"scored": run.uri("scored"), "coreset": folders, **summary.as_dict()}
+    return Chosen(**dict(summary), scored=run.uri("scored"), coreset=folders)
 
 
 def scan_folder(folder: str, columns: Sequence[str]) -> Iterator[pa.Table]:
@@ -327,28 +326,28 @@ def bad_files(job: Job) -> dict[str, str]:
     return {bad.path: bad.reason for bad in listing.bad_files} | found
 
 
-def facts(job: Job) -> Record:
+def facts(job: Job) -> Facts:
     """What the record says of how the run was made."""
     inputs = job.inputs
-    return {
-        "run_id": job.run.run_id,
-        "run_dir": job.run.folder,
-        "davir_ray": davir_ray.__version__,
-        "ray": version("ray"),
-        "score": inputs.score.name,
-        "score_code": score_digest(inputs.recipe.score.name),
-        "formats": inputs.listing.formats,
-        "not_read": {source: found.columns for source, found in job.not_read.items()},
-        "models": {
-            role: [model.identity for model in inputs.models_of(role)] for role in ("base", "reference")
+    return Facts(
+        run_id=job.run.run_id,
+        run_dir=job.run.folder,
+        davir_ray=davir_ray.__version__,
+        ray=version("ray"),
+        score=inputs.score.name,
+        score_code=score_digest(inputs.recipe.score.name),
+        formats=inputs.listing.formats,
+        not_read={source: found.columns for source, found in job.not_read.items()},
+        models={
+            role: tuple(model.identity for model in inputs.models_of(role)) for role in ("base", "reference")
         },
-        "engine": {"type": job.choice.type, "dtype": job.choice.dtype, "reason": job.choice.reason},
-        "measurements": {one.label: one.store.folder for one in job.measurements},
-        "bad_files": [{"path": path, "reason": reason} for path, reason in bad_files(job).items()],
-    }
+        engine=EngineUsed(type=job.choice.type, dtype=job.choice.dtype, reason=job.choice.reason),
+        measurements={one.label: one.store.folder for one in job.measurements},
+        bad_files=tuple(SkippedFile(path=path, reason=reason) for path, reason in bad_files(job).items()),
+    )
 
 
-def counts(plans: dict[str, Plan], events: Sequence[Record]) -> Record:
+def counts(plans: dict[str, Plan], events: Sequence[Event]) -> Counts:
     """By model, how many sequences were measured, and how many the store held when the run was first planned.
 
     measured_again: how many were begun once more, over all starts of the run, and how many were planned once more since
@@ -359,14 +358,14 @@ def counts(plans: dict[str, Plan], events: Sequence[Record]) -> Record:
     for event in events:
         if event["event"] in ("measure", "measured") and event.get("role") in again:
             again[event["role"]] += event["again"]
-    return {
-        "measured": {label: first for label, (first, *_) in missing.items()},
-        "measured_again": again,
-        "reused": {label: one.asked - missing[label][0] for label, one in plans.items()},
-    }
+    return Counts(
+        measured={label: first for label, (first, *_) in missing.items()},
+        measured_again=again,
+        reused={label: one.asked - missing[label][0] for label, one in plans.items()},
+    )
 
 
-def _planned(label: str, events: Sequence[Record]) -> list[int]:
+def _planned(label: str, events: Sequence[Event]) -> list[int]:
     """Tell how many sequences each new plan of a model had to measure, since the run last had all that it asked for."""
     last = max((index for index, event in enumerate(events) if event["event"] == "select"), default=-1)
     begun = (one for one in events[last + 1 :] if one["event"] == "measure" and one.get("role") == label)

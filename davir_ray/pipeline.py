@@ -11,7 +11,6 @@ from time import monotonic
 from davir_ray.inputs import anchored, check_inputs
 from davir_ray.job import (
     Job,
-    Record,
     counts,
     facts,
     measure_models,
@@ -26,11 +25,12 @@ from davir_ray.recipe import Recipe
 from davir_ray.runs.history import references_measured
 from davir_ray.runs.lease import Lease, leased
 from davir_ray.runs.locations import write_places
+from davir_ray.runs.record import JobRecord, RunRecord
 from davir_ray.runs.run import Run
 from davir_ray.store.mending import mended
 
 
-def score(recipe: Recipe, name: str, *, may_measure: bool = True, resumed: str | None = None) -> Record:
+def score(recipe: Recipe, name: str, *, may_measure: bool = True, resumed: str | None = None) -> RunRecord:
     """Measure what is missing, score, rank, select and export; return the record of the run.
 
     A run that is finished is not done again. With `may_measure` off, missing measurements raise `NotMeasured`
@@ -39,53 +39,58 @@ def score(recipe: Recipe, name: str, *, may_measure: bool = True, resumed: str |
     started = monotonic()
     measured_under = None if may_measure else partial(references_measured, anchored(recipe), name)
     job = open_job(check_inputs(recipe, measured_under=measured_under), name, resumed)
-    if (record := job.run.record()) is not None:
+    if (record := job.run.record(RunRecord)) is not None:
         return finished(job.run, record)
     if may_measure:
         await_engine(job.inputs.recipe.engine, job.choice)
     with leased(job.run.uri("lease"), f"run {job.run.run_id}") as lease:
-        if (record := job.run.reopen()) is not None:  # another start was at work, and is done
+        if (record := job.run.reopen(RunRecord)) is not None:  # another start was at work, and is done
             return finished(job.run, record)
         job.run.read_events()
-        work = partial(score_job, job, lease, may_measure)
+        work = partial(score_job, job, lease, may_measure, started)
         record = mended(work, job.prepared, job.stores, job.run.forget_work)
         lease.check()
-        record["seconds"] = round(monotonic() - started, 1)
-        job.run.finish(record)
-    return record
+        return job.run.finish(record)
 
 
-def score_job(job: Job, lease: Lease, may_measure: bool) -> Record:
-    """Do all of a run but for its record, which is returned. The lease is looked at before results are cleared."""
+def score_job(job: Job, lease: Lease, may_measure: bool, started: float) -> RunRecord:
+    """Do all of a run but write its record, which is returned. The lease is looked at before results are cleared.
+
+    started: reading of the monotonic clock when the command began.
+    """
     prepare_corpus(job)
     write_places(job.run, job.prepared, job.inputs.listing.splits)
     plans = measure_models(job, may_measure)
     lease.check()
     ranked = rank_corpus(job)
-    return {**facts(job), **counts(plans, job.run.events), **select_and_export(job, ranked)}
+    made, counted, chosen = facts(job), counts(plans, job.run.events), select_and_export(job, ranked)
+    seconds = round(monotonic() - started, 1)
+    return RunRecord(**dict(made), **dict(counted), **dict(chosen), seconds=seconds)
 
 
-def finished(run: Run, record: Record) -> Record:
+def finished(run: Run, record: RunRecord) -> RunRecord:
     """Return the record of a run that is finished, as one that measures nothing."""
     say(f"finished already: {run.folder}")
     run.tidy()  # it may have been killed between its record and this
-    every = {label: count + record["reused"][label] for label, count in record["measured"].items()}
+    every = {label: count + record.reused[label] for label, count in record.measured.items()}
     none = dict.fromkeys(every, 0)
-    return record | {"measured": none, "measured_again": none, "reused": every}
+    return record.model_copy(update={"measured": none, "measured_again": none, "reused": every})
 
 
-def run_all(recipe: Recipe, name: str) -> Record:
+def run_all(recipe: Recipe, name: str) -> JobRecord:
     """Make the reference, score, select and train, as far as the recipe asks; what is done is not done again.
 
-    A run that chose nothing ends there: there is nothing to train on.
+    A run that chose nothing ends there: there is nothing to train on. Each of the three resolves its inputs once, when
+    it begins: a listing names prepared rows by the sizes and times of files, and would be hours old by the next.
     """
     from davir_ray.train import steps  # only here is training code loaded
 
-    record: Record = {}
     steps.check_trainings(recipe)
+    reference = None
     if recipe.reference is not None:
-        record["reference"] = steps.make_reference(recipe, name)
-    record |= score(steps.with_reference(recipe, name), name)
-    if recipe.train is not None and record["selected"]:
-        record["train"] = steps.train(recipe, name)
-    return record
+        reference = steps.make_reference(recipe, name)
+        recipe = steps.with_made(recipe, reference)
+    record = score(recipe, name)
+    trains = recipe.train is not None and record.selected
+    trained = steps.train(recipe, name) if trains else None
+    return JobRecord(**dict(record), reference=reference, train=trained)

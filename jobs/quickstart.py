@@ -5,7 +5,6 @@
 Everything goes to ./quickstart; what is whole there is used again. Delete that folder to start from nothing.
 """
 
-import json
 import logging
 import os
 import subprocess
@@ -14,7 +13,10 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from davir_ray.runs.record import JobRecord
 
 WORK = Path("quickstart")
 RECIPE = Path("jobs/recipes/quickstart.yaml")
@@ -65,7 +67,7 @@ def prepare_corpus() -> Path:
     return found(folder)
 
 
-def run_main_job() -> dict[str, Any]:
+def run_main_job() -> "JobRecord":
     """Run `davir run` as a user would; return the record that it prints last."""
     command = [sys.executable, "-m", "davir_ray.cli", "run", str(RECIPE), "--json"]
     step(3, f"main job: davir run {RECIPE} (reference, measurements, core-set, training)")
@@ -78,8 +80,9 @@ def run_main_job() -> dict[str, Any]:
     if job.returncode:
         print(last, end="")
         sys.exit(job.returncode)
-    record: dict[str, Any] = json.loads(last)
-    return record
+    from davir_ray.runs.record import JobRecord
+
+    return JobRecord.model_validate_json(last)
 
 
 def be_quiet() -> None:

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from davir_ray.recipe import Recipe, parse_recipe
+from davir_ray.runs.record import TrainingRecord
 from davir_ray.train.metrics import read_metrics
 
 NOT_OF_THE_STEP = (
@@ -60,24 +61,24 @@ def one_thread() -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
 
 
-def losses(record: dict[str, Any]) -> list[float]:
+def losses(record: TrainingRecord) -> list[float]:
     """Return the logged loss of every step, from step 1 on, each logged once."""
-    entries = [entry for entry in read_metrics(record["run_dir"]) if "loss" in entry]
-    assert [entry["step"] for entry in entries] == list(range(1, record["steps"] + 1))
+    entries = [entry for entry in read_metrics(record.run_dir) if "loss" in entry]
+    assert [entry["step"] for entry in entries] == list(range(1, record.steps + 1))
     return [entry["loss"] for entry in entries]
 
 
-def curve(record: dict[str, Any]) -> list[dict[str, float]]:
+def curve(record: TrainingRecord) -> list[dict[str, float]]:
     """Return all that was logged of each step, without the closing line of the last start."""
-    entries = [entry for entry in read_metrics(record["run_dir"]) if "train_loss" not in entry]
+    entries = [entry for entry in read_metrics(record.run_dir) if "train_loss" not in entry]
     return [
         {name: value for name, value in entry.items() if name not in NOT_OF_THE_STEP} for entry in entries
     ]
 
 
-def last_start(record: dict[str, Any]) -> int:
+def last_start(record: TrainingRecord) -> int:
     """Return the step after which the last start began: its closing `train_loss` is the mean of those since."""
-    closing, values = read_metrics(record["run_dir"])[-1]["train_loss"], losses(record)
+    closing, values = read_metrics(record.run_dir)[-1]["train_loss"], losses(record)
     return next(
         step
         for step in range(len(values))

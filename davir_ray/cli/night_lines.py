@@ -1,12 +1,11 @@
 """What `davir nightly` ends with: a night as lines of text."""
 
 from collections.abc import Iterator
-from typing import Any
 
-from davir_ray.cli.closing_lines import record_lines
-from davir_ray.runs.lease import at_work
-
-Record = dict[str, Any]
+from davir_ray.cli.training_lines import run_lines
+from davir_ray.drift.result import Drift
+from davir_ray.nightly.nights import Busy, NightRecord
+from davir_ray.runs.lease import Holder, at_work
 
 CAME = {
     "data": "new data",
@@ -20,50 +19,45 @@ WENT = CAME | {"data": "gone data", "status": "has no score now", "others": "dis
 SOURCES_SHOWN = 20
 
 
-def night_lines(night: Record) -> Iterator[str]:
+def night_lines(night: NightRecord | Busy) -> Iterator[str]:
     """Tell of the run, and of the drift against the night before."""
-    if "busy" in night:
-        yield from busy_lines(night["busy"])
+    if isinstance(night, Busy):
+        yield from busy_lines(night.busy)
         return
-    if "train" in night or "reference" in night:
-        from davir_ray.cli.training_lines import run_lines
-
-        yield from run_lines(night)
-    else:
-        yield from record_lines(night)
-    if not night["is_new"]:
-        yield f"night     of {night['night']['time']}: nothing is new since"
+    yield from run_lines(night)
+    if not night.is_new:
+        yield f"night     of {night.night.time}: nothing is new since"
     yield from (
-        drift_lines(night["drift"]) if night["drift"] else ["drift     none: no night before to compare with"]
+        drift_lines(night.drift) if night.drift else ["drift     none: no night before to compare with"]
     )
-    for sentence in night["past_limits"]:
+    for sentence in night.past_limits:
         yield f"limit     {sentence}"
 
 
-def busy_lines(holder: Record) -> Iterator[str]:
+def busy_lines(holder: Holder) -> Iterator[str]:
     """Tell who is at work."""
     yield f"busy      another start is at work since {at_work(holder)}: nothing to do"
 
 
-def drift_lines(drift: Record) -> Iterator[str]:
+def drift_lines(drift: Drift) -> Iterator[str]:
     """Tell what came and went and why, and how ranks and scores moved."""
-    rows, core_set = drift["rows"], drift["core_set"]
-    gone, new = rows["before"] - rows["both"], rows["after"] - rows["both"]
-    yield f"drift     since {drift['before']}: {new:,} rows are new, {gone:,} are gone, {rows['both']:,} in both"
-    for change in drift["changes"]:
-        yield f"  changed   {change['detail']}"
-    sizes = f"{core_set['before']:,} -> {core_set['after']:,} rows, {core_set['both']:,} in both"
-    yield f"core-set  {sizes}; {core_set['change']:.1%} of the rows in either are in one alone"
-    for way, words in (("in", CAME), ("out", WENT)):
-        for cause, count in core_set[way].items():
+    rows, core_set = drift.rows, drift.core_set
+    gone, new = rows.before - rows.both, rows.after - rows.both
+    yield f"drift     since {drift.before}: {new:,} rows are new, {gone:,} are gone, {rows.both:,} in both"
+    for change in drift.changes:
+        yield f"  changed   {change.detail}"
+    sizes = f"{core_set.before:,} -> {core_set.after:,} rows, {core_set.both:,} in both"
+    yield f"core-set  {sizes}; {core_set.change:.1%} of the rows in either are in one alone"
+    for way, words, counts in (("in", CAME, core_set.came), ("out", WENT, core_set.went)):
+        for cause, count in counts.items():
             yield f"  {way:<4}{count:>10,}  {words[cause]}"
-    correlation = drift["rank_correlation"]
+    correlation = drift.rank_correlation
     told = "not defined" if correlation is None else f"{correlation:+.4f}"
-    yield f"ranks     rank correlation {told} over {drift['ranked_in_both']:,} rows that both nights ranked"
+    yield f"ranks     rank correlation {told} over {drift.ranked_in_both:,} rows that both nights ranked"
     yield "scores    lowest, deciles 1 to 9, highest"
-    for source, nights in list(drift["scores"].items())[:SOURCES_SHOWN]:
-        for when, values in nights.items():
+    for source, nights in list(drift.scores.items())[:SOURCES_SHOWN]:
+        for when, values in (("before", nights.before), ("after", nights.after)):
             figures = " ".join(f"{value:9.4f}" for value in values) if values else "none"
             yield f"  {source:<16} {when:<6} {figures}"
-    if len(drift["scores"]) > SOURCES_SHOWN:
-        yield f"  ... {len(drift['scores']) - SOURCES_SHOWN} more sources in drift.json"
+    if len(drift.scores) > SOURCES_SHOWN:
+        yield f"  ... {len(drift.scores) - SOURCES_SHOWN} more sources in drift.json"

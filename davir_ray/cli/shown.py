@@ -15,6 +15,7 @@ from davir_ray.corpus.json_text import to_json
 from davir_ray.corpus.lookup import Place, Row, rows_at
 from davir_ray.corpus.split import BadRow, place_text
 from davir_ray.errors import RecipeError
+from davir_ray.runs.record import RunRecord
 from davir_ray.runs.run import Run, load_run_or_recipe
 from davir_ray.schema import SCORED, Status
 from davir_ray.tokens.preview import visible
@@ -92,7 +93,7 @@ class Found:
 def show(run_dir: str, which: Which, limit: int) -> Found:
     """Find rows of a finished run, and their text in the corpus. Raises `RecipeError`."""
     run = Run.at(run_dir)
-    record = run.record()
+    record = run.record(RunRecord)
     if record is None:
         raise RecipeError(
             f"{run_dir}: is not finished, so its rows are not ranked yet; {run.resume} goes on with it"
@@ -102,7 +103,7 @@ def show(run_dir: str, which: Which, limit: int) -> Found:
     rows, total = _find(storage.list_files(run.uri("scored"), ".parquet"), which, limit)
     if not rows and (which.id is not None or which.place is not None):
         raise RecipeError(f"{run_dir}: no row of the run is {_asked(which)}")
-    texts = rows_at(recipe.corpus, record["formats"], [(row["file"], row["row"]) for row in rows])
+    texts = rows_at(recipe.corpus, record.formats, [(row["file"], row["row"]) for row in rows])
     return Found(tuple(row | _text_of(row, texts[row["file"], row["row"]]) for row in rows), total)
 
 

@@ -1,7 +1,6 @@
 """How far a run is, read from its files alone: it may be running on a cluster, or dead for days."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
 from time import time
 from typing import Any
 
@@ -9,64 +8,60 @@ from davir_ray import storage
 from davir_ray.errors import DamagedPart, RecipeError
 from davir_ray.logprobs.kinds import LOSS
 from davir_ray.progress import ago, duration, say
-from davir_ray.runs.run import Run, holds_run, holds_training, place_of
+from davir_ray.runs.record import RunRecord
+from davir_ray.runs.run import Event, Run, holds_run, holds_training, place_of
+from davir_ray.storage.typed import Written
 from davir_ray.store.measurements import MeasurementStore
 from davir_ray.train.training_status import TrainingStatus, training_status
 
-Event = dict[str, Any]
 
-
-@dataclass(frozen=True)
-class Pass:
-    """One model's share of a run: what was planned, and what of it is settled (measured, or known to fail).
-
-    While the pass is under way, `newest_part` is the age of the last part in seconds, and `rate` what it has measured
-    until then in tokens a second, so that the rate of a dead run does not fall.
-    """
+class PassStatus(Written):
+    """One model's share of a run: what was planned, and what of it is settled (measured, or known to fail)."""
 
     sequences: int
+    """Sequences that are settled."""
     sequences_planned: int
+    """Sequences to be measured."""
     tokens: int
+    """Token ids of the sequences that are settled."""
     tokens_planned: int
+    """Token ids of the sequences to be measured."""
     newest_part: float | None = None
+    """Seconds since the last part was written; null but for the pass that is under way."""
     rate: float | None = None
-
-    @property
-    def seconds_left(self) -> float | None:
-        """Estimate how long the rest takes."""
-        return None if self.rate is None else (self.tokens_planned - self.tokens) / self.rate
+    """Tokens a second from the start of the pass to its last part, so that the rate of a dead run does not fall."""
+    seconds_left: float | None = None
+    """Seconds that the rest takes at this rate."""
 
 
-@dataclass(frozen=True)
-class RunStatus:
-    """A run. `stage` is its last event, `age` that event's in seconds; `record` is None while it is unfinished.
-
-    `resume` is the command that takes it up again.
-    """
+class RunStatus(Written):
+    """How far a run is, read from its files."""
 
     run_id: str
+    """Name of the run."""
     folder: str
+    """Folder of the run."""
     stage: str
+    """Last event of the run, or `finished`."""
     age: float | None
-    passes: dict[str, Pass]
-    record: dict[str, Any] | None
+    """Seconds since that event; null if there is none."""
+    passes: dict[str, PassStatus]
+    """Model label -> its share; empty when the run is finished."""
+    record: RunRecord | None
+    """Record of the run; null while it is unfinished."""
+    finished: bool
+    """Whether the run is finished."""
     resume: str
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return it as JSON holds it."""
-        passes = {
-            role: {**asdict(one), "seconds_left": one.seconds_left} for role, one in self.passes.items()
-        }
-        return {**asdict(self), "finished": self.record is not None, "passes": passes}
+    """Command that takes the run up again."""
 
     def lines(self) -> Iterator[str]:
         """Tell all of it."""
         yield f"run       {self.run_id}  ({'finished' if self.record else 'unfinished'})"
         yield f"stage     {self.stage}; last event {ago(self.age)}"
         if self.record:
-            yield f"rows      {self.record['rows']:,}; {self.record['selected']:,} selected"
-            for role, count in self.record["measured"].items():
-                yield f"{role:<10}{count:,} sequences measured; {self.record['reused'][role]:,} were in the store"
+            yield f"rows      {self.record.rows:,}; {self.record.selected:,} selected"
+            for role, count in self.record.measured.items():
+                yield f"{role:<10}{count:,} sequences measured; {self.record.reused[role]:,} were in the store"
             return
         for role, part in self.passes.items():
             yield f"{role:<10}{_progress(part)}"
@@ -75,12 +70,19 @@ class RunStatus:
     def line(self) -> str:
         """Tell it in one line."""
         if self.record:
-            text = f"{self.record['selected']:,} of {self.record['rows']:,} rows selected"
+            text = f"{self.record.selected:,} of {self.record.rows:,} rows selected"
         else:
             text = ", ".join(
                 [self.stage, *(f"{role} {_share(part):.0%}" for role, part in self.passes.items())]
             )
         return f"{self.run_id}  {'finished' if self.record else 'unfinished'}  {ago(self.age)}  {text}"
+
+
+class Statuses(Written):
+    """The runs and trainings that were found in a place."""
+
+    runs: tuple[RunStatus | TrainingStatus, ...]
+    """How far each is."""
 
 
 def statuses(path: str) -> list[RunStatus | TrainingStatus]:
@@ -102,7 +104,7 @@ def _status_of(folder: str) -> RunStatus | TrainingStatus | None:
 def status(folder: str) -> RunStatus:
     """Look at one run."""
     run = Run.at(folder)
-    record = run.record()
+    record = run.record(RunRecord)
     last: Event = run.events[-1] if run.events else {"event": "begun"}
     stage = f"{last['event']} {last['role']}" if "role" in last else last["event"]
     return RunStatus(
@@ -112,11 +114,12 @@ def status(folder: str) -> RunStatus:
         age=time() - last["time"] if "time" in last else None,
         passes=_passes(run, last) if record is None else {},
         record=record,
+        finished=record is not None,
         resume=run.resume,
     )
 
 
-def _passes(run: Run, last: Event) -> dict[str, Pass]:
+def _passes(run: Run, last: Event) -> dict[str, PassStatus]:
     begun = {event["role"]: event for event in run.events if event["event"] == "measure"}
     plans = {role: _plan(run.uri("work", role, "plan.parquet")) for role in begun}
     return {
@@ -135,7 +138,7 @@ def _plan(uri: str) -> list[dict[str, Any]] | None:
     return chunks
 
 
-def _pass(event: Event, chunks: list[dict[str, Any]], *, under_way: bool) -> Pass | None:
+def _pass(event: Event, chunks: list[dict[str, Any]], *, under_way: bool) -> PassStatus | None:
     """Compare the chunks of a pass with the store; `event` is its latest start. None if the store is damaged."""
     store = MeasurementStore(event["store"], LOSS)  # of any kind: only names are listed
     try:
@@ -146,12 +149,21 @@ def _pass(event: Event, chunks: list[dict[str, Any]], *, under_way: bool) -> Pas
     done = [chunk for chunk in chunks if chunk["name"] in settled]
     sequences, sequences_planned = (sum(one["sequences"] for one in some) for some in (done, chunks))
     tokens, tokens_planned = (sum(one["tokens"] for one in some) for some in (done, chunks))
-    counts = (sequences, sequences_planned, tokens, tokens_planned)
+    settled_so_far = PassStatus(
+        sequences=sequences,
+        sequences_planned=sequences_planned,
+        tokens=tokens,
+        tokens_planned=tokens_planned,
+    )
     newest = max((part.modified for part in store.parts()), default=0.0)
     measured = event["tokens_left"] - (tokens_planned - tokens)
     if not under_way or measured <= 0 or newest <= event["time"]:
-        return Pass(*counts)
-    return Pass(*counts, newest_part=time() - newest, rate=measured / (newest - event["time"]))
+        return settled_so_far
+    rate = measured / (newest - event["time"])
+    left = (tokens_planned - tokens) / rate
+    return settled_so_far.model_copy(
+        update={"newest_part": time() - newest, "rate": rate, "seconds_left": left}
+    )
 
 
 def status_lines(found: Sequence[RunStatus | TrainingStatus], path: str) -> Iterator[str]:
@@ -160,7 +172,7 @@ def status_lines(found: Sequence[RunStatus | TrainingStatus], path: str) -> Iter
         yield from one.lines() if one.folder == storage.real_folder(path) else [one.line()]
 
 
-def _progress(one: Pass) -> str:
+def _progress(one: PassStatus) -> str:
     text = f"{one.sequences:,} of {one.sequences_planned:,} sequences, {one.tokens:,} of {one.tokens_planned:,} tokens"
     text += f" ({_share(one):.0%})"
     if one.rate is None or one.seconds_left is None or one.newest_part is None:
@@ -169,5 +181,5 @@ def _progress(one: Pass) -> str:
     return f"{text}; {speed}; last part {ago(one.newest_part)}"
 
 
-def _share(one: Pass) -> float:
+def _share(one: PassStatus) -> float:
     return one.tokens / max(one.tokens_planned, 1)

@@ -1,12 +1,10 @@
 """What `davir reference`, `davir train` and `davir run` end with: records as lines of text."""
 
 from collections.abc import Iterator
-from typing import Any
 
 from davir_ray.cli.closing_lines import record_lines
 from davir_ray.cli.figures import as_written
-
-Record = dict[str, Any]
+from davir_ray.runs.record import JobRecord, ReferenceRecord, TrainingRecord
 
 SHOWN = {
     "loss": "loss",
@@ -17,32 +15,32 @@ SHOWN = {
 """Metrics of held-out rows that are shown; all of them are in metrics.jsonl."""
 
 
-def training_lines(record: Record) -> Iterator[str]:
+def training_lines(record: TrainingRecord) -> Iterator[str]:
     """Tell what was trained on what, and what it did to held-out rows."""
-    yield f"training  {record['run_id']}  ({record['seconds']} s)"
-    yield f"trained   {record['objective']} on {record['trained_on']}: {record['rows']:,} rows, {record['steps']} steps"
-    settings = ", ".join(f"{name} {as_written(value)}" for name, value in record["settings"].items())
-    yield f"settings  {settings}"
-    if record["frozen_logps"]:
-        yield f"frozen    log-probabilities from the {record['frozen_logps']}"
-    before, after = (record["eval"].get(when, {}) for when in ("before", "after"))
+    yield f"training  {record.run_id}  ({record.seconds} s)"
+    yield f"trained   {record.objective} on {record.trained_on}: {record.rows:,} rows, {record.steps} steps"
+    known = ((name, value) for name, value in record.settings if value is not None)
+    yield f"settings  {', '.join(f'{name} {as_written(value)}' for name, value in known)}"
+    if record.frozen_logps:
+        yield f"frozen    log-probabilities from the {record.frozen_logps}"
+    before, after = record.eval.before, record.eval.after
     for name, title in SHOWN.items():
         if name in before and name in after:
             yield f"held out  {title:<20}{before[name]:>10.4f} before  {after[name]:>10.4f} after"
-    yield f"metrics   {record['metrics']}"
-    yield f"model     {record['model']}"
+    yield f"metrics   {record.metrics}"
+    yield f"model     {record.model}"
 
 
-def reference_lines(record: Record) -> Iterator[str]:
+def reference_lines(record: ReferenceRecord) -> Iterator[str]:
     """Tell of each reference."""
-    for training in record["trainings"]:
+    for training in record.trainings:
         yield from training_lines(training)
 
 
-def run_lines(record: Record) -> Iterator[str]:
+def run_lines(record: JobRecord) -> Iterator[str]:
     """Tell of the reference, the core-set and the model."""
-    if "reference" in record:
-        yield from reference_lines(record["reference"])
+    if record.reference is not None:
+        yield from reference_lines(record.reference)
     yield from record_lines(record)
-    if "train" in record:
-        yield from training_lines(record["train"])
+    if record.train is not None:
+        yield from training_lines(record.train)

@@ -10,7 +10,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -26,7 +26,11 @@ from davir_ray.cluster.unexpected import ending
 
 if TYPE_CHECKING:
     from davir_ray.recipe import Recipe
+    from davir_ray.runs.record import RunRecord
+    from davir_ray.storage.typed import Written
 
+W = TypeVar("W", bound="Written")
+R = TypeVar("R", bound="RunRecord")
 
 argument = partial(click.argument, callback=checked_place)
 RECIPE = argument("recipe")
@@ -121,8 +125,11 @@ def nightly(recipe: str, overrides: tuple[str, ...], limit: int | None, as_json:
     from davir_ray.cli.night_lines import night_lines
     from davir_ray.nightly.limits import check_limits
     from davir_ray.nightly.night import run_night
+    from davir_ray.nightly.nights import Busy
 
     night = run_night(*loaded)
+    if isinstance(night, Busy):
+        return _finish(night, night_lines, as_json)
     _finish_run(night, night_lines, as_json)
     check_limits(night)
 
@@ -163,12 +170,12 @@ def resume(run_dir: str, as_json: bool) -> None:
 @JSON
 def status(run_or_output: str, as_json: bool) -> None:
     """Tell from its files how far a run is; or a line of each run of an output folder or a recipe."""
-    from davir_ray.cli.status import status_lines, statuses
+    from davir_ray.cli.status import Statuses, status_lines, statuses
 
     found = statuses(run_or_output)
     print_lines(status_lines(found, run_or_output))
     if as_json:
-        click.echo(json.dumps({"runs": [one.as_dict() for one in found]}))
+        click.echo(json.dumps(Statuses(runs=tuple(found)).tree()))
 
 
 @main.command()
@@ -346,24 +353,21 @@ def _plan(recipe: "Recipe", name: str, as_json: bool) -> None:
     _finish(preview(recipe, name), plan_lines, as_json)
 
 
-def _finish(record: dict[str, Any], show: Callable[[dict[str, Any]], Iterable[str]], as_json: bool) -> None:
+def _finish(record: W, show: Callable[[W], Iterable[str]], as_json: bool) -> None:
     print_lines(show(record))
     if as_json:
         from davir_ray.cluster.ray_session import leave
 
         leave()
-        click.echo(json.dumps(record))
+        click.echo(json.dumps(record.tree()))
 
 
-def _finish_run(
-    record: dict[str, Any], show: Callable[[dict[str, Any]], Iterable[str]], as_json: bool
-) -> None:
+def _finish_run(record: R, show: Callable[[R], Iterable[str]], as_json: bool) -> None:
     """Print what a run came to; one that chose nothing ends with exit code 3, at every start."""
     from davir_ray.cli.closing_lines import check_chosen
 
     _finish(record, show, as_json)
-    if "busy" not in record:
-        check_chosen(record)
+    check_chosen(record)
 
 
 if __name__ == "__main__":

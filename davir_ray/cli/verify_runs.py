@@ -5,12 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from davir_ray import storage
+from davir_ray.drift.result import Drift
 from davir_ray.errors import DamagedPart, StoreError
-from davir_ray.runs.results import RESULTS, damaged_results
+from davir_ray.nightly.nights import Nights
+from davir_ray.runs.record import RECORD, RunRecord, TrainingRecord, read_record
+from davir_ray.runs.results import damaged_results
 from davir_ray.runs.run import (
     EVENTS,
     RECIPE,
-    RECORD,
     TRAINING,
     holds_run,
     holds_training,
@@ -19,6 +21,7 @@ from davir_ray.runs.run import (
 )
 from davir_ray.storage.json_lines import read_lines
 from davir_ray.storage.sealed import read_object, read_sealed
+from davir_ray.storage.typed import parsed
 from davir_ray.train.metrics import METRICS, metrics_at
 
 
@@ -62,7 +65,7 @@ def verify_run(folder: str) -> Iterator[DamagedPart]:
             yield DamagedPart(storage.join(folder, name), str(error).removeprefix(f"{folder}/{name}: "))
         else:
             if name == RECORD:
-                yield from damaged_results(folder, found[RESULTS])
+                yield from damaged_results(folder, found.results)
 
 
 def _recipe(uri: str) -> Any:
@@ -70,7 +73,18 @@ def _recipe(uri: str) -> Any:
 
 
 def _record(uri: str) -> Any:
-    return read_sealed(uri, RESULTS)
+    folder = uri.removesuffix(f"/{RECORD}")
+    if holds_training(folder):
+        return read_record(folder, TrainingRecord)
+    return read_record(folder, RunRecord)
+
+
+def _drift(uri: str) -> Any:
+    return parsed(Drift, read_sealed(uri), uri)
+
+
+def _nights(uri: str) -> Any:
+    return Nights(uri.removesuffix("/nights.jsonl")).read()
 
 
 READERS: dict[str, Callable[[str], Any]] = {
@@ -79,8 +93,8 @@ READERS: dict[str, Callable[[str], Any]] = {
     EVENTS: read_lines,
     METRICS: metrics_at,
     "places.json": read_sealed,
-    "drift.json": read_sealed,
-    "nights.jsonl": read_lines,
+    "drift.json": _drift,
+    "nights.jsonl": _nights,
     RECORD: _record,
 }
 """How the small files of a folder are read."""

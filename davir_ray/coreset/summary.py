@@ -5,7 +5,7 @@ Two scans of the scored table, a part at a time. What is held grows with the gro
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,83 +17,103 @@ from davir_ray.coreset.borderline import Nearest, Spans, add_spans, sides
 from davir_ray.coreset.rank_correlation import RankCorrelation
 from davir_ray.coreset.rules.choose import Scan, rule_names
 from davir_ray.coreset.rules.rule import Rule, tokens_in
+from davir_ray.storage.typed import Written
 
 ROW = ("example_id", "file", "row", "score", "num_tokens", "rank", "selected", "dropped_by")
 GROUPS_KEPT = 10
 """Groups of a quota that are kept by name; the others are counted together."""
 
 
-@dataclass(frozen=True)
-class SourceShare:
-    """One source, before and after. Shares are of all rows, and of all selected rows."""
+class SourceShare(Written):
+    """One source of the corpus, before and after choosing."""
 
     rows: int
+    """Rows of the source."""
     selected: int
+    """Rows of the source that were chosen."""
     tokens: int
+    """Response tokens of the chosen rows."""
     share_before: float
+    """Part of all rows that are of this source, 0 to 1."""
     share_after: float
+    """Part of the chosen rows that are of this source, 0 to 1."""
 
 
-@dataclass(frozen=True)
-class Row:
-    """One row of the ranking. The id is in hex; `row` counts from 0 in `file`."""
+class RankedRow(Written):
+    """One row of the ranking."""
 
     example_id: str
+    """Hash of the content of the row, 16 bytes in hex."""
     file: str
+    """File of the corpus that the row stands in."""
     row: int
+    """Number of the row in its file, from 0."""
     score: float
+    """Score of the row."""
     num_tokens: int
+    """Response tokens of the row."""
     rank: int
+    """Place of the row among all that have a score; 1 is the best."""
     selected: bool
+    """Whether the row was chosen."""
     dropped_by: str | None
+    """Rule that left the row out, named by its place and type, such as `0:fraction`; null if none did."""
 
 
-@dataclass(frozen=True)
-class DroppedGroups:
-    """What a quota left out, by group (or source): the groups that lost most, and the others together."""
+class DroppedGroups(Written):
+    """What a quota left out, by group or source: those that lost most, and the others together."""
 
     by: str
+    """`group` or `source`."""
     groups: dict[str, int]
+    """Group -> rows that the quota left out of it, for the groups that lost most."""
     other_groups: int
+    """Further groups that lost rows."""
     other_rows: int
+    """Rows that those lost."""
 
     @classmethod
     def of(cls, by: str, counted: Counter[str]) -> "DroppedGroups":
         """Keep the groups that lost most."""
         ordered = sorted(counted.items(), key=lambda item: (-item[1], item[0]))
         others = ordered[GROUPS_KEPT:]
-        return cls(by, dict(ordered[:GROUPS_KEPT]), len(others), sum(count for _, count in others))
+        return cls(
+            by=by,
+            groups=dict(ordered[:GROUPS_KEPT]),
+            other_groups=len(others),
+            other_rows=sum(count for _, count in others),
+        )
 
 
-@dataclass(frozen=True)
-class Summary:
-    """Figures of a run. `as_dict` is plain JSON data."""
+class Summary(Written):
+    """Figures of the rows of a run."""
 
     rows: int
+    """Rows of the corpus."""
     ranked: int
+    """Rows that have a score, and so a rank."""
     selected: int
+    """Rows that were chosen."""
     tokens: int
-    """Response tokens of the selected rows."""
+    """Response tokens of the chosen rows."""
     ranked_tokens: int
     """Response tokens of all ranked rows."""
     status: dict[str, int]
-    """Rows by status; they add up to `rows`."""
+    """Status (`ok`, or what went wrong with a row) -> rows; they add up to `rows`."""
     dropped_by: dict[str, int]
-    """Ranked rows that each selection rule left out; with `selected` they add up to `ranked`."""
+    """Selection rule -> ranked rows that it left out; with `selected` they add up to `ranked`."""
     dropped_groups: dict[str, DroppedGroups]
     """The same by group, for each rule that says by what (`Rule.counted_by`)."""
     sources: dict[str, SourceShare]
+    """Source of the corpus -> its share before and after."""
     length_correlation: float | None
-    """Spearman's, of score and response tokens over all ranked rows; None where one of them is constant."""
-    best: list[Row]
-    borderline: list[Row]
-    """Both sides of the cut, see borderline.py; without rows that are among the best or the worst."""
-    worst: list[Row]
-    """Without rows that are among the best."""
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the figures as plain data."""
-        return asdict(self)
+    """Spearman's rank correlation of score and response tokens over all ranked rows; null where one is constant."""
+    best: tuple[RankedRow, ...]
+    """Some of the rows with the highest scores."""
+    borderline: tuple[RankedRow, ...]
+    """Rows on both sides of the cut of the last rule that cut the ranking; without those among best and worst."""
+    worst: tuple[RankedRow, ...]
+    """Some of the rows with the lowest scores; without those among the best."""
 
 
 def summarise(scan: Scan, rules: Sequence[Rule], shown: int = 3) -> Summary:
@@ -124,8 +144,8 @@ def summarise(scan: Scan, rules: Sequence[Rule], shown: int = 3) -> Summary:
         sources=_shares(totals),
         length_correlation=correlation.finish(),
         best=_rows([best]),
-        borderline=[row for row in _rows(cut) if row not in ends],
-        worst=[row for row in _rows([worst]) if row not in _rows([best])],
+        borderline=tuple(row for row in _rows(cut) if row not in ends),
+        worst=tuple(row for row in _rows([worst]) if row not in _rows([best])),
     )
 
 
@@ -133,14 +153,14 @@ def _all(table: pa.Table) -> NDArray[np.bool_]:
     return np.ones(len(table), dtype=bool)
 
 
-def _rows(found: Sequence[Nearest]) -> list[Row]:
+def _rows(found: Sequence[Nearest]) -> tuple[RankedRow, ...]:
     """Return what was found in the order of ranks, each row once."""
     by_rank = {row["rank"]: row for one in found for row in one.rows}
-    return [_row(by_rank[rank]) for rank in sorted(by_rank)]
+    return tuple(_row(by_rank[rank]) for rank in sorted(by_rank))
 
 
-def _row(row: dict[str, Any]) -> Row:
-    return Row(**{name: row[name] for name in ROW} | {"example_id": row["example_id"].hex()})
+def _row(row: dict[str, Any]) -> RankedRow:
+    return RankedRow(**{name: row[name] for name in ROW} | {"example_id": row["example_id"].hex()})
 
 
 def _counted_by(rules: Sequence[Rule]) -> dict[str, str]:

@@ -17,45 +17,45 @@ from davir_ray.cluster.ray_exchange import partitions_for, regroup, scatter
 from davir_ray.drift.causes import SIDE, Moved, beside, moved
 from davir_ray.drift.deciles import Wanted, joined, scores_at, sources_in, wanted_places
 from davir_ray.drift.ray_ranks import RANKS, deal, rank_correlation
+from davir_ray.drift.result import CoreSetsCompared, Drift, RowsCompared, ScoresCompared
 from davir_ray.ids import keys_of, partition_of, split_table
 from davir_ray.runs.changes import changes
 from davir_ray.runs.history import PastRun
 
 SCORES = ["source", "score", "rank"]
-Drift = dict[str, Any]
 
 
 def measure_drift(before: PastRun, after: PastRun) -> Drift:
-    """Compare two finished runs; the result is plain JSON data."""
+    """Compare two finished runs."""
     changed = changes(before.record, after.record, before.recipe, after.recipe)
     rows, (correlation, compared) = _join(before, after, {one.what for one in changed})
-    return {
-        "before": before.run_id,
-        "after": after.run_id,
-        "changes": [{"what": one.what, "detail": one.detail} for one in changed],
-        "rows": {"before": rows.before, "after": rows.after, "both": rows.both},
-        "core_set": {
-            "before": rows.selected_before,
-            "after": rows.selected_after,
-            "both": rows.selected_both,
-            "change": _change(rows),
-            "in": _by_cause(rows.came),
-            "out": _by_cause(rows.went),
-        },
-        "rank_correlation": correlation,
-        "ranked_in_both": compared,
-        "scores": _spread(deciles_of(before), deciles_of(after)),
-    }
+    return Drift(
+        before=before.run_id,
+        after=after.run_id,
+        changes=changed,
+        rows=RowsCompared(before=rows.before, after=rows.after, both=rows.both),
+        core_set=CoreSetsCompared(
+            before=rows.selected_before,
+            after=rows.selected_after,
+            both=rows.selected_both,
+            change=_change(rows),
+            came=_by_cause(rows.came),
+            went=_by_cause(rows.went),
+        ),
+        rank_correlation=correlation,
+        ranked_in_both=compared,
+        scores=_spread(deciles_of(before), deciles_of(after)),
+    )
 
 
 def _join(
     before: PastRun, after: PastRun, changed: Collection[str]
 ) -> tuple[Moved, tuple[float | None, int]]:
-    count = partitions_for(max(before.record["rows"], after.record["rows"]))
+    count = partitions_for(max(before.record.rows, after.record.rows))
     sides = [
         [scatter(scatter_side, count, uri, count) for uri in scored_parts(run)] for run in (before, after)
     ]
-    ranked = [run.record["ranked"] for run in (before, after)]
+    ranked = [run.record.ranked for run in (before, after)]
     pieces = regroup([*sides[0], *sides[1]], match, count + 1, len(sides[0]), changed, ranked[0], count)
     parts: list[Moved] = ray.get([one[0] for one in pieces])
     return sum(parts[1:], parts[0]), rank_correlation([one[1:] for one in pieces], ranked[1], count)
@@ -116,9 +116,9 @@ def _ranked(uri: str) -> pa.Table:
     return table.filter(np.asarray(table["rank"].is_valid()))
 
 
-def _spread(before: dict[str, list[float]], after: dict[str, list[float]]) -> dict[str, dict[str, Any]]:
+def _spread(before: dict[str, list[float]], after: dict[str, list[float]]) -> dict[str, ScoresCompared]:
     """Put both nights side by side; None for a source that one of them does not have."""
     return {
-        source: {"before": before.get(source), "after": after.get(source)}
+        source: ScoresCompared(before=before.get(source), after=after.get(source))
         for source in sorted(before | after)
     }

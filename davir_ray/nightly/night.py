@@ -4,47 +4,44 @@ Started again on the same corpus, models and recipe, it finds its run finished a
 once more. Started while another start is at work, it says so and does nothing.
 """
 
-from typing import Any
-
 from davir_ray import pipeline, storage
 from davir_ray.config import NightlyConfig
-from davir_ray.drift.ray_drift import Drift, measure_drift
+from davir_ray.drift.ray_drift import measure_drift
+from davir_ray.drift.result import Drift
 from davir_ray.errors import DamagedPart, StoreError
 from davir_ray.inputs import anchored
 from davir_ray.nightly.limits import past_limits
-from davir_ray.nightly.nights import Night, Nights, night_of
+from davir_ray.nightly.nights import Busy, NightLine, NightRecord, Nights, night_of
 from davir_ray.progress import say
 from davir_ray.recipe import Recipe
 from davir_ray.runs.history import PastRun, past_run
 from davir_ray.runs.lease import Lease, take
+from davir_ray.runs.record import RunRecord
 from davir_ray.storage.damage import set_aside
 from davir_ray.storage.sealed import read_sealed, write_sealed
+from davir_ray.storage.typed import parsed
 
 DRIFT = "drift.json"
-Record = dict[str, Any]
 
 
-def run_night(recipe: Recipe, name: str) -> Record:
-    """Run a night; return the run's record with `night`, `drift`, `past_limits` and `is_new`.
-
-    If another start is at work, return what its lease says under `busy`.
-    """
+def run_night(recipe: Recipe, name: str) -> NightRecord | Busy:
+    """Run a night; return its record, or who is at work if another start is."""
     recipe = anchored(recipe)
     nights = Nights(storage.join(recipe.output, "nightly", name))
     lease = take(nights.lease_folder)
     if not isinstance(lease, Lease):
-        return {"busy": lease}
+        return Busy(busy=lease)
     with lease:
         record = _run(recipe, name)
-        run = past_run(storage.join(recipe.output, record["run_id"]))
+        run = past_run(storage.join(recipe.output, record.run_id))
         if run is None:
-            raise StoreError(f"{record['run_dir']}: the run is gone since it was finished")
+            raise StoreError(f"{record.run_dir}: the run is gone since it was finished")
         night, drift, is_new = _close(nights, run, lease, recipe.nightly)
     limits = past_limits(recipe.nightly, night)
-    return record | {"night": night, "drift": drift, "past_limits": limits, "is_new": is_new}
+    return NightRecord(**dict(record), night=night, drift=drift, past_limits=limits, is_new=is_new)
 
 
-def _run(recipe: Recipe, name: str) -> Record:
+def _run(recipe: Recipe, name: str) -> RunRecord:
     """Do all that the recipe asks for; what is done is not done again."""
     if recipe.reference is None and recipe.train is None:
         return pipeline.score(recipe, name)
@@ -53,47 +50,47 @@ def _run(recipe: Recipe, name: str) -> Record:
 
 def _close(
     nights: Nights, run: PastRun, lease: Lease, limits: NightlyConfig
-) -> tuple[Night, Drift | None, bool]:
+) -> tuple[NightLine, Drift | None, bool]:
     """Compare a run with the night before, and write both down; or find the night that did."""
     earlier = nights.read()
     uri = storage.join(run.folder, DRIFT)
-    if earlier and earlier[-1]["run_id"] == run.run_id:
-        drift = _drift_of(earlier, run) if earlier[-1]["drift"] else None
+    if earlier and earlier[-1].run_id == run.run_id:
+        drift = _drift_of(earlier, run) if earlier[-1].drift else None
         return earlier[-1], drift, False
     drift = _drift_since(earlier, run)
     lease.check()
     if drift is not None:
-        write_sealed(uri, drift)
-    done_before = any(night["run_id"] == run.run_id for night in earlier)
+        write_sealed(uri, drift.tree())
+    done_before = any(night.run_id == run.run_id for night in earlier)
     night = night_of(run.record, drift, measured_before=done_before)
-    night["past_limits"] = past_limits(limits, night)
+    night = night.model_copy(update={"past_limits": past_limits(limits, night)})
     nights.add(night)
     return night, drift, True
 
 
-def _drift_of(nights: list[Night], run: PastRun) -> Drift | None:
+def _drift_of(nights: list[NightLine], run: PastRun) -> Drift | None:
     """Read the drift of the latest night; measure it again if it is damaged."""
     uri = storage.join(run.folder, DRIFT)
     try:
-        return read_sealed(uri, "before", "after")
+        return parsed(Drift, read_sealed(uri), uri)
     except FileNotFoundError:
         set_aside(DamagedPart(uri, "is gone"))
     except DamagedPart as damage:
         set_aside(damage)
     if (drift := _drift_since(nights[:-1], run)) is not None:
-        write_sealed(uri, drift)
+        write_sealed(uri, drift.tree())
     return drift
 
 
-def _drift_since(earlier: list[Night], run: PastRun) -> Drift | None:
+def _drift_since(earlier: list[NightLine], run: PastRun) -> Drift | None:
     """Compare with the latest night whose run is still there, and whole."""
     output = run.folder.rsplit("/", 1)[0]
     for night in reversed(earlier):
-        before = past_run(storage.join(output, night["run_id"]))
+        before = past_run(storage.join(output, night.run_id))
         drift = None if before is None else _drift_between(before, run)
         if drift is not None:
             return drift
-        say(f"the run of the night of {night['time']} is gone: {night['run_id']}")
+        say(f"the run of the night of {night.time} is gone: {night.run_id}")
     return None
 
 

@@ -7,14 +7,14 @@ Loading models, reading and ranking come on top.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
+from davir_ray.planning.plan import PassEstimate, TimeEstimate
 from davir_ray.runs.history import PastRun
 
 
 @dataclass(frozen=True)
-class Pass:
+class PastPass:
     """One model measured by one run. store: the folder of its measurements. busy: seconds over all engines."""
 
     store: str
@@ -32,34 +32,20 @@ class Speed:
     basis: str
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """What measuring one model would take. busy_seconds: summed over engines; seconds: on the clock."""
-
-    tokens_per_second: float
-    busy_seconds: float
-    seconds: float
-    gpu_hours: float
-    engines: int
-    basis: str
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the figures as plain data."""
-        return asdict(self)
-
-
-def passes(run: PastRun) -> Iterator[Pass]:
+def passes(run: PastRun) -> Iterator[PastPass]:
     """Read what a run measured in one go: of a pass that was stopped, nobody knows what its seconds were for."""
     record = run.record
-    engine = (record["engine"]["type"], record["engine"]["dtype"])
-    for label, store in record["measurements"].items():
+    engine = (record.engine.type, record.engine.dtype)
+    for label, store in record.measurements.items():
         events = [event for event in run.events if event.get("role") == label]
         if [event["event"] for event in events] == ["measure", "measured"]:
-            tokens, busy = events[0].get("tokens_left", events[0]["tokens"]), events[1]["busy"]
-            yield Pass(store, engine, tuple(record["models"]["base"]), tokens, busy)
+            tokens, busy = events[0]["tokens_left"], events[1]["busy"]
+            yield PastPass(store, engine, record.models["base"], tokens, busy)
 
 
-def speed_of(store: str, engine: tuple[str, str], base: Iterable[str], past: Iterable[Pass]) -> Speed | None:
+def speed_of(
+    store: str, engine: tuple[str, str], base: Iterable[str], past: Iterable[PastPass]
+) -> Speed | None:
     """Learn a speed: from passes of this very model, else of its base and kin under the same engine."""
     useful = [one for one in past if one.tokens and one.busy]
     same = [one for one in useful if one.store == store]
@@ -71,10 +57,10 @@ def speed_of(store: str, engine: tuple[str, str], base: Iterable[str], past: Ite
     return None
 
 
-def estimate(tokens: int, speed: Speed, *, engines: int, gpus: int) -> Estimate:
+def estimate(tokens: int, speed: Speed, *, engines: int, gpus: int) -> PassEstimate:
     """Say what so many tokens would take. gpus: a GPU count for one engine, 0 on a CPU."""
     busy = tokens / speed.tokens_per_second
-    return Estimate(
+    return PassEstimate(
         tokens_per_second=round(speed.tokens_per_second, 1),
         busy_seconds=round(busy, 1),
         seconds=round(busy / engines, 1),
@@ -84,13 +70,14 @@ def estimate(tokens: int, speed: Speed, *, engines: int, gpus: int) -> Estimate:
     )
 
 
-def total(parts: Mapping[str, Estimate | None]) -> dict[str, Any] | None:
+def total(parts: Mapping[str, PassEstimate | None]) -> TimeEstimate | None:
     """Sum up the models, which are measured one after the other; None if one of them cannot be estimated."""
-    known = [one for one in parts.values() if one is not None]
+    known = {label: one for label, one in parts.items() if one is not None}
     if len(known) < len(parts):
         return None
-    sums = {
-        name: sum(getattr(one, name) for one in known) for name in ("busy_seconds", "seconds", "gpu_hours")
-    }
-    by_model = {label: one.as_dict() for label, one in parts.items() if one is not None}
-    return {name: round(value, 4) for name, value in sums.items()} | {"models": by_model}
+    return TimeEstimate(
+        busy_seconds=round(sum(one.busy_seconds for one in known.values()), 4),
+        seconds=round(sum(one.seconds for one in known.values()), 4),
+        gpu_hours=round(sum(one.gpu_hours for one in known.values()), 4),
+        models=known,
+    )

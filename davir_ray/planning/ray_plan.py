@@ -5,9 +5,8 @@ Reads and tokenises the corpus, as the run would, and looks into the store. No a
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,7 +16,7 @@ from davir_ray import storage
 from davir_ray.cluster import ray_session
 from davir_ray.ids import Keys, keys_of
 from davir_ray.inputs import check_inputs
-from davir_ray.job import Job, Record, engine_for, facts, job_of, name_run, tokenise
+from davir_ray.job import Job, engine_for, facts, job_of, name_run, tokenise
 from davir_ray.measure.measurement import Measurement
 from davir_ray.measure.ray_measure import (
     asked_of,
@@ -27,12 +26,14 @@ from davir_ray.measure.ray_measure import (
     failed_keys,
     look_up_held,
 )
-from davir_ray.planning.estimate import Estimate, estimate, passes, speed_of, total
+from davir_ray.planning.estimate import estimate, passes, speed_of, total
+from davir_ray.planning.plan import PassEstimate, PlannedView, RunPlan, TimeEstimate
 from davir_ray.planning.reasons import Reason, model_reason, row_reasons
 from davir_ray.recipe import Recipe
 from davir_ray.runs.changes import Change, changes
 from davir_ray.runs.history import PastRun, past_runs
 from davir_ray.runs.locations import Places, read_places
+from davir_ray.runs.record import Facts, RunRecord
 from davir_ray.runs.run import Run
 from davir_ray.schema import View
 from davir_ray.store.measurements import MeasurementStore
@@ -60,7 +61,7 @@ class Asked:
         return Asked(view=self.view, why=self.why + other.why, **sums)
 
 
-def preview(recipe: Recipe, name: str) -> Record:
+def preview(recipe: Recipe, name: str) -> RunPlan:
     """Tell what a run would measure and why, what it would find in the store, and how long measuring would take."""
     job, to_make = _job(recipe, name)
     past = past_runs(
@@ -69,28 +70,29 @@ def preview(recipe: Recipe, name: str) -> Record:
     return mended(partial(_preview, job, past, to_make), job.prepared, job.stores)
 
 
-def _preview(job: Job, past: Sequence[PastRun], to_make: bool) -> Record:
+def _preview(job: Job, past: Sequence[PastRun], to_make: bool) -> RunPlan:
     tokenise(job)
-    record = facts(job)
+    made = facts(job)
     last = past[-1] if past else None
-    changed = _changes(last, record, job.inputs.recipe)
+    changed = _changes(last, made, job.inputs.recipe)
     if to_make:  # the base stood in for it, and named the run
-        record |= {"run_id": None, "run_dir": None, "models": record["models"] | {"reference": []}}
+        models = made.models | {"reference": ()}
+        made = made.model_copy(update={"run_id": None, "run_dir": None, "models": models})
         changed = tuple(change for change in changed if change.what != "reference")
     places = read_places(last.folder) if last else None
     asked = {one.label: _ask(job, one, last, places, changed) for one in job.measurements}
-    return {
-        **record,
-        "last_run": last.run_id if last else None,
-        "finished": not to_make and job.run.record() is not None,
-        "reference_to_make": to_make,
-        "changes": [asdict(change) for change in changed],
-        "measured": {label: sum(one.missing for one in views) for label, views in asked.items()},
-        "reused": {label: sum(one.rows - one.missing for one in views) for label, views in asked.items()},
-        "tokens": {label: sum(one.tokens for one in views) for label, views in asked.items()},
-        "views": [_told(label, one) for label, views in asked.items() for one in views],
-        "estimate": _estimate(job, asked, past),
-    }
+    return RunPlan(
+        **dict(made),
+        last_run=last.run_id if last else None,
+        finished=not to_make and job.run.record(RunRecord) is not None,
+        reference_to_make=to_make,
+        changes=changed,
+        measured={label: sum(one.missing for one in views) for label, views in asked.items()},
+        reused={label: sum(one.rows - one.missing for one in views) for label, views in asked.items()},
+        tokens={label: sum(one.tokens for one in views) for label, views in asked.items()},
+        views=tuple(_planned(label, one) for label, views in asked.items() for one in views),
+        estimate=_estimate(job, asked, past),
+    )
 
 
 def _job(recipe: Recipe, name: str) -> tuple[Job, bool]:
@@ -130,10 +132,10 @@ def _without_reference(job: Job) -> Job:
     )
 
 
-def _changes(last: PastRun | None, record: Record, recipe: Recipe) -> tuple[Change, ...]:
+def _changes(last: PastRun | None, made: Facts, recipe: Recipe) -> tuple[Change, ...]:
     if last is None:
         return ()
-    return changes(last.record, record, last.recipe, recipe.model_dump(mode="json"))
+    return changes(last.record, made, last.recipe, recipe.model_dump(mode="json"))
 
 
 def _ask(
@@ -189,18 +191,24 @@ def _failed(rows: pa.Table, found: pa.Table) -> int:
     return int(pc.sum(pc.and_not(absent, rows["missing"])).as_py() or 0)
 
 
-def _told(label: str, one: Asked) -> Record:
-    counts = {name: getattr(one, name) for name in ("rows", "missing", "tokens", "failed")}
-    why = {str(reason): count for reason, count in sorted(one.why.items())}
-    return {"model": label, "view": str(one.view), **counts, "why": why}
+def _planned(label: str, one: Asked) -> PlannedView:
+    return PlannedView(
+        model=label,
+        view=str(one.view),
+        rows=one.rows,
+        missing=one.missing,
+        tokens=one.tokens,
+        failed=one.failed,
+        why={str(reason): count for reason, count in sorted(one.why.items())},
+    )
 
 
-def _estimate(job: Job, asked: dict[str, list[Asked]], past: Sequence[PastRun]) -> dict[str, Any] | None:
+def _estimate(job: Job, asked: dict[str, list[Asked]], past: Sequence[PastRun]) -> TimeEstimate | None:
     """Estimate the time of what is missing; None where no earlier run tells how fast this goes."""
     known = [one for run in past for one in passes(run)]
     engine = (job.choice.type, job.choice.dtype)
     base = [model.identity for model in job.inputs.models_of("base")]
-    parts: dict[str, Estimate | None] = {}
+    parts: dict[str, PassEstimate | None] = {}
     for one in job.measurements:
         if tokens := sum(view.tokens for view in asked[one.label]):
             speed = speed_of(one.store.folder, engine, base, known)

@@ -5,15 +5,15 @@ the last run of this name: a row cannot be known to be an edited one, but a plac
 """
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from enum import StrEnum
-from typing import Any
 
 import numpy as np
 
 from davir_ray.ids import Keys
 from davir_ray.runs.changes import Change
 from davir_ray.runs.locations import ABSENT
+from davir_ray.runs.record import Facts
 from davir_ray.schema import Role
 
 
@@ -40,17 +40,15 @@ class Reason(StrEnum):
     """The last run left no word of where its rows were."""
 
 
-def model_reason(
-    role: Role, store: str, record: Mapping[str, Any] | None, changed: Collection[Change]
-) -> Reason:
+def model_reason(role: Role, store: str, record: Facts | None, changed: Collection[Change]) -> Reason:
     """Say why the store has nothing at all of a model. store: the folder that its measurements would be in."""
     if record is None:
         return Reason.FIRST_RUN
-    if store in record["measurements"].values():
+    if store in record.measurements.values():
         return Reason.EMPTY_STORE
     if role in {change.what for change in changed}:
         return {"base": Reason.NEW_BASE, "reference": Reason.NEW_REFERENCE}[role]
-    measured_then = any(label.startswith(role) for label in record["measurements"])
+    measured_then = any(label.startswith(role) for label in record.measurements)
     return Reason.NEW_ENGINE if measured_then else Reason.NOT_MEASURED
 
 

@@ -1,6 +1,7 @@
 """A run on disk.
 
-run.py        its name, folder, recipe, events and record
+run.py        its name, folder, recipe and events
+record.py     its record, which other programs read
 results.py    the files that it is for, with their digests
 lease.py      one start at a time
 history.py    earlier runs of a name; changes.py: what differs between two

@@ -1,9 +1,11 @@
 """What differs between two runs besides their rows: the models, how they measure, how rows are scored and chosen."""
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+
+from davir_ray.runs.record import Facts
+from davir_ray.storage.typed import Written
 
 Tree = Mapping[str, Any]
 
@@ -12,16 +14,17 @@ SECTIONS = ("corpus", "tokens", "score", "select")
 HASH_SHOWN = 12
 
 
-@dataclass(frozen=True)
-class Change:
-    """One thing that changed. what: `base`, `reference`, or a section of the recipe. detail: from what to what."""
+class Change(Written):
+    """One thing that changed between two runs."""
 
     what: str
+    """`base`, `reference`, `engine`, or a section of the recipe."""
     detail: str
+    """From what to what, in words."""
 
 
-def changes(before: Tree, now: Tree, recipe_before: Tree, recipe_now: Tree) -> tuple[Change, ...]:
-    """Compare two runs by their records and recipes, both as plain data."""
+def changes(before: Facts, now: Facts, recipe_before: Tree, recipe_now: Tree) -> tuple[Change, ...]:
+    """Compare two runs by their records, and by their recipes as plain data."""
     return (
         *_models(before, now),
         *_numerics(before, now),
@@ -30,35 +33,32 @@ def changes(before: Tree, now: Tree, recipe_before: Tree, recipe_now: Tree) -> t
     )
 
 
-def _models(before: Tree, now: Tree) -> Iterator[Change]:
+def _models(before: Facts, now: Facts) -> Iterator[Change]:
     for role in ("base", "reference"):
-        was, is_now = before["models"][role], now["models"][role]
+        was, is_now = before.models[role], now.models[role]
         if was != is_now:
-            yield Change(role, f"models.{role}: {_hashes(was)} -> {_hashes(is_now)}")
+            yield Change(what=role, detail=f"models.{role}: {_hashes(was)} -> {_hashes(is_now)}")
 
 
-def _hashes(identities: list[str]) -> str:
+def _hashes(identities: Sequence[str]) -> str:
     return ", ".join(identity[:HASH_SHOWN] for identity in identities) or "none"
 
 
-def _numerics(before: Tree, now: Tree) -> Iterator[Change]:
+def _numerics(before: Facts, now: Facts) -> Iterator[Change]:
     """Find an engine that gives other numbers: a model that is the same under another fingerprint."""
-    if (
-        before["engine"]["type"] != now["engine"]["type"]
-        or before["engine"]["dtype"] != now["engine"]["dtype"]
-    ):
-        was, is_now = (f"{one['engine']['type']} {one['engine']['dtype']}" for one in (before, now))
-        yield Change("engine", f"engine: {was} -> {is_now}")
+    was, is_now = (f"{one.engine.type} {one.engine.dtype}" for one in (before, now))
+    if was != is_now:
+        yield Change(what="engine", detail=f"engine: {was} -> {is_now}")
     elif any(_measured_anew(before, now, role) for role in ("base", "reference")):
-        yield Change("engine", "engine: another version or setting of it")
+        yield Change(what="engine", detail="engine: another version or setting of it")
 
 
-def _measured_anew(before: Tree, now: Tree, role: str) -> bool:
+def _measured_anew(before: Facts, now: Facts, role: str) -> bool:
     was, is_now = (
-        {uri.rsplit("/", 1)[-1] for label, uri in one["measurements"].items() if label.startswith(role)}
+        {uri.rsplit("/", 1)[-1] for label, uri in one.measurements.items() if label.startswith(role)}
         for one in (before, now)
     )
-    return before["models"][role] == now["models"][role] and bool(was and is_now) and was != is_now
+    return before.models[role] == now.models[role] and bool(was and is_now) and was != is_now
 
 
 def _settings(before: Tree, now: Tree) -> Iterator[Change]:
@@ -66,7 +66,9 @@ def _settings(before: Tree, now: Tree) -> Iterator[Change]:
     for section in SECTIONS:
         was, is_now = _flat(before, section), _flat(now, section)
         for name in (name for name in was if name in is_now and was[name] != is_now[name]):
-            yield Change(section, f"{name}: {json.dumps(was[name])} -> {json.dumps(is_now[name])}")
+            yield Change(
+                what=section, detail=f"{name}: {json.dumps(was[name])} -> {json.dumps(is_now[name])}"
+            )
 
 
 def _flat(recipe: Tree, section: str) -> dict[str, Any]:
@@ -78,10 +80,6 @@ def _flat(recipe: Tree, section: str) -> dict[str, Any]:
     return {f"{section}.{name}": value for name, value in settings.items()}
 
 
-def _code(before: Tree, now: Tree) -> Iterator[Change]:
-    if (
-        "score_code" in before
-        and before["score"] == now["score"]
-        and before["score_code"] != now["score_code"]
-    ):
-        yield Change("score", f"the source of {now['score']}")
+def _code(before: Facts, now: Facts) -> Iterator[Change]:
+    if before.score == now.score and before.score_code != now.score_code:
+        yield Change(what="score", detail=f"the source of {now.score}")

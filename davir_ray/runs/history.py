@@ -9,7 +9,8 @@ from davir_ray import storage
 from davir_ray.errors import DamagedPart
 from davir_ray.progress import say
 from davir_ray.recipe import Recipe
-from davir_ray.runs.run import RECIPE, Run
+from davir_ray.runs.record import RunRecord
+from davir_ray.runs.run import RECIPE, Event, Run
 from davir_ray.storage.sealed import read_object
 
 
@@ -17,15 +18,15 @@ from davir_ray.storage.sealed import read_object
 class PastRun:
     """A finished run. recipe: as plain data, since a recipe of an older version may parse no more."""
 
-    record: Mapping[str, Any]
+    record: RunRecord
     recipe: Mapping[str, Any]
-    events: tuple[Mapping[str, Any], ...]
+    events: tuple[Event, ...]
     folder: str
 
     @property
     def run_id(self) -> str:
         """The name of its folder."""
-        return str(self.record["run_id"])
+        return self.record.run_id
 
     @property
     def ended(self) -> float:
@@ -36,7 +37,7 @@ class PastRun:
 def past_run(folder: str) -> PastRun | None:
     """Read a run from its folder; None if it is not finished and whole, or not there."""
     run = Run.of(folder)
-    if (record := run.record()) is None:
+    if (record := run.record(RunRecord)) is None:
         return None
     try:
         recipe = read_object(run.uri(RECIPE))
@@ -52,7 +53,7 @@ def references_measured(recipe: Recipe, name: str) -> tuple[str, ...]:
     names = _names(recipe.models.model_dump(mode="json"))
     for run in reversed(past_runs(recipe.output, name)):
         if _names(run.recipe["models"]) == names:
-            return tuple(run.record["models"]["reference"])
+            return run.record.models["reference"]
     return ()
 
 

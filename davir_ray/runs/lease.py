@@ -21,20 +21,40 @@ from types import TracebackType
 from typing import Any
 from uuid import uuid4
 
+from pydantic import Field, ValidationError
+
 from davir_ray import storage
 from davir_ray.errors import DamagedPart, StoreError, Unreachable
 from davir_ray.progress import say
 from davir_ray.storage.sealed import read_object
+from davir_ray.storage.typed import Written
 
 BEAT_SECONDS = 20.0
 STALE_SECONDS = 300.0
 LOOK_SECONDS = 1.0
 SECONDS_BETWEEN_LINES = 60.0
-DAMAGED: dict[str, Any] = {"id": "", "host": "", "pid": 0, "started": 0.0, "heartbeat": 0.0, "released": True}
-"""What a file stands for that is no lease: nobody holds it."""
-
 NAME_LENGTH = len("00000001.json")
-Holder = dict[str, Any]
+
+
+class Holder(Written):
+    """Who holds a lease: a start of a command."""
+
+    id: str
+    """Name of this one start."""
+    host: str
+    """The machine, and on Linux the set of process ids that is its own."""
+    pid: int = Field(gt=0, lt=2**31)
+    """Process id."""
+    started: float = Field(ge=0, lt=2**37)
+    """When it took the lease: seconds since 1970, before the year 6000."""
+    heartbeat: float
+    """When it was heard of last: seconds since 1970."""
+    released: bool
+    """Whether it gave the lease back."""
+
+
+DAMAGED = Holder(id="", host="", pid=1, started=0.0, heartbeat=0.0, released=True)
+"""What a file stands for that is no lease: nobody holds it."""
 
 
 @dataclass
@@ -51,7 +71,7 @@ class Lease:
         """Tell whether nobody has taken the lease over. Files are asked for by name: a listing may lag."""
         holder = _holder(self.folder, self.number)
         taken_over = storage.exists(_uri(self.folder, self.number + 1))
-        return holder is not None and holder["id"] == self.holder["id"] and not taken_over
+        return holder is not None and holder.id == self.holder.id and not taken_over
 
     def check(self) -> None:
         """Raise `StoreError` if the lease is lost."""
@@ -91,8 +111,8 @@ class Lease:
                 say(f"the heartbeat could not be written: {error}")
 
     def _write(self, **changed: Any) -> None:
-        self.holder = self.holder | changed
-        storage.write_atomic(_uri(self.folder, self.number), json.dumps(self.holder).encode())
+        self.holder = self.holder.model_copy(update=changed)
+        storage.write_atomic(_uri(self.folder, self.number), json.dumps(self.holder.tree()).encode())
 
 
 @contextmanager
@@ -111,10 +131,10 @@ def leased(folder: str, what: str) -> Iterator[Lease]:
 def at_work(holder: Holder) -> str:
     """Say since when a holder is at work, and who it is."""
     started, heartbeat = (
-        datetime.fromtimestamp(holder[name], UTC).isoformat(timespec="seconds")
-        for name in ("started", "heartbeat")
+        datetime.fromtimestamp(moment, UTC).isoformat(timespec="seconds")
+        for moment in (holder.started, holder.heartbeat)
     )
-    return f"{started} (process {holder['pid']} on {holder['host'].partition(' ')[0]}, last heard of {heartbeat})"
+    return f"{started} (process {holder.pid} on {holder.host.partition(' ')[0]}, last heard of {heartbeat})"
 
 
 def take(folder: str) -> Lease | Holder:
@@ -123,11 +143,11 @@ def take(folder: str) -> Lease | Holder:
     if newest is not None and is_fresh(newest[1]):
         return newest[1]
     number, holder, found = newest[0] if newest else 0, _new_holder(), None
-    while found is None or found["id"] != holder["id"]:
+    while found is None or found.id != holder.id:
         if found is not None and is_fresh(found):
             return found
         number += 1
-        storage.create(_uri(folder, number), json.dumps(holder).encode())
+        storage.create(_uri(folder, number), json.dumps(holder.tree()).encode())
         found = _holder(folder, number)
     newest = newest_lease(folder)
     if newest is not None and newest[0] > number:  # so slow a start that its number had been freed again
@@ -139,8 +159,10 @@ def take(folder: str) -> Lease | Holder:
 
 
 def _new_holder() -> Holder:
-    names = {"id": uuid4().hex, "host": this_host(), "pid": os.getpid()}
-    return names | {"started": time(), "heartbeat": time(), "released": False}
+    now = time()
+    return Holder(
+        id=uuid4().hex, host=this_host(), pid=os.getpid(), started=now, heartbeat=now, released=False
+    )
 
 
 def _holder(folder: str, number: int) -> Holder | None:
@@ -152,11 +174,8 @@ def _holder(folder: str, number: int) -> Holder | None:
 
 
 def _read(uri: str) -> Holder:
-    with suppress(DamagedPart):
-        holder = read_object(uri)
-        alike = all(type(holder.get(name)) is type(value) for name, value in DAMAGED.items())
-        if alike and 0 < holder["pid"] < 2**31 and 0 <= holder["started"] < 2**37:  # before the year 9999
-            return holder
+    with suppress(DamagedPart, ValidationError):
+        return Holder.model_validate(read_object(uri), strict=True)
     return DAMAGED
 
 
@@ -175,9 +194,9 @@ def _files(folder: str) -> list[str]:
 
 def is_fresh(holder: Holder) -> bool:
     """Tell whether a holder is at work, as far as one can know."""
-    if holder["released"] or not abs(time() - holder["heartbeat"]) <= STALE_SECONDS:
+    if holder.released or not abs(time() - holder.heartbeat) <= STALE_SECONDS:
         return False
-    return holder["host"] != this_host() or _lives(holder["pid"])
+    return holder.host != this_host() or _lives(holder.pid)
 
 
 def this_host() -> str:

@@ -6,10 +6,10 @@ finished; their bytes by `davir store verify`.
 
 from collections.abc import Iterator, Mapping
 from hashlib import blake2b
-from typing import Any
 
 from davir_ray import storage
 from davir_ray.errors import DamagedPart
+from davir_ray.storage.typed import Written
 
 RESULTS = "results"
 """Where a record describes its result files."""
@@ -17,18 +17,28 @@ RESULTS = "results"
 FOLDERS = ("scored", "unscored", "coreset", "exports", "model")
 """The folders of a run that hold results: of one that scores, and of a training."""
 
-Results = Mapping[str, Any]
-"""By name below the run's folder: `bytes` and `digest`."""
+
+class ResultFile(Written):
+    """A file that a run is for."""
+
+    bytes: int
+    """Size of the file in bytes."""
+    digest: str
+    """BLAKE2b hash of its content, 16 bytes in hex."""
 
 
-def results_in(folder: str) -> dict[str, Any]:
+Results = Mapping[str, ResultFile]
+"""By name below the run's folder."""
+
+
+def results_in(folder: str) -> dict[str, ResultFile]:
     """Describe the result files of a run; each is read once, a few MiB at a time."""
     files = [file for name in FOLDERS for file in storage.files_below(storage.join(folder, name))]
     digests = storage.concurrently(digest_of, [file.uri for file in files])
     names = [file.uri[len(folder.rstrip("/")) + 1 :] for file in files]
     sizes = [file.size for file in files]
     return {
-        name: {"bytes": size, "digest": digest}
+        name: ResultFile(bytes=size, digest=digest)
         for name, size, digest in zip(names, sizes, digests, strict=True)
     }
 
@@ -40,7 +50,7 @@ def check_sizes(folder: str, results: Results) -> None:
     """
     folders = [storage.join(folder, name) for name in sorted({name.split("/")[0] for name in results})]
     listed = {file.uri: file.size for some in folders for file in storage.files_below(some)}
-    expected = {storage.join(folder, name): int(result["bytes"]) for name, result in results.items()}
+    expected = {storage.join(folder, name): result.bytes for name, result in results.items()}
     unlike = [uri for uri, size in expected.items() if listed.get(uri) != size]
     for uri, found in zip(unlike, storage.concurrently(_size, unlike), strict=True):
         if found is None:
@@ -57,7 +67,7 @@ def damaged_results(folder: str, results: Results) -> Iterator[DamagedPart]:
     ):
         if found is None:
             yield DamagedPart(uri, "is gone")
-        elif found != expected["digest"]:
+        elif found != expected.digest:
             yield DamagedPart(uri, "is not what the run wrote: its digest does not fit")
 
 

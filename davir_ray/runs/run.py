@@ -20,15 +20,15 @@ from davir_ray.config import TrainConfig
 from davir_ray.errors import DamagedPart, DavirError, RecipeError, StoreError
 from davir_ray.progress import say
 from davir_ray.recipe import Recipe, load_recipe, parse_recipe
+from davir_ray.runs.record import RECORD, R, read_record
 from davir_ray.runs.results import RESULTS, check_sizes, results_in
 from davir_ray.storage.damage import set_aside
 from davir_ray.storage.json_lines import read_lines, write_lines
-from davir_ray.storage.sealed import read_object, read_sealed, write_sealed
+from davir_ray.storage.sealed import read_object, write_sealed
 
 RECIPE = "recipe.json"
 TRAINING = "training.json"
 """The recipe of a training, under another name: `davir resume` and `davir select` are for runs that score."""
-RECORD = "record.json"
 EVENTS = "events.jsonl"
 WRITTEN_AGAIN = (
     "`davir score` with the recipe file that began the run writes it again, and goes on with what is measured"
@@ -66,13 +66,17 @@ def training_id_of(train: TrainConfig, name: str, *content: str) -> str:
     return f"{name}-{blake2b(text.encode(), digest_size=6).hexdigest()}"
 
 
+Event = dict[str, Any]
+"""A line of events.jsonl: `time`, `event`, and whatever the event notes."""
+
+
 @dataclass
 class Run:
     """One run. `folder` is `<output>/<run_id>`."""
 
     run_id: str
     folder: str
-    events: list[dict[str, Any]] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
 
     @classmethod
     def named(cls, output: str, run_id: str) -> "Run":
@@ -130,26 +134,29 @@ class Run:
         self.events.append({"time": round(time(), 3), "event": name, **values})
         write_lines(self.uri(EVENTS), self.events)
 
-    def record(self) -> dict[str, Any] | None:
-        """Read the record; None while the run is unfinished, or if its results are not there and whole."""
+    def record(self, model: type[R]) -> R | None:
+        """Read the record; None while the run is unfinished, or if its results are not there and whole.
+
+        model: `RunRecord`, or `TrainingRecord` for a training.
+        """
         try:
-            return self.whole_record()
+            return self.whole_record(model)
         except DamagedPart:
             return None
 
-    def whole_record(self) -> dict[str, Any] | None:
+    def whole_record(self, model: type[R]) -> R | None:
         """Read the record; None if there is none. Raises `DamagedPart` if it, or a result file, is not whole."""
         try:
-            record = read_sealed(self.uri(RECORD), RESULTS)
+            record = read_record(self.folder, model)
         except FileNotFoundError:
             return None
-        check_sizes(self.folder, record.pop(RESULTS))
+        check_sizes(self.folder, record.results)
         return record
 
-    def reopen(self) -> dict[str, Any] | None:
+    def reopen(self, model: type[R]) -> R | None:
         """Read the record as `record` does; one that is not true any more is set aside. For who holds the lease."""
         try:
-            return self.whole_record()
+            return self.whole_record(model)
         except DamagedPart as damage:
             set_aside(DamagedPart(self.uri(RECORD), f"the run is not finished any more: {damage}"))
             return None
@@ -159,10 +166,13 @@ class Run:
         for name in ("work", "work-rows", "work-eval_rows"):
             storage.delete(self.uri(name))
 
-    def finish(self, record: dict[str, Any]) -> None:
-        """Write the record, with the digests of the result files, and tidy up."""
-        write_sealed(self.uri(RECORD), record | {RESULTS: results_in(self.folder)})
+    def finish(self, record: R) -> R:
+        """Write the record, with the digests of the result files, and tidy up; return it as it reads."""
+        results = results_in(self.folder)
+        listed = {name: one.tree() for name, one in results.items()}
+        write_sealed(self.uri(RECORD), record.tree() | {RESULTS: listed})
         self.tidy()
+        return record.model_copy(update={"results": results})
 
     def tidy(self) -> None:
         """Delete what only an unfinished run needs."""
@@ -180,7 +190,7 @@ def holds_training(folder: str) -> bool:
     return storage.exists(storage.join(folder, TRAINING))
 
 
-def _checked_event(uri: str, event: dict[str, Any]) -> dict[str, Any]:
+def _checked_event(uri: str, event: Event) -> Event:
     if not isinstance(event.get("event"), str) or not isinstance(event.get("time"), float | int):
         raise DamagedPart(uri, f"holds what is no event: {str(event)[:60]}")
     return event

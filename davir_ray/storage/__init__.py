@@ -3,6 +3,7 @@
 files.py        whole, or not there at all
 filesystems.py  the filesystem behind a URI, its patience and its errors in our words
 json_lines.py   small files of JSON objects, one a line; sealed.py: JSON files that tell whether they are whole
+typed.py        models of what is written as JSON
 damage.py       what becomes of files that are damaged
 """
 

@@ -18,6 +18,7 @@ from davir_ray.inputs import Inputs, check_inputs, check_score
 from davir_ray.job import engine_for, name_run, scan_folder
 from davir_ray.recipe import Recipe
 from davir_ray.runs.history import past_runs
+from davir_ray.runs.record import RunRecord
 from davir_ray.runs.run import HOW_NOT_WHAT, Run
 from davir_ray.schema import Need
 from davir_ray.storage.damage import set_aside
@@ -73,12 +74,12 @@ def core_set_source(recipe: Recipe, name: str, needs: tuple[Need, ...]) -> Sourc
     inputs = check_inputs(recipe)
     run_id = name_run(inputs, engine_for(inputs), name)
     run = Run.named(recipe.output, run_id)
-    if (record := run.record()) is None:
+    if (record := run.record(RunRecord)) is None:
         raise TrainingError(
             f"run {run_id} has no core-set yet; `davir score` makes it, `davir run` does all"
             + _finished_instead(recipe, name)
         )
-    if not record["selected"]:
+    if not record.selected:
         raise TrainingError(
             f"run {run_id} chose nothing: there is no row to train on; `davir score` says why"
         )
@@ -87,7 +88,7 @@ def core_set_source(recipe: Recipe, name: str, needs: tuple[Need, ...]) -> Sourc
     except DamagedPart as damage:
         set_aside(damage)
         raise StoreError(f"{damage}; `davir score` or `davir run` makes it again") from damage
-    return Source(check_inputs(recipe, needs), core_set, f"the core-set of {run_id}", digest_of(core_set))
+    return Source(inputs.measuring(needs), core_set, f"the core-set of {run_id}", digest_of(core_set))
 
 
 def _finished_instead(recipe: Recipe, name: str) -> str:

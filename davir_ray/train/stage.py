@@ -5,7 +5,7 @@ finished when its record is written.
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import version
 from time import monotonic
@@ -16,10 +16,18 @@ from davir_ray.cluster import ray_session
 from davir_ray.cluster.unexpected import begun, stage
 from davir_ray.config import TrainConfig
 from davir_ray.errors import RecipeError, TrainingError
-from davir_ray.job import Job, Record, engine_for, job_of, look_up_need, measure_models, prepare_corpus
+from davir_ray.job import (
+    Job,
+    engine_for,
+    job_of,
+    look_up_need,
+    measure_models,
+    prepare_corpus,
+)
 from davir_ray.logprobs.choice import Choice, numerics
 from davir_ray.progress import say
 from davir_ray.runs.lease import leased
+from davir_ray.runs.record import HeldOut, TrainingRecord, TrainingSettings
 from davir_ray.runs.run import TRAINING, Run, training_id_of
 from davir_ray.store.mending import mended
 from davir_ray.train.checks import (
@@ -66,33 +74,34 @@ def training_run(source: Source, held_out: Source | None, train: TrainConfig, na
 
 
 @stage(TrainingError)
-def run_training(source: Source, held_out: Source | None, train: TrainConfig, name: str) -> Record:
+def run_training(source: Source, held_out: Source | None, train: TrainConfig, name: str) -> TrainingRecord:
     """Train on the rows of a source, or find the model that did; return the record."""
     started = monotonic()
     train = with_deepspeed(train)
     run = training_run(source, held_out, train, name)
-    if (record := run.record()) is not None:
+    if (record := run.record(TrainingRecord)) is not None:
         return _trained(run, record)
     with leased(run.uri("lease"), f"training {run.run_id}") as lease:
-        if (record := run.reopen()) is not None:  # another start was at work, and is done
+        if (record := run.reopen(TrainingRecord)) is not None:  # another start was at work, and is done
             return _trained(run, record)
-        record = _train(source, held_out, train, run)
-        record["seconds"] = round(monotonic() - started, 1)
+        record = _train(source, held_out, train, run, started)
         lease.check()
-        text = json.dumps(record | {"recipe": source.inputs.recipe.model_dump(mode="json")}, indent=2)
-        storage.write_atomic(run.uri("model", "davir_training.json"), text.encode())
-        run.finish(record)
+        tree = record.tree() | {"recipe": source.inputs.recipe.model_dump(mode="json")}
+        storage.write_atomic(run.uri("model", "davir_training.json"), json.dumps(tree, indent=2).encode())
+        record = run.finish(record)
         forget_rows(run)
     return record
 
 
-def _trained(run: Run, record: Record) -> Record:
+def _trained(run: Run, record: TrainingRecord) -> TrainingRecord:
     say(f"trained already: {run.folder}")
     forget_rows(run)
     return record
 
 
-def _train(source: Source, held_out: Source | None, train: TrainConfig, run: Run) -> Record:
+def _train(
+    source: Source, held_out: Source | None, train: TrainConfig, run: Run, started: float
+) -> TrainingRecord:
     device = device_of(train)
     check_settings(train, device)
     check_base(source.inputs.base)
@@ -107,11 +116,11 @@ def _train(source: Source, held_out: Source | None, train: TrainConfig, run: Run
     training = Training(source, held_out, train, run, choice, device, frozen_from(train, choice, device))
     say_frozen(training)
     rows = write_all_rows(training)
-    run.event("train", rows=rows["rows"], objective=train.objective)
+    run.event("train", rows=rows.rows, objective=train.objective)
     say(f"starting {train.num_workers} training worker(s) on {device}")
     fit(_task(training))
-    record = record_of(training, rows)
-    run.event("trained", **{name: record[name] for name in ("steps", "train_loss", "eval")})
+    record = record_of(training, rows, seconds=round(monotonic() - started, 1))
+    run.event("trained", steps=record.steps, train_loss=record.train_loss, eval=record.eval.tree())
     return record
 
 
@@ -158,20 +167,30 @@ def say_frozen(training: Training) -> None:
         say(f"frozen log-probabilities: from the {training.frozen} ({measured}, {trained})")
 
 
-def write_all_rows(training: Training) -> dict[str, int]:
+@dataclass(frozen=True)
+class RowCounts:
+    """Rows to train on and rows held out, as the record names them."""
+
+    rows: int
+    left_out: int
+    eval_rows: int | None = None
+    eval_left_out: int | None = None
+    eval_rows_trained_on: int | None = None
+
+
+def write_all_rows(training: Training) -> RowCounts:
     """Write the rows to train on and those held out, and check them; return how many there are, and were left out."""
     inputs = training.source.inputs
     written = _write_rows(training, training.source, "rows")
     check_rows(written.rows, written.largest_id, training.train, inputs.base, training.source.what)
-    counts = {"rows": written.rows, "left_out": written.left_out}
-    if training.held_out is not None:
-        written = _write_rows(training, training.held_out, "eval_rows")
-        counts |= {"eval_rows": written.rows, "eval_left_out": written.left_out}
-        check_held_out(written.rows, written.largest_id, inputs.base, training.held_out.what)
-        counts["eval_rows_trained_on"] = count_shared(*map(training.run.uri, ("rows", "eval_rows")))
-        if counts["eval_rows_trained_on"]:
-            say(f"{counts['eval_rows_trained_on']:,} rows of {training.held_out.what} are also trained on")
-    return counts
+    if training.held_out is None:
+        return RowCounts(written.rows, written.left_out)
+    held_out = _write_rows(training, training.held_out, "eval_rows")
+    check_held_out(held_out.rows, held_out.largest_id, inputs.base, training.held_out.what)
+    shared = count_shared(*map(training.run.uri, ("rows", "eval_rows")))
+    if shared:
+        say(f"{shared:,} rows of {training.held_out.what} are also trained on")
+    return RowCounts(written.rows, written.left_out, held_out.rows, held_out.left_out, shared)
 
 
 def _write_rows(training: Training, source: Source, folder: str) -> Written:
@@ -211,46 +230,48 @@ def _task(training: Training) -> TrainTask:
     )
 
 
-def record_of(training: Training, rows: dict[str, int]) -> Record:
+def record_of(training: Training, rows: RowCounts, seconds: float) -> TrainingRecord:
     """Put down what made the model, and how it went."""
     train, inputs, run = training.train, training.source.inputs, training.run
     metrics = read_metrics(run.folder)
-    return {
-        "run_id": run.run_id,
-        "run_dir": run.folder,
-        "model": run.uri("model"),
-        "metrics": run.uri(METRICS),
-        "objective": train.objective,
-        "trained_on": training.source.what,
-        "core_set": training.source.digest,
-        **rows,
-        "base": inputs.base.identity,
-        "frozen_logps": training.frozen,
-        "settings": settings_of(train, training.device),
-        "steps": max((entry["step"] for entry in metrics), default=0),
-        "train_loss": next((one["train_loss"] for one in metrics if "train_loss" in one), None),
-        "eval": held_out_metrics(metrics),
-        "versions": {name: version(name) for name in PACKAGES},
-    }
+    return TrainingRecord(
+        run_id=run.run_id,
+        run_dir=run.folder,
+        model=run.uri("model"),
+        metrics=run.uri(METRICS),
+        objective=train.objective,
+        trained_on=training.source.what,
+        core_set=training.source.digest,
+        **asdict(rows),
+        base=inputs.base.identity,
+        frozen_logps=training.frozen,
+        settings=settings_of(train, training.device),
+        steps=max((entry["step"] for entry in metrics), default=0),
+        train_loss=next((one["train_loss"] for one in metrics if "train_loss" in one), None),
+        eval=held_out_metrics(metrics),
+        versions={name: version(name) for name in PACKAGES},
+        seconds=seconds,
+    )
 
 
-def settings_of(train: TrainConfig, device: str) -> dict[str, Any]:
+def settings_of(train: TrainConfig, device: str) -> TrainingSettings:
     """Say what the defaults came to."""
-    settings: dict[str, Any] = {
-        "learning_rate": learning_rate_of(train),
-        "dtype": dtype_of(train, device),
-        "device": device,
-        "seed": train.seed,
-    }
-    return settings | ({"beta": beta_of(train)} if train.is_preference else {})
+    return TrainingSettings(
+        learning_rate=learning_rate_of(train),
+        dtype=dtype_of(train, device),
+        device=device,
+        seed=train.seed,
+        beta=beta_of(train) if train.is_preference else None,
+    )
 
 
-def held_out_metrics(metrics: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+def held_out_metrics(metrics: list[dict[str, Any]]) -> HeldOut:
     """Return what was measured on held-out rows first, before training, and last."""
     entries = [entry for entry in metrics if "eval_loss" in entry]
     if not entries:
-        return {}
-    return {
-        when: {name.removeprefix("eval_"): value for name, value in entry.items() if name.startswith("eval_")}
-        for when, entry in (("before", entries[0]), ("after", entries[-1]))
-    }
+        return HeldOut()
+    return HeldOut(before=_held_out(entries[0]), after=_held_out(entries[-1]))
+
+
+def _held_out(entry: dict[str, Any]) -> dict[str, float]:
+    return {name.removeprefix("eval_"): value for name, value in entry.items() if name.startswith("eval_")}

@@ -4,10 +4,11 @@ from davir_ray.cluster import ray_session
 from davir_ray.config import ModelConfig, ModelsConfig, TrainConfig
 from davir_ray.errors import RecipeError
 from davir_ray.inputs import anchored
-from davir_ray.job import Record, engine_of
+from davir_ray.job import engine_of
 from davir_ray.measure.ray_room import await_engine
 from davir_ray.models.resolve import resolve
 from davir_ray.recipe import Recipe
+from davir_ray.runs.record import ReferenceRecord, TrainingRecord
 from davir_ray.runs.run import Run
 from davir_ray.train.checks import check_base, check_corpora, check_settings, with_deepspeed
 from davir_ray.train.ray_fit import await_workers
@@ -32,12 +33,12 @@ def check_trainings(recipe: Recipe) -> None:
         check_corpora(recipe, config)
 
 
-def make_reference(recipe: Recipe, name: str) -> Record:
-    """Fine-tune the base on the recipe's corpus; return a record with one model, or one a fold, under `models`."""
+def make_reference(recipe: Recipe, name: str) -> ReferenceRecord:
+    """Fine-tune the base on the recipe's corpus; return the record of one model, or of one a fold."""
     recipe = anchored(recipe)
     config, sources, held_out = _references(recipe)
-    trainings = [run_training(source, held_out, config, f"{name}-reference") for source in sources]
-    return {"models": [one["model"] for one in trainings], "trainings": trainings}
+    trainings = tuple(run_training(source, held_out, config, f"{name}-reference") for source in sources)
+    return ReferenceRecord(models=tuple(one.model for one in trainings), trainings=trainings)
 
 
 def with_reference(recipe: Recipe, name: str) -> Recipe:
@@ -51,6 +52,16 @@ def with_reference(recipe: Recipe, name: str) -> Recipe:
     runs = _reference_runs(recipe, name)
     if not _all_finished(runs):
         raise RecipeError("reference: is not made yet; `davir reference` makes it, and `davir run` does all")
+    return _naming(recipe, runs)
+
+
+def with_made(recipe: Recipe, reference: ReferenceRecord) -> Recipe:
+    """Return the recipe with the models that `make_reference` has just made under `models.reference`."""
+    recipe = anchored(recipe)
+    return _naming(recipe, [Run.named(recipe.output, one.run_id) for one in reference.trainings])
+
+
+def _naming(recipe: Recipe, runs: list[Run]) -> Recipe:
     models = tuple(ModelConfig(model_name_or_path=run.uri("model")) for run in runs)
     named = ModelsConfig(base=recipe.models.base, reference=models[0] if len(models) == 1 else models)
     return recipe.model_copy(update={"models": named, "reference": None})
@@ -62,7 +73,7 @@ def references_made(recipe: Recipe, name: str) -> bool:
 
 
 def _all_finished(runs: list[Run]) -> bool:
-    return all(run.record() is not None for run in runs)
+    return all(run.record(TrainingRecord) is not None for run in runs)
 
 
 def _reference_runs(recipe: Recipe, name: str) -> list[Run]:
@@ -78,7 +89,7 @@ def _references(recipe: Recipe) -> tuple[TrainConfig, list[Source], Source | Non
     return config, reference_sources(recipe, recipe.reference), held_out_source(recipe, config)
 
 
-def train(recipe: Recipe, name: str) -> Record:
+def train(recipe: Recipe, name: str) -> TrainingRecord:
     """Train on the core-set of a finished run, or on `train.corpus`; return the record of the training."""
     if (config := anchored(recipe).train) is None:
         raise RecipeError("train: the recipe has no such section")

@@ -1,41 +1,46 @@
 """How far a training is, read from its files alone: the sibling of status.py, which knows runs that score."""
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from time import time
 from typing import Any
 
 from davir_ray import storage
 from davir_ray.progress import ago
+from davir_ray.runs.record import TrainingRecord
 from davir_ray.runs.run import Run
+from davir_ray.storage.typed import Written
 from davir_ray.train.metrics import METRICS, read_metrics
 
 LOGGED = ("loss", "eval_loss", "eval_rewards/accuracies")
 """What is told of the newest entries that have it."""
 
 
-@dataclass(frozen=True)
-class TrainingStatus:
-    """A training. `age` is that of its newest metrics in seconds; `record` is None while it is unfinished."""
+class TrainingStatus(Written):
+    """How far a training is, read from its files."""
 
     run_id: str
+    """Name of the training."""
     folder: str
+    """Folder of the training."""
     step: int
+    """Optimizer steps done."""
     max_steps: int | None
+    """Optimizer steps in all; null before the first step."""
     logged: dict[str, float]
+    """Metric -> its newest value."""
     age: float | None
-    record: dict[str, Any] | None
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return it as JSON holds it."""
-        return {**asdict(self), "finished": self.record is not None}
+    """Seconds since the newest metrics; null if there are none."""
+    record: TrainingRecord | None
+    """Record of the training; null while it is unfinished."""
+    finished: bool
+    """Whether the training is finished."""
 
     def lines(self) -> Iterator[str]:
         """Tell all of it."""
         yield f"training  {self.run_id}  ({'finished' if self.record else 'unfinished'})"
         yield f"progress  {self.progress}; {ago(self.age)}"
         if self.record:
-            yield f"model     {self.record['model']}"
+            yield f"model     {self.record.model}"
         else:
             yield "resume    the command that began it goes on with it"
 
@@ -60,6 +65,7 @@ def training_status(folder: str) -> TrainingStatus:
     newest: dict[str, Any] = {}
     for entry in read_metrics(run.folder):
         newest |= entry
+    record = run.record(TrainingRecord)
     written = [file.modified for file in storage.files_in(run.folder, METRICS)]
     return TrainingStatus(
         run_id=run.run_id,
@@ -68,5 +74,6 @@ def training_status(folder: str) -> TrainingStatus:
         max_steps=newest.get("max_steps"),
         logged={name: newest[name] for name in LOGGED if name in newest},
         age=time() - max(written) if written else None,
-        record=run.record(),
+        record=record,
+        finished=record is not None,
     )

@@ -8,9 +8,9 @@ from typing import Any
 import pyarrow.dataset as ds
 
 from davir_ray.corpus.example import Example
+from davir_ray.runs.record import JobRecord
 
 Row = dict[str, Any]
-Record = dict[str, Any]
 
 KINDS = {
     "swapped": "answer of another row",
@@ -21,11 +21,11 @@ KINDS = {
 """Values of the column `known_bad`, in words."""
 
 
-def closing_lines(record: Record, corpus: Path) -> Iterator[str]:
-    """Describe a finished run on the quickstart's corpus. `record` is what `davir score --json` prints."""
+def closing_lines(record: JobRecord, corpus: Path) -> Iterator[str]:
+    """Describe a finished run on the quickstart's corpus. `record` is what `davir run --json` prints."""
     rows = ds.dataset(corpus).to_table().to_pylist()
-    chosen = ds.dataset(record["coreset"]["parquet"]).to_table().to_pylist()
-    scored = ds.dataset(record["scored"]).to_table().to_pylist()
+    chosen = ds.dataset(record.coreset["parquet"]).to_table().to_pylist()
+    scored = ds.dataset(record.scored).to_table().to_pylist()
     yield from known_bad_lines(rows, chosen)
     chance = good_above_swapped(rows, scored)
     yield f"  probability that a good row ranks above one with a swapped answer: {chance:.2f}"
@@ -98,17 +98,18 @@ def _example(scored: Row, row: Row) -> Iterator[str]:
         yield f"    {name:<9} {_shortened(message['content'])}"
 
 
-def next_lines(record: Record) -> Iterator[str]:
+def next_lines(record: JobRecord) -> Iterator[str]:
     """Say where things are, and what to try next."""
     yield ""
     yield "files"
-    yield f"  run       {record['run_dir']}"
-    yield f"  scored    {record['scored']}   every row once, with its score, rank and status"
-    yield f"  core-set  {record['coreset']['parquet']}   the chosen rows, with their own columns"
-    yield f"  model     {record['train']['model']}   the base with the adapter trained on them"
+    yield f"  run       {record.run_dir}"
+    yield f"  scored    {record.scored}   every row once, with its score, rank and status"
+    yield f"  core-set  {record.coreset['parquet']}   the chosen rows, with their own columns"
+    if record.train is not None:
+        yield f"  model     {record.train.model}   the base with the adapter trained on them"
     yield ""
     yield "what to try next (no model is run again)"
-    select = f".venv/bin/davir select {record['run_dir']} --set"
+    select = f".venv/bin/davir select {record.run_dir} --set"
     yield f"  {select} 'select=[{{type: length_quota, fraction: 0.25}}]'"
     yield f"  {select} 'select=[{{type: quota, by: group, fraction: 0.25}}]'"
     yield f"  {select} score.name=rho_mean"

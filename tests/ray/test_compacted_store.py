@@ -31,7 +31,7 @@ def test_a_compacted_store_gives_the_same_bytes(tmp_path, tiny_models, monkeypat
     def score(output: str) -> tuple[dict, list[bytes]]:
         recipe = parse_recipe(tree | {"output": str(tmp_path / output)}, "compacted")
         record = pipeline.score(recipe, "compacted")
-        folders = [Path(record["scored"]), Path(record["coreset"]["parquet"])]
+        folders = [Path(record.scored), Path(record.coreset["parquet"])]
         return record, [file.read_bytes() for folder in folders for file in sorted(folder.iterdir())]
 
     first, before = score("first")
@@ -41,6 +41,6 @@ def test_a_compacted_store_gives_the_same_bytes(tmp_path, tiny_models, monkeypat
         compact(model)
         assert len(model.parts()) == 1
     second, after = score("second")
-    assert second["measured"] == {"base": 0, "reference": 0}
-    assert second["reused"] == first["measured"] == {"base": 60, "reference": 60}
+    assert second.measured == {"base": 0, "reference": 0}
+    assert second.reused == first.measured == {"base": 60, "reference": 60}
     assert after == before != []

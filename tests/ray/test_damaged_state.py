@@ -15,6 +15,7 @@ from davir_ray.cli.store_lines import verify_lines
 from davir_ray.errors import StoreError
 from davir_ray.logprobs.kinds import LOSS
 from davir_ray.recipe import Recipe
+from davir_ray.runs.record import RunRecord
 from davir_ray.runs.run import Run
 from davir_ray.store.compaction import compact
 from davir_ray.store.measurements import MeasurementStore
@@ -57,16 +58,16 @@ class Place:
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr(Run, "tidy", lambda self: None)
             self.record = self.start()
-        compact(MeasurementStore(self.record["measurements"]["reference"], LOSS))
+        compact(MeasurementStore(self.record.measurements["reference"], LOSS))
         for name in ("store", "runs"):
             shutil.copytree(folder / name, folder / "copy" / name)
         self.calm = self.tables()
 
-    def start(self) -> dict:
+    def start(self) -> RunRecord:
         return pipeline.score(self.recipe, "test")
 
     def tables(self) -> dict[str, bytes]:
-        run = Path(self.record["run_dir"])
+        run = Path(self.record.run_dir)
         files = [file for name in ("scored", "coreset", "unscored") for file in (run / name).rglob("*")]
         return {
             str(file.relative_to(run)): file.read_bytes()
@@ -78,7 +79,7 @@ class Place:
         for name in ("store", "runs"):
             shutil.rmtree(self.folder / name)
             shutil.copytree(self.folder / "copy" / name, self.folder / name)
-        run = Path(self.record["run_dir"])
+        run = Path(self.record.run_dir)
         if finished:
             shutil.rmtree(run / "work")  # as tidying up leaves it
         else:
@@ -118,7 +119,7 @@ def test_a_run_with_many_damaged_files_goes_on_to_the_same_bytes(place, capfd):
     DAMAGES["gone"](place.files(WORK["examples"])[0], draw)
     record = place.start()
     assert place.tables() == place.calm
-    assert sum(record["measured"].values()) > 0, "what was damaged is measured again"
+    assert sum(record.measured.values()) > 0, "what was damaged is measured again"
     said = capfd.readouterr().err
     assert said.count("set aside, and made again") >= 4
     assert "Traceback" not in said
@@ -126,13 +127,13 @@ def test_a_run_with_many_damaged_files_goes_on_to_the_same_bytes(place, capfd):
 
 def test_results_that_are_gone_or_cut_are_made_again_from_the_measurements(place, capfd):
     place.restore(finished=True)
-    shutil.rmtree(Path(place.record["run_dir"], "scored"))
+    shutil.rmtree(Path(place.record.run_dir, "scored"))
     DAMAGES["cut"](place.files(RESULTS["core-set"])[0], random.Random(0))
     record = place.start()
     assert "the run is not finished any more" in capfd.readouterr().err
     assert place.tables() == place.calm
-    assert record["measured"] == {"base": 0, "reference": 0}
-    assert place.start()["reused"] == record["reused"]
+    assert record.measured == {"base": 0, "reference": 0}
+    assert place.start().reused == record.reused
     assert "finished already" in capfd.readouterr().err
 
 
@@ -147,8 +148,8 @@ def ends_well(place: Place, path: Path, damage: Callable[[], None], *, finished:
     if place.tables() == place.calm:
         return True
     with pytest.raises(StoreError, match="1 damaged file"):  # what only a look at all bytes can see
-        list(verify_lines(place.record["run_dir"], delete=False))
-    list(verify_lines(place.record["run_dir"], delete=True))
+        list(verify_lines(place.record.run_dir, delete=False))
+    list(verify_lines(place.record.run_dir, delete=True))
     place.start()
     return place.tables() == place.calm
 
@@ -180,9 +181,9 @@ def test_of_two_starts_at_once_the_second_waits_and_tells_the_same(tmp_path, tin
     told = [one.communicate(timeout=400) for one in starts]
     assert [one.returncode for one in starts] == [0, 0], told
     records = [json.loads(out.splitlines()[-1]) for out, _ in told]
-    assert records[0]["run_id"] == records[1]["run_id"]
+    assert records[0].run_id == records[1].run_id
     said = sorted((err for _, err in told), key=lambda err: "finished already" in err)
     assert "finished already" not in said[0]
     assert "another start is at work since" in said[1]
     assert ": waiting for it" in said[1]
-    assert sorted(sum(record["measured"].values()) for record in records)[0] == 0
+    assert sorted(sum(record.measured.values()) for record in records)[0] == 0

@@ -11,6 +11,7 @@ from davir_ray import pipeline
 from davir_ray.cli import main
 from davir_ray.errors import EngineError
 from davir_ray.recipe import parse_recipe
+from davir_ray.runs.record import RunRecord
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
@@ -36,7 +37,7 @@ def recipe(tmp_path, models, engine: str, name: str, rows=ROWS, watched=None, **
     return parse_recipe(tree | changes, name)
 
 
-def chosen_again(tmp_path, models, engine: str, name: str) -> dict:
+def chosen_again(tmp_path, models, engine: str, name: str) -> RunRecord:
     select = [{"type": "count", "count": 3}]
     return pipeline.score(recipe(tmp_path, models, engine, name, select=select), name, may_measure=False)
 
@@ -44,7 +45,7 @@ def chosen_again(tmp_path, models, engine: str, name: str) -> dict:
 def run(tmp_path, models, engine: str, name: str, **changes):
     """Return the record and the scored rows, but for their file: each test has a folder of its own."""
     record = pipeline.score(recipe(tmp_path, models, engine, name, **changes), name)
-    return record, pq.read_table(record["scored"]).drop_columns("file").to_pylist()
+    return record, pq.read_table(record.scored).drop_columns("file").to_pylist()
 
 
 @pytest.fixture(scope="module")
@@ -59,17 +60,17 @@ def calm(tmp_path_factory, tiny_models, ray_cluster):
 )
 def test_only_the_guilty_row_is_lost(tmp_path, tiny_models, calm, engine, reason, retried):
     record, rows = run(tmp_path, tiny_models, f"tests.engines:{engine}", engine)
-    assert record["status"] == {"ok": 11, "engine_error": 1}
+    assert record.status == {"ok": 11, "engine_error": 1}
     halved = 12 + 6 + 3
-    assert record["measured_again"] in [
-        {"base": retried + halved + last, "reference": 0} for last in (0, 2)
-    ], "as thirds of three are one and two"
+    assert record.measured_again in [{"base": retried + halved + last, "reference": 0} for last in (0, 2)], (
+        "as thirds of three are one and two"
+    )
     (failed,) = (row for row in rows if row["status"] == "engine_error")
     assert failed["reason"].startswith("base: ")
     assert reason in failed["reason"]
     # What is known to fail is not tried again: another choice touches no model.
     again = chosen_again(tmp_path, tiny_models, f"tests.engines:{engine}", engine)
-    assert (again["status"], again["measured"]) == (record["status"], {"base": 0, "reference": 0})
+    assert (again.status, again.measured) == (record.status, {"base": 0, "reference": 0})
     expected = {row["example_id"]: row["score"] for row in calm if row["example_id"] != failed["example_id"]}
     assert {row["example_id"]: row["score"] for row in rows if row is not failed} == expected
 
@@ -91,8 +92,8 @@ def test_a_row_that_stalls_every_engine_is_lost_alone_and_says_so(tmp_path, tiny
 @pytest.mark.parametrize(("engine", "watched"), [("MortalEngine", None), ("StuckOnceEngine", STALLING)])
 def test_an_engine_that_falls_by_chance_changes_nothing(tmp_path, tiny_models, calm, engine, watched):
     record, rows = run(tmp_path, tiny_models, f"tests.engines:{engine}", engine, watched=watched)
-    assert record["status"] == {"ok": 12}
-    assert record["measured_again"] == {"base": 12, "reference": 12}, "the chunk that each engine fell with"
+    assert record.status == {"ok": 12}
+    assert record.measured_again == {"base": 12, "reference": 12}, "the chunk that each engine fell with"
     assert rows == calm
 
 

@@ -43,19 +43,19 @@ def test_every_row_is_accounted_for(tmp_path, tiny_models):
     files = write_hostile_corpus(tmp_path / "corpus")
     record = pipeline.score(recipe(tmp_path, tiny_models, on_bad_file="skip"), "hostile")
     unreadable = {file.path for file in files if file.rows is None}
-    assert {bad["path"] for bad in record["bad_files"]} == unreadable
+    assert {bad.path for bad in record.bad_files} == unreadable
 
     expected = Counter(expected_status(row) for file in files for row in file.rows or ())
     repeats = sum(row.what.startswith("duplicate") for file in files for row in file.rows or ())
     expected[Status.DUPLICATE] = repeats - 1
     expected[Status.OK] -= repeats - 1
-    rows = pq.read_table(record["scored"]).to_pylist()
+    rows = pq.read_table(record.scored).to_pylist()
     assert Counter(row["status"] for row in rows) == expected
-    assert record["status"] == dict(Counter(row["status"] for row in rows))
-    assert record["rows"] == len(rows) == sum(expected.values())
+    assert record.status == dict(Counter(row["status"] for row in rows))
+    assert record.rows == len(rows) == sum(expected.values())
     assert all(row["reason"] for row in rows if row["status"] != "ok")
     assert not any(row["selected"] for row in rows if row["rank"] is None)
-    lines = [json.loads(line) for file in Path(record["run_dir"]).glob("unscored/*") for line in file.open()]
+    lines = [json.loads(line) for file in Path(record.run_dir).glob("unscored/*") for line in file.open()]
     assert Counter(line["status"] for line in lines) == Counter(
         row["status"] for row in rows if row["rank"] is None
     )
@@ -76,8 +76,8 @@ def test_a_file_that_is_damaged_behind_a_good_footer_is_skipped_or_stops_the_run
     with pytest.raises(UnreadableFile, match=r"a\.parquet"):
         pipeline.score(recipe(tmp_path, tiny_models), "hostile")
     record = pipeline.score(recipe(tmp_path, tiny_models, on_bad_file="skip"), "hostile")
-    assert record["rows"] == 50
-    assert [bad["path"] for bad in record["bad_files"]] == [str(folder / "a.parquet")]
+    assert record.rows == 50
+    assert [bad.path for bad in record.bad_files] == [str(folder / "a.parquet")]
     with pytest.raises(UnreadableFile, match=r"a\.parquet"):
         pipeline.score(recipe(tmp_path, tiny_models), "hostile")
 

@@ -13,12 +13,13 @@ import ray
 import yaml
 
 from davir_ray import pipeline
-from davir_ray.config import parse_recipe
 from davir_ray.drift.ray_drift import measure_drift
 from davir_ray.logprobs.engine import TokenSequence
 from davir_ray.logprobs.hash_engine import HashEngine
 from davir_ray.planning.ray_plan import preview
+from davir_ray.recipe import parse_recipe
 from davir_ray.runs.history import past_runs
+from davir_ray.runs.record import RunRecord
 
 ROOT = Path(__file__).resolve().parents[2]
 ROWS = 40
@@ -82,43 +83,43 @@ def test_a_kind_in_one_file_is_planned_measured_killed_resumed_scored_and_compar
         score={"name": "tests.hard_tokens:HARDNESS"},
     )
     recipe = parse_recipe(asked, "test")
-    assert preview(recipe, "test")["measured"] == {"base-hard_tokens": ROWS}
+    assert preview(recipe, "test").measured == {"base-hard_tokens": ROWS}
     killed = kill_while_measuring(tmp_path, asked)
-    left = preview(recipe, "test")["measured"]["base-hard_tokens"]
+    left = preview(recipe, "test").measured["base-hard_tokens"]
     assert 0 < left < ROWS
     record = pipeline.score(recipe, "test")
-    assert record["measured"] == {"base-hard_tokens": ROWS}
+    assert record.measured == {"base-hard_tokens": ROWS}
     assert len(list(tmp_path.glob("store/measurements/*/*.parquet"))) > killed
-    scored = {row["example_id"]: row["score"] for row in pq.read_table(record["scored"]).to_pylist()}
+    scored = {row["example_id"]: row["score"] for row in pq.read_table(record.scored).to_pylist()}
     (prepared,) = tmp_path.glob("store/prepared/*")
     assert scored == plain_hardness(prepared, tiny_models[0])
     write_corpus(tmp_path, "b", range(ROWS, ROWS + 3))
     again = pipeline.score(recipe, "test")
-    assert again["measured"] == {"base-hard_tokens": 3}
-    assert again["reused"] == {"base-hard_tokens": ROWS}
+    assert again.measured == {"base-hard_tokens": 3}
+    assert again.reused == {"base-hard_tokens": ROWS}
     drift = measure_drift(*past_runs(str(tmp_path / "runs"), "test"))
-    assert drift["rows"] == {"before": ROWS, "after": ROWS + 3, "both": ROWS}
-    assert drift["rank_correlation"] == pytest.approx(1)
+    assert drift.rows.model_dump() == {"before": ROWS, "after": ROWS + 3, "both": ROWS}
+    assert drift.rank_correlation == pytest.approx(1)
 
 
 def test_tokens_meet_a_need_for_sums_and_are_measured_once(tmp_path, tiny_models):
     write_corpus(tmp_path, "a", range(ROWS))
 
-    def score(name: str, **changes) -> dict:
+    def score(name: str, **changes) -> RunRecord:
         return pipeline.score(parse_recipe(tree(tmp_path, tiny_models, **changes), "test"), name)
 
     sums = score("sums")
-    assert sums["measured"] == {"base": ROWS, "reference": ROWS}
+    assert sums.measured == {"base": ROWS, "reference": ROWS}
     kept = score("kept", measure={"kind": "token_loss"})
-    assert kept["measured"] == {"base-token_loss": ROWS, "reference-token_loss": ROWS}
-    assert pq.read_table(kept["scored"]) == pq.read_table(sums["scored"])
+    assert kept.measured == {"base-token_loss": ROWS, "reference-token_loss": ROWS}
+    assert pq.read_table(kept.scored) == pq.read_table(sums.scored)
     again = score("again", measure={"kind": "token_loss"}, select=[{"type": "count", "count": 3}])
-    assert again["reused"] == {"base-token_loss": ROWS, "reference-token_loss": ROWS}
+    assert again.reused == {"base-token_loss": ROWS, "reference-token_loss": ROWS}
     write_corpus(tmp_path, "b", range(ROWS, ROWS + 3))
     ranks = score("ranks", score={"name": "rsr", "order": "lowest"})
-    assert ranks["measured"] == {"base-token_rank": ROWS + 3}
+    assert ranks.measured == {"base-token_rank": ROWS + 3}
     plain = score("plain", score={"name": "base_loss"})
-    assert (plain["measured"], plain["reused"]) == ({"base": 0}, {"base": ROWS + 3})
+    assert (plain.measured, plain.reused) == ({"base": 0}, {"base": ROWS + 3})
 
 
 def test_s_ifd_and_rsr_rank_a_corpus_that_lies_in_many_splits_as_one(tmp_path, tiny_models, monkeypatch):
@@ -126,8 +127,8 @@ def test_s_ifd_and_rsr_rank_a_corpus_that_lies_in_many_splits_as_one(tmp_path, t
 
     def scores(name: str) -> list:
         record = pipeline.score(parse_recipe(tree(tmp_path, tiny_models, score={"name": name}), "test"), name)
-        assert record["status"] == {"ok": ROWS}
-        return pq.read_table(record["scored"], columns=["example_id", "score", "rank"]).to_pylist()
+        assert record.status == {"ok": ROWS}
+        return pq.read_table(record.scored, columns=["example_id", "score", "rank"]).to_pylist()
 
     one = {name: scores(name) for name in ("s_ifd", "rsr")}
     monkeypatch.setattr("davir_ray.cluster.ray_exchange.ROWS_PER_TASK", 7)

@@ -15,6 +15,7 @@ from davir_ray.cli import main
 from davir_ray.coreset.export import SIDE
 from davir_ray.errors import NotMeasured, RecipeError, StoreError
 from davir_ray.recipe import parse_recipe
+from davir_ray.runs.record import RunRecord
 from davir_ray.schema import SCORED
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
@@ -52,21 +53,21 @@ def recipe(tmp_path: Path, models: tuple[str, str], folder: Path, **changes):
     return parse_recipe(tree | changes, "test")
 
 
-def digest(record: dict) -> dict[str, str]:
+def digest(record: RunRecord) -> dict[str, str]:
     """Hash every file of the scored table and of the core-set."""
-    folders = [Path(record["scored"]), *map(Path, record["coreset"].values())]
+    folders = [Path(record.scored), *map(Path, record.coreset.values())]
     files = sorted(file for folder in folders for file in folder.iterdir())
-    root = Path(record["run_dir"])
+    root = Path(record.run_dir)
     return {str(file.relative_to(root)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
-def scored(record: dict) -> list[dict]:
-    return pq.read_table(record["scored"]).to_pylist()
+def scored(record: RunRecord) -> list[dict]:
+    return pq.read_table(record.scored).to_pylist()
 
 
-def content(record: dict) -> list:
+def content(record: RunRecord) -> list:
     """Return what of a run does not depend on where its rows lie; of repeats the first by place is exported."""
-    tables = [pq.read_table(record["scored"]), pq.read_table(record["coreset"]["parquet"])]
+    tables = [pq.read_table(record.scored), pq.read_table(record.coreset["parquet"])]
     places = ("id", "file", "row", "reason", "davir_file", "davir_row")
     kept = [table.drop_columns([name for name in places if name in table.column_names]) for table in tables]
     return [table.to_pylist() for table in kept]
@@ -82,10 +83,10 @@ def first(tmp_path_factory, tiny_models, ray_cluster):
 
 def test_every_row_is_in_the_scored_table_once(first):
     rows = scored(first)
-    assert len(rows) == len(ROWS) == first["rows"] == sum(first["status"].values())
+    assert len(rows) == len(ROWS) == first.rows == sum(first.status.values())
     ranks = [row["rank"] for row in rows if row["rank"] is not None]
     assert ranks == list(range(1, len(ranks) + 1))
-    assert pq.read_schema(next(Path(first["scored"]).iterdir())).equals(SCORED)
+    assert pq.read_schema(next(Path(first.scored).iterdir())).equals(SCORED)
 
 
 def test_the_score_is_davir_of_the_losses_beside_it(first):
@@ -98,8 +99,8 @@ def test_the_score_is_davir_of_the_losses_beside_it(first):
 def test_the_best_quarter_is_selected_and_exported_unchanged(first):
     rows = scored(first)
     ranked = [row for row in rows if row["rank"] is not None]
-    chosen = pq.read_table(first["coreset"]["parquet"]).to_pylist()
-    assert len(chosen) == first["selected"] == len(ranked) // 4
+    chosen = pq.read_table(first.coreset["parquet"]).to_pylist()
+    assert len(chosen) == first.selected == len(ranked) // 4
     assert [row["rank"] for row in rows if row["selected"]] == list(range(1, len(chosen) + 1))
     assert [row["davir_rank"] for row in chosen] == list(range(1, len(chosen) + 1))
     originals = {row["id"]: row for row in ROWS}
@@ -109,13 +110,13 @@ def test_the_best_quarter_is_selected_and_exported_unchanged(first):
 
 
 def test_every_row_says_where_it_is_and_repeats_where_the_first_is(first):
-    corpus = Path(first["run_dir"]).parents[1] / "corpus"
+    corpus = Path(first.run_dir).parents[1] / "corpus"
     files = {str(file): pq.read_table(file).to_pylist() for file in corpus.iterdir()}
     rows = scored(first)
     places = {(row["file"], row["row"]): row for row in rows}
     assert places.keys() == {(file, row) for file in files for row in range(len(files[file]))}
     assert all(files[row["file"]][row["row"]]["id"] == row["id"] for row in rows)
-    chosen = pq.read_table(first["coreset"]["parquet"]).to_pylist()
+    chosen = pq.read_table(first.coreset["parquet"]).to_pylist()
     assert [(row["davir_file"], row["davir_row"]) for row in chosen] == [
         (row["file"], row["row"]) for row in rows if row["selected"]
     ]
@@ -133,17 +134,17 @@ def test_every_row_says_where_it_is_and_repeats_where_the_first_is(first):
 
 
 def test_files_stand_in_the_scored_table_as_a_dictionary(first):
-    metadata = pq.ParquetFile(next(Path(first["scored"]).iterdir())).metadata
+    metadata = pq.ParquetFile(next(Path(first.scored).iterdir())).metadata
     column = metadata.row_group(0).column(SCORED.names.index("file"))
     assert "RLE_DICTIONARY" in column.encodings
     assert column.total_compressed_size < 600, "three paths, and two bits a row"
 
 
 def test_the_exports_hold_the_same_rows(first):
-    chosen = pq.read_table(first["coreset"]["parquet"]).to_pylist()
+    chosen = pq.read_table(first.coreset["parquet"]).to_pylist()
     lines = {
         name: [line for file in sorted(Path(folder).iterdir()) for line in file.read_text().splitlines()]
-        for name, folder in first["coreset"].items()
+        for name, folder in first.coreset.items()
         if name != "parquet"
     }
     own = [{name: value for name, value in row.items() if name not in SIDE} for row in chosen]
@@ -163,11 +164,11 @@ def test_the_exports_hold_the_same_rows(first):
 def test_exports_load_with_datasets(first):
     from datasets import load_dataset
 
-    folder = first["coreset"]["parquet"]
-    assert load_dataset("parquet", data_dir=folder, split="train").num_rows == first["selected"]
+    folder = first.coreset["parquet"]
+    assert load_dataset("parquet", data_dir=folder, split="train").num_rows == first.selected
     for name in ("jsonl", "messages", "trl"):
         files = f"{first['coreset'][name]}/*.jsonl"
-        assert load_dataset("json", data_files=files, split="train").num_rows == first["selected"]
+        assert load_dataset("json", data_files=files, split="train").num_rows == first.selected
 
 
 @pytest.mark.parametrize("shards", [1, 7])
@@ -187,14 +188,14 @@ def test_many_splits_and_ranges_give_the_bytes_that_few_do_when_joined(
     monkeypatch.setattr("davir_ray.cluster.ray_exchange.ROWS_PER_PIECE", 1)
     monkeypatch.setattr("davir_ray.corpus.listing.ROWS_PER_SPLIT", 16)
     corpus, engine = (
-        Path(first["run_dir"]).parents[1] / "corpus",
+        Path(first.run_dir).parents[1] / "corpus",
         {"type": "hash", "num_cpus": 0.5, "replicas": 2},
     )
     again = pipeline.score(recipe(tmp_path, tiny_models, corpus, engine=engine), "test")
     assert scored(again) == scored(first)
     coreset = {name: value for name, value in digest(first).items() if not name.startswith("scored")}
     assert coreset.items() <= digest(again).items()
-    assert len(list(Path(again["scored"]).iterdir())) == 5
+    assert len(list(Path(again.scored).iterdir())) == 5
 
 
 def test_a_finished_run_is_not_done_again(tmp_path, tiny_models):
@@ -202,8 +203,9 @@ def test_a_finished_run_is_not_done_again(tmp_path, tiny_models):
     asked = recipe(tmp_path, tiny_models, tmp_path / "corpus")
     one = pipeline.score(asked, "test")
     again = pipeline.score(asked, "test")
-    assert again == one | {"measured": {"base": 0, "reference": 0}, "reused": one["measured"]}
-    assert sum(one["measured"].values()) > 0
+    none = {"base": 0, "reference": 0}
+    assert again == one.model_copy(update={"measured": none, "reused": one.measured})
+    assert sum(one.measured.values()) > 0
 
 
 def test_another_choice_touches_no_model(tmp_path, tiny_models):
@@ -217,10 +219,10 @@ def test_another_choice_touches_no_model(tmp_path, tiny_models):
         score={"name": "rho_sum"},
     )
     other = pipeline.score(asked, "test", may_measure=False)
-    assert other["selected"] == 5
-    assert other["run_id"] != one["run_id"]
-    assert other["measured"] == {"base": 0, "reference": 0}
-    assert other["reused"] == one["measured"]
+    assert other.selected == 5
+    assert other.run_id != one.run_id
+    assert other.measured == {"base": 0, "reference": 0}
+    assert other.reused == one.measured
 
 
 def test_choosing_without_measurements_says_what_to_do(tmp_path, tiny_models):
@@ -232,7 +234,7 @@ def test_choosing_without_measurements_says_what_to_do(tmp_path, tiny_models):
         tmp_path, tiny_models, tmp_path / "corpus", select=[{"type": "threshold", "min_score": 9.0}]
     )
     pipeline.score(other, "test")
-    assert pipeline.score(asked, "test", may_measure=False)["measured"] == {"base": 0, "reference": 0}
+    assert pipeline.score(asked, "test", may_measure=False).measured == {"base": 0, "reference": 0}
 
 
 def test_an_empty_core_set_is_a_file_without_rows(tmp_path, tiny_models):
@@ -248,16 +250,16 @@ def test_an_empty_core_set_is_a_file_without_rows(tmp_path, tiny_models):
         select=[{"type": "threshold", "min_score": 9.0}],
     )
     record = pipeline.score(asked, "test")
-    assert (record["rows"], record["selected"], record["dropped_by"]) == (12, 0, {"0:threshold": 12})
-    empty = pq.read_table(record["coreset"]["parquet"])
+    assert (record.rows, record.selected, record.dropped_by) == (12, 0, {"0:threshold": 12})
+    empty = pq.read_table(record.coreset["parquet"])
     assert (empty.num_rows, empty.column_names) == (0, ["id", "question", "answer", *SIDE])
-    assert all(next(Path(folder).iterdir()).exists() for folder in record["coreset"].values())
+    assert all(next(Path(folder).iterdir()).exists() for folder in record.coreset.values())
 
 
 def test_a_start_whose_lease_was_taken_over_leaves_the_tables_alone(tmp_path, tiny_models, monkeypatch):
     write_corpus(tmp_path / "corpus", ROWS[:20], 1)
     first = pipeline.score(recipe(tmp_path, tiny_models, tmp_path / "corpus"), "test")
-    run = Path(first["run_dir"])
+    run = Path(first.run_dir)
     (run / "record.json").unlink()
     measure_models = pipeline.measure_models
 
@@ -289,9 +291,9 @@ def test_a_run_whose_corpus_has_changed_is_not_resumed_as_another(tmp_path, tiny
     write_corpus(tmp_path / "corpus", ROWS[:20], 1)
     asked = recipe(tmp_path, tiny_models, tmp_path / "corpus", corpus={"paths": f"{tmp_path}/corpus/*"})
     record = pipeline.score(asked, "test")
-    assert record["not_read"] == {"corpus": {"id": 20}}
-    run_id = record["run_id"]
-    assert pipeline.score(asked, "test", resumed=run_id)["run_id"] == run_id
+    assert record.not_read == {"corpus": {"id": 20}}
+    run_id = record.run_id
+    assert pipeline.score(asked, "test", resumed=run_id).run_id == run_id
     pq.write_table(pa.Table.from_pylist(ROWS[20:22]), tmp_path / "corpus" / "new.parquet")
     with pytest.raises(RecipeError, match=f"{run_id}: cannot be resumed: its corpus"):
         pipeline.score(asked, "test", resumed=run_id)
@@ -303,7 +305,7 @@ def test_new_rows_alone_are_measured_on_the_second_night(tmp_path, tiny_models):
     prepared = {part: part.stat().st_mtime_ns for part in tmp_path.glob("store/prepared/*/*/*.parquet")}
     pq.write_table(pa.Table.from_pylist(ROWS[100:]), tmp_path / "corpus" / "night2.parquet")
     second = pipeline.score(recipe(tmp_path, tiny_models, tmp_path / "corpus"), "test")
-    assert second["measured"] == {"base": 20, "reference": 20}
+    assert second.measured == {"base": 20, "reference": 20}
     after = {part: part.stat().st_mtime_ns for part in tmp_path.glob("store/prepared/*/*/*.parquet")}
     assert prepared.items() <= after.items()
     assert len(after) == len(prepared) + 2, "only the new file was tokenised"

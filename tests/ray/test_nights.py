@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,14 @@ import yaml
 from click.testing import CliRunner
 from scipy import stats
 
+from davir_ray import inputs
 from davir_ray.cli import main
 from davir_ray.cli.night_lines import night_lines
+from davir_ray.drift.result import RowsCompared
 from davir_ray.errors import PastLimits
 from davir_ray.nightly.limits import check_limits
 from davir_ray.nightly.night import run_night
+from davir_ray.nightly.nights import NightRecord
 from davir_ray.runs.lease import Lease, take
 from davir_ray.storage.sealed import read_sealed
 from tests import nights
@@ -25,8 +29,8 @@ from tests.conftest import save_tiny_model
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
 
-def scored(night: dict) -> dict[bytes, dict]:
-    return {row["example_id"]: row for row in pq.read_table(night["scored"]).to_pylist()}
+def scored(night: NightRecord) -> dict[bytes, dict]:
+    return {row["example_id"]: row for row in pq.read_table(night.scored).to_pylist()}
 
 
 def lines_of(folder: Path, name: str = "test") -> list[dict]:
@@ -78,74 +82,74 @@ def fourth(folder, other_reference, third):
     return run_night(changed, "test")
 
 
-def moves(before: dict, after: dict) -> tuple[set[bytes], set[bytes]]:
+def moves(before: NightRecord, after: NightRecord) -> tuple[set[bytes], set[bytes]]:
     """What the scored tables say came into the core-set, and went out of it."""
     one, other = ({key for key, row in scored(night).items() if row["selected"]} for night in (before, after))
     return other - one, one - other
 
 
 def test_a_first_night_measures_everything_and_has_no_drift(first):
-    assert first["night"]["measured"] == {"base": 100, "reference": 100}
-    assert first["drift"] is None
-    assert first["past_limits"] == []
+    assert first.night.measured == {"base": 100, "reference": 100}
+    assert first.drift is None
+    assert first.past_limits == ()
     assert any("no night before" in line for line in night_lines(first))
 
 
 def test_the_second_night_measures_the_new_rows_and_names_them(first, second):
-    assert second["night"]["measured"] == {"base": 10, "reference": 10}
-    assert second["night"]["reused"] == {"base": 100, "reference": 100}
-    drift = second["drift"]
-    assert drift["rows"] == {"before": 100, "after": 110, "both": 100}
-    assert drift["changes"] == []
+    assert second.night.measured == {"base": 10, "reference": 10}
+    assert second.night.reused == {"base": 100, "reference": 100}
+    drift = second.drift
+    assert drift.rows == RowsCompared(before=100, after=110, both=100)
+    assert drift.changes == ()
     came, went = moves(first, second)
     old = scored(first)
     new_data = sum(key not in old for key in came)
     expected = {"data": new_data, "others": len(came) - new_data}
-    assert drift["core_set"]["in"] == {cause: count for cause, count in expected.items() if count}
-    assert drift["core_set"]["out"] == ({"others": len(went)} if went else {})
-    assert sum(drift["core_set"]["in"].values()) + drift["core_set"]["both"] == second["selected"]
+    assert drift.core_set.came == {cause: count for cause, count in expected.items() if count}
+    assert drift.core_set.went == ({"others": len(went)} if went else {})
+    assert sum(drift.core_set.came.values()) + drift.core_set.both == second.selected
 
 
 def test_old_rows_keep_their_order_so_ranks_correlate_fully(second):
-    assert second["drift"]["rank_correlation"] == 1.0
-    assert second["drift"]["ranked_in_both"] == 100
+    assert second.drift.rank_correlation == 1.0
+    assert second.drift.ranked_in_both == 100
 
 
 def test_the_deciles_are_those_of_the_scores_of_each_source(first, second):
     for when, night in (("before", first), ("after", second)):
-        for source, spread in second["drift"]["scores"].items():
+        for source, spread in second.drift.scores.items():
             values = [row["score"] for row in scored(night).values() if row["source"] == source]
             expected = np.percentile(values, range(0, 101, 10), method="higher").tolist()
-            assert spread[when] == pytest.approx(expected, rel=1e-12)
+            assert getattr(spread, when) == pytest.approx(expected, rel=1e-12)
 
 
 def test_a_night_with_another_rule_measures_nothing_and_names_the_rule(second, third):
-    assert third["night"]["measured"] == {"base": 0, "reference": 0}
-    drift = third["drift"]
-    assert [change["what"] for change in drift["changes"]] == ["select"]
-    assert drift["rows"] == {"before": 110, "after": 90, "both": 90}
+    assert third.night.measured == {"base": 0, "reference": 0}
+    drift = third.drift
+    assert [change.what for change in drift.changes] == ["select"]
+    assert drift.rows == RowsCompared(before=110, after=90, both=90)
     came, went = moves(second, third)
     gone = sum(key not in scored(third) for key in went)
-    assert drift["core_set"]["in"] == {"rule": len(came)}
+    assert drift.core_set.came == {"rule": len(came)}
     expected = {"data": gone, "rule": len(went) - gone}
-    assert drift["core_set"]["out"] == {cause: count for cause, count in expected.items() if count}
+    assert drift.core_set.went == {cause: count for cause, count in expected.items() if count}
     assert gone > 0
 
 
 def test_a_night_with_another_reference_measures_it_alone_and_names_it(third, fourth):
-    assert fourth["night"]["measured"] == {"base": 0, "reference": 90}
-    drift = fourth["drift"]
-    assert [change["what"] for change in drift["changes"]] == ["reference"]
+    assert fourth.night.measured == {"base": 0, "reference": 90}
+    drift = fourth.drift
+    assert [change.what for change in drift.changes] == ["reference"]
     came, went = moves(third, fourth)
-    assert drift["core_set"]["in"] == {"model": len(came)}
-    assert drift["core_set"]["out"] == {"model": len(went)}
+    assert drift.core_set.came == {"model": len(came)}
+    assert drift.core_set.went == {"model": len(went)}
     one, other = scored(third), scored(fourth)
     ranks = [[table[key]["rank"] for key in one] for table in (one, other)]
-    assert drift["rank_correlation"] == pytest.approx(stats.spearmanr(*ranks).statistic, abs=1e-12)
+    assert drift.rank_correlation == pytest.approx(stats.spearmanr(*ranks).statistic, abs=1e-12)
 
 
 def test_the_drift_lies_in_the_run_and_a_line_a_night_beside_them(folder, fourth):
-    assert read_sealed(f"{fourth['run_dir']}/drift.json") == fourth["drift"]
+    assert read_sealed(f"{fourth.run_dir}/drift.json") == fourth.drift.tree()
     lines = lines_of(folder)
     assert [line["rows"] for line in lines] == [100, 110, 90, 90]
     assert [line["drift"] and line["drift"]["before"] for line in lines] == [
@@ -160,7 +164,7 @@ def test_the_drift_lies_in_the_run_and_a_line_a_night_beside_them(folder, fourth
 def test_the_same_night_again_tells_the_same_and_adds_no_line(folder, other_reference, fourth):
     rule = [{"type": "fraction", "fraction": 0.4}]
     again = run_night(nights.recipe(folder, other_reference, select=rule), "test")
-    assert (again["night"], again["drift"], again["is_new"]) == (fourth["night"], fourth["drift"], False)
+    assert (again.night, again.drift, again.is_new) == (fourth.night, fourth.drift, False)
     assert len(lines_of(folder)) == 4
     assert "nothing is new since" in "\n".join(night_lines(again))
 
@@ -169,7 +173,7 @@ def test_limits_are_judged_anew_each_time_and_name_the_setting(folder, other_ref
     rule = [{"type": "fraction", "fraction": 0.4}]
     strict = {"max_coreset_change": 0.1, "min_rank_correlation": 0.9}
     again = run_night(nights.recipe(folder, other_reference, select=rule, nightly=strict), "test")
-    assert fourth["past_limits"] == []
+    assert fourth.past_limits == ()
     with pytest.raises(PastLimits, match=r"nightly.max_coreset_change: 0.1.*\n.*min_rank_correlation: 0.9"):
         check_limits(again)
 
@@ -179,14 +183,14 @@ def test_many_partitions_give_the_drift_that_one_does(first, second, fourth, mon
     from davir_ray.runs.history import past_run
 
     monkeypatch.setattr("davir_ray.drift.ray_drift.partitions_for", lambda rows: 3)
-    runs = [past_run(night["run_dir"]) for night in (first, second, fourth)]
-    assert measure_drift(runs[0], runs[1]) == second["drift"]
+    runs = [past_run(night.run_dir) for night in (first, second, fourth)]
+    assert measure_drift(runs[0], runs[1]) == second.drift
     far = measure_drift(runs[0], runs[2])
     one, other = scored(first), scored(fourth)
     both = sorted(set(one) & set(other))
     ranks = [[table[key]["rank"] for key in both] for table in (one, other)]
-    assert far["rank_correlation"] == pytest.approx(stats.spearmanr(*ranks).statistic, abs=1e-12)
-    assert far["ranked_in_both"] == len(both) == 80
+    assert far.rank_correlation == pytest.approx(stats.spearmanr(*ranks).statistic, abs=1e-12)
+    assert far.ranked_in_both == len(both) == 80
 
 
 def test_a_night_stopped_before_its_line_is_closed_by_the_next_start(tmp_path, tiny_models):
@@ -196,8 +200,8 @@ def test_a_night_stopped_before_its_line_is_closed_by_the_next_start(tmp_path, t
     one = run_night(recipe, "test")
     (tmp_path / "runs/nightly/test/nights.jsonl").unlink()
     again = run_night(recipe, "test")
-    assert again["is_new"]
-    assert again["night"]["measured"] == one["night"]["measured"] == {"base": 10, "reference": 10}
+    assert again.is_new
+    assert again.night.measured == one.night.measured == {"base": 10, "reference": 10}
 
 
 def write_recipe(folder: Path, models: tuple[str, str], **changes) -> str:
@@ -236,8 +240,27 @@ def test_a_night_past_its_limits_is_written_down_and_ends_with_exit_code_8(tmp_p
     assert done.exit_code == 0, done.output
 
 
+def counted(monkeypatch) -> Counter[str]:
+    """Count how often inputs are resolved from now on."""
+    calls = Counter()
+
+    def counting(name):
+        work = getattr(inputs, name)
+
+        def call(*args, **kwargs):
+            calls[name] += 1
+            return work(*args, **kwargs)
+
+        return call
+
+    for name in ("list_corpus", "resolve_all"):
+        monkeypatch.setattr(inputs, name, counting(name))
+    return calls
+
+
 @pytest.mark.timeout(900)
-def test_a_night_makes_the_reference_and_trains_if_the_recipe_says_so(tmp_path, tiny_models):
+def test_a_night_makes_the_reference_and_trains_if_the_recipe_says_so(tmp_path, tiny_models, monkeypatch):
+    resolved = counted(monkeypatch)
     nights.write(tmp_path / "corpus", "a", nights.rows(0, 8))
     nights.write(tmp_path / "corpus", "b", nights.rows(8, 10))
     once = {
@@ -249,6 +272,8 @@ def test_a_night_makes_the_reference_and_trains_if_the_recipe_says_so(tmp_path, 
     }
     recipe = nights.recipe(tmp_path, (tiny_models[0], None), reference={"train": once}, train=once)
     night = run_night(recipe, "test")
-    assert night["night"]["measured"] == {"base": 10, "reference": 10}
-    assert night["train"]["steps"] == 1
+    assert night.night.measured == {"base": 10, "reference": 10}
+    assert night.train.steps == 1
+    once_each = "once each: for the reference, for scoring and for training"
+    assert resolved == {"list_corpus": 3, "resolve_all": 3}, once_each
     assert "trained   sft" in "\n".join(night_lines(night))

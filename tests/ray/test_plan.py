@@ -40,13 +40,13 @@ def slow(folder, models, **changes):
 
 
 def why(plan):
-    return {view["model"]: view["why"] for view in plan["views"]}
+    return {view.model: view.why for view in plan.views}
 
 
 def test_a_first_plan_says_what_the_run_then_measures(first):
     plan, record = first
-    assert plan["measured"] == record["measured"] == {"base": 30, "reference": 30}
-    assert (plan["run_id"], plan["last_run"], plan["estimate"]) == (record["run_id"], None, None)
+    assert plan.measured == record.measured == {"base": 30, "reference": 30}
+    assert (plan.run_id, plan.last_run, plan.estimate) == (record.run_id, None, None)
     assert why(plan) == {"base": {"first_run": 30}, "reference": {"first_run": 30}}
     text = "\n".join(plan_lines(plan))
     assert "the first run" in text
@@ -55,8 +55,8 @@ def test_a_first_plan_says_what_the_run_then_measures(first):
 
 def test_the_plan_of_a_finished_run_has_nothing_to_do(folder, tiny_models, first):
     plan = preview(slow(folder, tiny_models), "test")
-    assert plan["finished"]
-    assert plan["measured"] == {"base": 0, "reference": 0}
+    assert plan.finished
+    assert plan.measured == {"base": 0, "reference": 0}
     assert "nothing to measure" in "\n".join(plan_lines(plan))
 
 
@@ -65,9 +65,9 @@ def test_new_and_changed_rows_are_told_apart_by_their_places(folder, tiny_models
     plan = preview(slow(folder, tiny_models), "test")
     nights.write(folder / "corpus", "a", nights.rows(0, 20))
     assert why(plan) == {one: {"changed_row": 2, "new_row": 3} for one in ("base", "reference")}
-    assert plan["reused"] == {"base": 28, "reference": 28}
-    assert plan["last_run"] == first[1]["run_id"]
-    assert not plan["finished"]
+    assert plan.reused == {"base": 28, "reference": 28}
+    assert plan.last_run == first[1].run_id
+    assert not plan.finished
 
 
 def test_the_time_is_that_of_earlier_runs(folder, tiny_models, first):
@@ -75,24 +75,22 @@ def test_the_time_is_that_of_earlier_runs(folder, tiny_models, first):
     plan = preview(slow(folder, tiny_models), "test")
     (folder / "corpus" / "a2.parquet").unlink()
     _, record = first
-    events = [
-        json.loads(line) for line in storage.read_bytes(f"{record['run_dir']}/events.jsonl").splitlines()
-    ]
+    events = [json.loads(line) for line in storage.read_bytes(f"{record.run_dir}/events.jsonl").splitlines()]
     tokens = next(one["tokens"] for one in events if one["event"] == "measure")
     busy = next(one["busy"] for one in events if one["event"] == "measured")
-    base = plan["estimate"]["models"]["base"]
-    assert base["busy_seconds"] == pytest.approx(plan["tokens"]["base"] * busy / tokens, abs=0.06)
-    assert plan["estimate"]["gpu_hours"] == 0
+    base = plan.estimate.models["base"]
+    assert base.busy_seconds == pytest.approx(plan.tokens["base"] * busy / tokens, abs=0.06)
+    assert plan.estimate.gpu_hours == 0
     assert "loading models not counted" in "\n".join(plan_lines(plan))
 
 
 def test_another_reference_leaves_the_base_s_measurements_as_they_are(folder, tiny_models, first):
     plan = preview(slow(folder, (tiny_models[0], tiny_models[0])), "test")
     assert why(plan) == {"base": {}, "reference": {}}  # the base is measured, in whatever role
-    assert [change["what"] for change in plan["changes"]] == ["reference"]
+    assert [change.what for change in plan.changes] == ["reference"]
     fingerprints = folder / "store" / "measurements"
     hidden = folder / "hidden"
-    reference = first[1]["measurements"]["reference"].rsplit("/", 1)[-1]
+    reference = first[1].measurements["reference"].rsplit("/", 1)[-1]
     (fingerprints / reference).rename(hidden)
     try:
         gone = preview(slow(folder, tiny_models), "test")
@@ -110,7 +108,7 @@ def test_a_new_model_and_a_new_engine_explain_everything(folder, tiny_models, fi
     third = save_tiny_model(folder / "third", 3)
     plan = preview(slow(folder, (tiny_models[0], third)), "test")
     assert why(plan) == {"base": {}, "reference": {"new_reference": 30}}
-    assert plan["estimate"]["models"]["reference"]["basis"].startswith("2 earlier passes of this base")
+    assert plan.estimate.models["reference"].basis.startswith("2 earlier passes of this base")
 
 
 def test_a_tokens_setting_makes_everything_new_and_says_so(folder, tiny_models, first):
@@ -123,13 +121,13 @@ def test_a_tokens_setting_makes_everything_new_and_says_so(folder, tiny_models, 
 
 def test_a_view_that_no_run_asked_for_is_not_measured(folder, tiny_models, first):
     plan = preview(slow(folder, tiny_models, score={"name": "ifd"}), "test")
-    views = {view["view"]: view["why"] for view in plan["views"]}
+    views = {view.view: view.why for view in plan.views}
     assert views == {"response": {}, "response_alone": {"not_measured": 30}}
 
 
 def test_without_word_of_the_last_rows_new_and_changed_are_one(folder, tiny_models, first):
     nights.write(folder / "corpus", "a2", nights.rows(50, 52))
-    places = f"{first[1]['run_dir']}/places.json"
+    places = f"{first[1].run_dir}/places.json"
     kept = storage.read_bytes(places)
     storage.delete(places)
     plan = preview(slow(folder, tiny_models), "test")
@@ -141,11 +139,11 @@ def test_without_word_of_the_last_rows_new_and_changed_are_one(folder, tiny_mode
 def test_a_reference_that_is_still_to_be_made_counts_as_new(folder, tiny_models, first):
     to_make = slow(folder, (tiny_models[0], None), reference={"fit": "cross", "train": {"zero_stage": None}})
     plan = preview(to_make, "test")
-    assert plan["reference_to_make"]
-    assert plan["measured"]["base"] == 0
-    assert plan["measured"]["reference-0"] + plan["measured"]["reference-1"] == 30
-    assert (plan["run_id"], plan["models"]["reference"]) == (None, [])
-    assert "reference" not in [change["what"] for change in plan["changes"]]
+    assert plan.reference_to_make
+    assert plan.measured["base"] == 0
+    assert plan.measured["reference-0"] + plan.measured["reference-1"] == 30
+    assert (plan.run_id, plan.models["reference"]) == (None, ())
+    assert "reference" not in [change.what for change in plan.changes]
     text = "\n".join(plan_lines(plan))
     assert "named when its reference is made" in text
     assert "the reference is not made yet" in text

@@ -1,7 +1,6 @@
 """`davir run` on the quickstart's corpus, killed with SIGKILL in every stage and resumed, ends like one left alone."""
 
 import hashlib
-import json
 import os
 import signal
 import subprocess
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from davir_ray.runs.record import JobRecord, TrainingRecord
 from jobs.prepare_quickstart.corpus import write_corpus
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -65,14 +65,14 @@ def kill_in(process: subprocess.Popen, folder: Path, pattern: str) -> None:
         process.wait()
 
 
-def finish(command: list[str]) -> dict:
+def finish(command: list[str]) -> JobRecord:
     out, _ = (process := start(command)).communicate(timeout=400)
     assert process.returncode == 0
-    return json.loads(out.splitlines()[-1])
+    return JobRecord.model_validate_json(out.splitlines()[-1])
 
 
-def reference(record: dict) -> dict:
-    return record["reference"]["trainings"][0]
+def reference(record: JobRecord) -> TrainingRecord:
+    return record.reference.trainings[0]
 
 
 def digests(folder: str) -> list[str]:
@@ -86,9 +86,9 @@ def test_a_run_killed_in_every_stage_ends_with_the_same_core_set_and_model(tmp_p
         kill_in(start(command(killed, corpus, tiny_models[0])), killed, pattern)
     resumed = finish(command(killed, corpus, tiny_models[0]))
     calm = finish(command(tmp_path / "calm", corpus, tiny_models[0]))
-    assert resumed["selected"] == calm["selected"] > 0
-    assert digests(resumed["coreset"]["parquet"]) == digests(calm["coreset"]["parquet"])
-    for one, other in ((resumed["train"], calm["train"]), (reference(resumed), reference(calm))):
-        assert one["steps"] == other["steps"]
-    weights = [Path(one["train"]["model"]) / "model.safetensors" for one in (resumed, calm)]
+    assert resumed.selected == calm.selected > 0
+    assert digests(resumed.coreset["parquet"]) == digests(calm.coreset["parquet"])
+    for one, other in ((resumed.train, calm.train), (reference(resumed), reference(calm))):
+        assert one.steps == other.steps
+    weights = [Path(one.train.model) / "model.safetensors" for one in (resumed, calm)]
     assert len({hashlib.sha256(file.read_bytes()).hexdigest() for file in weights}) == 1

@@ -56,7 +56,7 @@ def test_pairs_are_ranked_by_margin_and_exported_with_frozen_logprobs(tmp_path, 
         export={"formats": ["parquet", "trl", "trl_frozen"]},
     )
     base, reference = tiny_models
-    chosen = pq.read_table(record["coreset"]["parquet"]).to_pylist()
+    chosen = pq.read_table(record.coreset["parquet"]).to_pylist()
     for row in chosen:
         reward = {
             view: loss(base, row, "preference", view) - loss(reference, row, "preference", view)
@@ -64,7 +64,7 @@ def test_pairs_are_ranked_by_margin_and_exported_with_frozen_logprobs(tmp_path, 
         }
         assert row["davir_score"] == pytest.approx(reward[View.RESPONSE] - reward[View.REJECTED])
     exported, frozen = (
-        [json.loads(line) for line in (Path(record["coreset"][name]) / "part-00000.jsonl").open()]
+        [json.loads(line) for line in (Path(record.coreset[name]) / "part-00000.jsonl").open()]
         for name in ("trl", "trl_frozen")
     )
     assert [row["chosen"][0]["content"] for row in exported] == [row["chosen"] for row in chosen]
@@ -94,17 +94,17 @@ def test_ifd_needs_no_reference_and_one_source_is_kept_whole(tmp_path, tiny_mode
             {"type": "keep_sources", "sources": ["whole"]},
         ],
     )
-    rows = pq.read_table(record["scored"]).to_pylist()
-    assert record["measured"] == {"base": 38}  # two views of nineteen rows
+    rows = pq.read_table(record.scored).to_pylist()
+    assert record.measured == {"base": 38}  # two views of nineteen rows
     for name, count in (("mixed", 5), ("whole", 5)):  # a folder a source
-        kept = pq.read_table(Path(record["coreset"]["parquet"]) / name)
+        kept = pq.read_table(Path(record.coreset["parquet"]) / name)
         assert kept["davir_source"].to_pylist() == [name] * count
         assert kept["davir_rank"].to_pylist() == [
             row["rank"] for row in rows if row["selected"] and row["source"] == name
         ]
-    assert record["status"] == {"ok": 19}
+    assert record.status == {"ok": 19}
     assert all(row["selected"] for row in rows if row["source"] == "whole")
-    dropped = record["dropped_by"]
+    dropped = record.dropped_by
     assert dropped["0:near_duplicates"] == 3
     assert dropped["1:fraction"] == 6  # of the eleven mixed rows that reach it, five stay
     example = other[0]

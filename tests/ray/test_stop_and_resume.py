@@ -16,6 +16,7 @@ import yaml
 from click.testing import CliRunner
 
 from davir_ray.cli import main
+from davir_ray.runs.record import RunRecord
 
 ROOT = Path(__file__).resolve().parents[2]
 ROWS = 40
@@ -51,18 +52,18 @@ def start(command: list[str]) -> subprocess.Popen:
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
 
 
-def finish(command: list[str]) -> dict:
+def finish(command: list[str]) -> RunRecord:
     out, _ = (process := start(command)).communicate(timeout=300)
     assert process.returncode == 0
-    return json.loads(out.splitlines()[-1])
+    return RunRecord.model_validate_json(out.splitlines()[-1])
 
 
 def parts(folder: Path) -> set[Path]:
     return set(folder.glob("store/measurements/*/*.parquet"))
 
 
-def bytes_of(record: dict) -> list[str]:
-    files = [*Path(record["scored"]).iterdir(), *Path(record["coreset"]["parquet"]).iterdir()]
+def bytes_of(record: RunRecord) -> list[str]:
+    files = [*Path(record.scored).iterdir(), *Path(record.coreset["parquet"]).iterdir()]
     return sorted(hashlib.sha256(file.read_bytes()).hexdigest() for file in files)
 
 
@@ -110,9 +111,9 @@ def test_a_compaction_between_a_stop_and_a_resume_measures_nothing_twice(tmp_pat
     assert parts(tmp_path / "packed") == set()
     *_, words = killed["resume"].split("davir ")
     record = finish([sys.executable, "-m", "davir_ray.cli", *words.split(), "--json"])
-    assert (record["run_id"], record["rows"]) == (killed["run_id"], ROWS)
+    assert (record.run_id, record.rows) == (killed["run_id"], ROWS)
     tables = [pq.read_table(part) for part in store.glob("measurements/*/**/*.parquet")]
     every = pa.concat_tables([table.replace_schema_metadata() for table in tables])["sequence_id"].to_pylist()
     assert len(every) == 2 * ROWS, "each sequence was measured once under each of two models"
-    assert "finished" in davir("status", record["run_dir"])
+    assert "finished" in davir("status", record.run_dir)
     assert davir("store", "verify", str(store)).startswith("sound")

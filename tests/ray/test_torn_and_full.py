@@ -40,12 +40,12 @@ def test_torn_files_beside_whole_ones_are_passed_over(tmp_path, tiny_models):
     models_beside(tmp_path, tiny_models)
     path = command_of(tmp_path, write_corpus(tmp_path / "corpus", 8, 6), "QuickHash")[-2]
     recipe = load_recipe(path, ["export.formats=[parquet]"])
-    calm = Outcome(tmp_path, {"record": pipeline.score(recipe, "torn")})
+    calm = Outcome(tmp_path, {"record": pipeline.score(recipe, "torn").tree()})
     tables = calm.tables()
     assert tear(tmp_path / "store") > 10
     assert tear(calm.run) > 10
     (calm.run / "record.json").unlink()  # so that the run is an unfinished one
-    again = Outcome(tmp_path, {"record": pipeline.score(recipe, "torn")})
+    again = Outcome(tmp_path, {"record": pipeline.score(recipe, "torn").tree()})
     assert again.tables() == tables
     assert again.told["record"]["measured"] == {"base": 0, "reference": 0}
     assert next(iter(verify_lines(recipe.store, delete=False))).startswith("sound")

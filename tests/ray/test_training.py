@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from davir_ray import pipeline
+from davir_ray.runs.record import TrainingRecord
 from davir_ray.schema import View
 from davir_ray.train import steps as training
 from davir_ray.train.metrics import read_metrics
@@ -69,7 +70,7 @@ def train_all(folder: Path, base: str, corpus: str, cases: dict, **sections) -> 
     """Train each case: the first, which makes what all share, then those with one worker two at a time."""
     trainings.one_thread()
 
-    def train(name: str) -> dict:
+    def train(name: str) -> TrainingRecord:
         return training.train(trainings.recipe(folder, base, corpus, CURVE | cases[name], **sections), "test")
 
     first, *others = cases
@@ -127,9 +128,9 @@ def plain_pairs(folder, tiny_models, pairs):
     return curves
 
 
-def check_curve(name: str, record: dict, plain: plain_training.Curve) -> None:
+def check_curve(name: str, record: TrainingRecord, plain: plain_training.Curve) -> None:
     found = trainings.losses(record)
-    entries = [entry for entry in read_metrics(record["run_dir"]) if "loss" in entry]
+    entries = [entry for entry in read_metrics(record.run_dir) if "loss" in entry]
     norms = [entry["grad_norm"] for entry in entries if entry.get("grad_norm") is not None]
     gap = max(abs(a - b) / abs(b) for a, b in zip(found, plain.loss, strict=True))
     print(f"{name}: losses differ by {gap:.1e}; gradient norms {norms}, plain {plain.grad_norm}")
@@ -156,7 +157,7 @@ def test_the_yardstick_moves_and_clips(plain_sft, plain_pairs):
 
 def test_the_loss_before_the_first_step_is_the_mean_of_the_stored_measurements(sft):
     scored, trained = sft
-    measured = table(Path(scored["measurements"]["base"]), "*.parquet")
+    measured = table(Path(scored.measurements["base"]), "*.parquet")
     assert len(measured) == ROWS
     expected = sum(row["loss"] for row in measured) / sum(row["num_tokens"] for row in measured)
     by_row = sum(row["loss"] / row["num_tokens"] for row in measured) / ROWS
@@ -168,7 +169,7 @@ def test_the_loss_before_the_first_step_is_the_mean_of_the_stored_measurements(s
 def test_preferences_begin_at_ln_2(pairs):
     for record in pairs.values():
         assert trainings.losses(record)[0] == pytest.approx(math.log(2), rel=1e-6)
-    assert [record["frozen_logps"] for record in pairs.values()].count("trainer") == 1
+    assert [record.frozen_logps for record in pairs.values()].count("trainer") == 1
 
 
 def test_the_frozen_log_probabilities_of_the_store_are_those_that_trl_computes(
@@ -195,11 +196,11 @@ def test_the_frozen_log_probabilities_of_the_store_are_those_that_trl_computes(
 def test_a_training_is_not_done_again(folder, tiny_models, pairs):
     name = next(iter(PAIRS))
     changes = CURVE | PAIRS[name] | {"corpus": {"paths": str(folder / "pairs.parquet")}}
-    made = Path(pairs[name]["model"]).stat().st_mtime_ns
+    made = Path(pairs[name].model).stat().st_mtime_ns
     same = trainings.recipe(
         folder / "p", tiny_models[0], str(folder / "pairs.parquet"), changes, engine={"type": "transformers"}
     )
     assert training.train(same, "test") == pairs[name]
-    assert Path(pairs[name]["model"]).stat().st_mtime_ns == made
-    left = {path.name for path in Path(pairs[name]["run_dir"]).iterdir()}
+    assert Path(pairs[name].model).stat().st_mtime_ns == made
+    left = {path.name for path in Path(pairs[name].run_dir).iterdir()}
     assert left == {"training.json", "record.json", "events.jsonl", "metrics.jsonl", "model", "lease"}

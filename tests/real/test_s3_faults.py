@@ -16,6 +16,7 @@ from davir_ray.corpus.listing import list_corpus
 from davir_ray.errors import CorpusError, Unreachable
 from davir_ray.logprobs.kinds import LOSS
 from davir_ray.runs.lease import Lease, take
+from davir_ray.runs.record import RunRecord
 from davir_ray.storage.filesystems import filesystem
 from davir_ray.store.compaction import compact
 from davir_ray.store.measurements import MeasurementStore
@@ -97,15 +98,15 @@ def ended(process: subprocess.Popen) -> tuple[str, str]:
         process.kill()
 
 
-def finish(process: subprocess.Popen) -> dict:
+def finish(process: subprocess.Popen) -> RunRecord:
     out, err = ended(process)
     assert process.returncode == 0, err[-3000:]
-    return json.loads(out.splitlines()[-1])
+    return RunRecord.model_validate_json(out.splitlines()[-1])
 
 
-def result(record: dict) -> dict[str, bytes]:
+def result(record: RunRecord) -> dict[str, bytes]:
     """The scored table and the core-set, byte for byte."""
-    folders = {"scored": record["scored"], "coreset": record["coreset"]["parquet"]}
+    folders = {"scored": record.scored, "coreset": record.coreset["parquet"]}
     return {
         f"{name}/{uri.rsplit('/', 1)[-1]}": storage.read_bytes(uri)
         for name, folder in folders.items()
@@ -126,7 +127,7 @@ def calm(s3, tiny_models, tmp_path_factory):
     """What a run gives on a server without faults, and the parts that it writes."""
     s3.begin()
     record = finish(start("score", "--json", recipe(tmp_path_factory.mktemp("calm"), tiny_models, "calm")))
-    assert record["status"] == {"ok": FILES * ROWS}
+    assert record.status == {"ok": FILES * ROWS}
     return result(record), len(parts_written(s3))
 
 
@@ -191,12 +192,12 @@ def test_two_runs_that_write_to_one_store_at_once_are_both_right(s3, tiny_models
     assert losses(records[1]) == losses(records[0])
     assert "sound" in davir("store", "verify", "s3://faulty/shared/store")
     again = finish(start("select", "--json", other, "--set", "select=[{type: count, count: 7}]"))
-    assert (again["selected"], sum(again["measured"].values())) == (7, 0)
+    assert (again.selected, sum(again.measured.values())) == (7, 0)
 
 
-def losses(record: dict) -> dict:
+def losses(record: RunRecord) -> dict:
     columns = ["example_id", "base_loss", "reference_loss"]
-    rows = [storage.read_table(uri, columns) for uri in storage.list_files(record["scored"])]
+    rows = [storage.read_table(uri, columns) for uri in storage.list_files(record.scored)]
     return {row.pop("example_id"): row for row in pa.concat_tables(rows).to_pylist()}
 
 

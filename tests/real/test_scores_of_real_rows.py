@@ -69,9 +69,9 @@ def test_scores_and_their_order_agree_with_plain_transformers(tmp_path, smollm2,
         "output": str(tmp_path / "runs"),
     }
     record = pipeline.score(parse_recipe(tree, "real"), "real")
-    rows = pq.read_table(record["coreset"]["parquet"]).to_pylist()
+    rows = pq.read_table(record.coreset["parquet"]).to_pylist()
     assert len(rows) >= ROWS
-    scored = {row["rank"]: row for row in pq.read_table(record["scored"]).to_pylist() if row["rank"]}
+    scored = {row["rank"]: row for row in pq.read_table(record.scored).to_pylist() if row["rank"]}
     base, tuned = plain_losses(smollm2, rows), plain_losses(reference, rows)
     expected = []
     for row in rows:

@@ -19,6 +19,7 @@ import pytest
 
 from davir_ray.config import ModelsConfig, TokensConfig
 from davir_ray.models.resolve import resolve_all
+from davir_ray.runs.record import TrainingRecord
 from davir_ray.tokens.tokenizer import load_tokenizer, tokenizer_identity
 from davir_ray.train import steps as training
 from tests import trainings
@@ -67,9 +68,9 @@ def rows(folder, trained) -> list[tuple[list[int], list[bool]]]:
     return [(row["ids"], row["scored"]) for row in pq.read_table(file).to_pylist()]
 
 
-def parts(kind: str, record: dict, smollm2: str) -> tuple[str, str | None]:
+def parts(kind: str, record: TrainingRecord, smollm2: str) -> tuple[str, str | None]:
     """Return the folder of the model, and of an adapter over it."""
-    return (record["model"], None) if kind == "full" else (smollm2, record["model"])
+    return (record.model, None) if kind == "full" else (smollm2, record.model)
 
 
 @pytest.fixture(scope="module")
@@ -85,11 +86,11 @@ def by_transformers(trained, smollm2, rows) -> dict[str, list[np.ndarray]]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_transformers_finds_the_loss_that_the_trainer_had(kind, trained, by_transformers):
     tokens = np.concatenate(by_transformers[kind])
-    said = trained[kind]["eval"]["after"]["loss"]
+    said = trained[kind].eval.after["loss"]
     print(f"{kind}: trainer {said:.7f}, transformers {-tokens.mean():.7f}")
     assert -tokens.mean() == pytest.approx(said, rel=1e-5)
     before = -np.concatenate(by_transformers["base"]).mean()
-    assert trained[kind]["eval"]["before"]["loss"] == pytest.approx(before, rel=1e-5)
+    assert trained[kind].eval.before["loss"] == pytest.approx(before, rel=1e-5)
     assert said < before - 0.05
 
 
@@ -122,23 +123,21 @@ def test_vllm_finds_the_same_log_probabilities(kind, by_vllm, by_transformers):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_folder_serves_as_the_reference(kind, trained, smollm2):
-    models = ModelsConfig(base=smollm2, reference=trained[kind]["model"])
+    models = ModelsConfig(base=smollm2, reference=trained[kind].model)
     base, (reference,) = resolve_all(models)
     model, adapter = parts(kind, trained[kind], smollm2)
     assert Path(reference.model_path).samefile(model)
     assert (reference.adapter_path is None) == (adapter is None)
     assert reference.identity != base.identity
-    ours, theirs = (
-        load_tokenizer(one, TokensConfig()) for one in (base.tokenizer_path, trained[kind]["model"])
-    )
+    ours, theirs = (load_tokenizer(one, TokensConfig()) for one in (base.tokenizer_path, trained[kind].model))
     assert tokenizer_identity(ours) == tokenizer_identity(theirs)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_folder_says_what_made_it_and_holds_no_pickle(kind, trained, smollm2):
-    model = Path(trained[kind]["model"])
+    model = Path(trained[kind].model)
     made = json.loads((model / "davir_training.json").read_text())
-    assert made["run_id"] == trained[kind]["run_id"]
+    assert made["run_id"] == trained[kind].run_id
     assert made["base"] == resolve_all(ModelsConfig(base=smollm2))[0].identity
     assert made["recipe"]["train"]["max_steps"] == made["steps"] == 2
     assert made["versions"]["trl"]

@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from davir_ray import storage
 from davir_ray.config import ModelsConfig
 from davir_ray.models.resolve import resolve_all
+from davir_ray.runs.record import TrainingRecord
 from davir_ray.runs.run import Run
 from davir_ray.storage.filesystems import filesystem
 from davir_ray.train.metrics import read_metrics
@@ -24,7 +25,7 @@ TRAIN = {"max_steps": 4, "save_steps": 1, "learning_rate": 3e-3, "zero_stage": 2
 
 
 @pytest.fixture(scope="module")
-def record(bucket, tiny_models, tmp_path_factory) -> dict:
+def record(bucket, tiny_models, tmp_path_factory) -> TrainingRecord:
     """Train by the command line: workers get the keys from the driver's environment."""
     folder = tmp_path_factory.mktemp("s3")
     corpus = trainings.write_rows(folder / "rows.parquet", 16)
@@ -34,22 +35,22 @@ def record(bucket, tiny_models, tmp_path_factory) -> dict:
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.splitlines()[-1])
+    return TrainingRecord.model_validate_json(done.stdout.splitlines()[-1])
 
 
 def test_a_finished_run_on_s3_holds_the_model_and_nothing_that_only_training_needs(record, bucket):
-    assert record["run_dir"].startswith(f"{bucket}/runs/test-sft-")
+    assert record.run_dir.startswith(f"{bucket}/runs/test-sft-")
     assert len(trainings.losses(record)) == 4
-    fs, path = filesystem(record["run_dir"])
+    fs, path = filesystem(record.run_dir)
     tops = {file.removeprefix(f"{path}/").split("/")[0] for file in fs.find(path)}
     assert tops == {"training.json", "record.json", "events.jsonl", "metrics.jsonl", "model", "lease"}
-    assert Run.of(record["run_dir"]).record() == record
-    made = json.loads(storage.read_bytes(storage.join(record["model"], "davir_training.json")))
-    assert made["run_id"] == record["run_id"]
+    assert Run.of(record.run_dir).record(TrainingRecord).tree() == record.tree()
+    made = json.loads(storage.read_bytes(storage.join(record.model, "davir_training.json")))
+    assert made["run_id"] == record.run_id
 
 
 def test_the_model_on_s3_is_used_by_its_uri(record, tiny_models, tmp_path):
-    models = ModelsConfig(base=tiny_models[0], reference=record["model"])
+    models = ModelsConfig(base=tiny_models[0], reference=record.model)
     base, (reference,) = resolve_all(models, cache_dir=tmp_path)
     assert Path(reference.model_path).is_relative_to(tmp_path)
     assert base.identity != reference.identity
@@ -60,5 +61,5 @@ def test_the_model_on_s3_is_used_by_its_uri(record, tiny_models, tmp_path):
         for one in (base, reference)
     )
     assert after < before - 0.1, "it has learnt what rows say"
-    first, last = (read_metrics(record["run_dir"])[at]["loss"] for at in (0, 3))
+    first, last = (read_metrics(record.run_dir)[at]["loss"] for at in (0, 3))
     assert last < first

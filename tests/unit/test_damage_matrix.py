@@ -15,6 +15,7 @@ from davir_ray import storage
 from davir_ray.cli.verify_runs import verify_run
 from davir_ray.config import EngineConfig, ModelsConfig
 from davir_ray.corpus.split import Split
+from davir_ray.drift.result import Drift
 from davir_ray.errors import StoreError
 from davir_ray.logprobs.choice import Choice
 from davir_ray.logprobs.kinds import LOSS
@@ -25,15 +26,18 @@ from davir_ray.nightly.nights import Nights
 from davir_ray.recipe import parse_recipe
 from davir_ray.runs.lease import Lease, newest_lease, take
 from davir_ray.runs.locations import read_places, write_places
+from davir_ray.runs.record import RunRecord
 from davir_ray.runs.run import Run, recipe_of_run
 from davir_ray.schema import EXAMPLES, TOKENS, View
 from davir_ray.storage.sealed import read_sealed, write_sealed
+from davir_ray.storage.typed import parsed
 from davir_ray.store.compaction import compact
 from davir_ray.store.measurements import MeasurementStore
 from davir_ray.store.prepared import Prepared
 from davir_ray.train.metrics import METRICS, read_metrics, write_metrics
 from tests.damages import DAMAGES, replaced
 from tests.measured import held, keys, losses_of
+from tests.records import drift, night_line, run_record
 
 LOOSE = ("flipped", "untrue", "cut")
 """What may leave another whole value of a log."""
@@ -99,7 +103,7 @@ def run_in(folder: Path, run_id: str = "n-000000000001") -> Run:
     prepared.write(0, EXAMPLES.empty_table(), TOKENS.empty_table())
     write_places(run, prepared, [Split("s", run_id, "parquet", 0, 1, (0,))])
     storage.write_table(run.uri("scored", "0.parquet"), pa.table({"a": [run_id] * len(run_id)}))
-    run.finish({"run_id": run_id, "rows": 3})
+    run.finish(run_record(run_id=run_id))
     return run
 
 
@@ -226,7 +230,7 @@ def journal_case():
 def lease_case():
     def read(path):
         found = newest_lease(str(path.parent))
-        if found is None or found[1]["released"] or found[1]["id"] == "":
+        if found is None or found[1].released or found[1].id == "":
             assert isinstance(take(str(path.parent)), Lease)
             return None
         return "held"
@@ -246,15 +250,13 @@ def run_case(name, read, other="n-0000000000022", logs=False):
 
 
 def nights_case():
-    night = {"time": "t", "run_id": "a", "drift": None, "rows": 1}
-
     def make(folder):
         nights = Nights(str(folder / "nightly" / "n"))
         for rows in range(3):
-            nights.add(night | {"rows": rows})
+            nights.add(night_line(rows=rows))
         return Path(nights.uri)
 
-    return Case(make, lambda path: [one["run_id"] for one in Nights(str(path.parent)).read()], logs=True)
+    return Case(make, lambda path: [one.run_id for one in Nights(str(path.parent)).read()], logs=True)
 
 
 def metrics_case():
@@ -268,10 +270,10 @@ def metrics_case():
 def drift_case():
     def make(folder, before="n-1"):
         uri = str(folder / f"{before}-drift.json")
-        write_sealed(uri, {"before": before, "after": "n-2", "change": 0.5})
+        write_sealed(uri, drift(before=before).tree())
         return Path(uri)
 
-    return Case(make, lambda path: read_sealed(str(path), "before", "after"))
+    return Case(make, lambda path: parsed(Drift, read_sealed(str(path)), str(path)))
 
 
 def events_of(path):
@@ -281,7 +283,7 @@ def events_of(path):
 
 
 def record_of(path):
-    return Run.of(str(path.parents[0])).record()
+    return Run.of(str(path.parents[0])).record(RunRecord)
 
 
 CASES = {

@@ -22,7 +22,7 @@ def test_what_was_begun_again_is_summed_over_all_starts_of_a_run():
         {"event": "measured", "role": "reference", "again": 0},
         {"event": "rank", "rows": 12},
     ]
-    assert counts(plans, events) == {
+    assert counts(plans, events).tree() == {
         "measured": {"base": 9, "reference": 12},
         "measured_again": {"base": 6, "reference": 0},
         "reused": {"base": 3, "reference": 0},
@@ -39,7 +39,7 @@ def test_what_is_planned_once_more_was_measured_before():
         {"event": "measure", "role": "base", "anew": True, "sequences": 2, "again": 0},  # a part was damaged
         {"event": "measured", "role": "base", "again": 0},
     ]
-    assert counts(plans, events) == {
+    assert counts(plans, events).tree() == {
         "measured": {"base": 9},
         "measured_again": {"base": 3},
         "reused": {"base": 3},

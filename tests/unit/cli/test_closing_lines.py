@@ -4,42 +4,23 @@ import pytest
 
 from davir_ray.cli.closing_lines import check_chosen, record_lines, resumed_lines
 from davir_ray.errors import NothingChosen
+from tests.records import run_record
 
-RECORD = {
-    "run_id": "one-1",
-    "run_dir": "runs/one-1",
-    "seconds": 2.5,
-    "rows": 12,
-    "ranked": 12,
-    "status": {"ok": 12},
+MEASURED = {
     "measured": {"base": 9, "reference": 12},
     "measured_again": {"base": 4, "reference": 0},
     "reused": {"base": 3, "reference": 0},
-    "engine": {"type": "vllm"},
-    "selected": 3,
-    "tokens": 30,
-    "ranked_tokens": 120,
-    "dropped_by": {},
-    "dropped_groups": {},
-    "sources": {},
-    "score": "davir",
-    "length_correlation": None,
-    "best": [],
-    "borderline": [],
-    "worst": [],
-    "scored": "runs/one-1/scored",
-    "coreset": {},
 }
 
 
 def test_what_was_begun_again_is_told_where_there_was_any():
-    lines = list(record_lines(RECORD))
+    lines = list(record_lines(run_record(**MEASURED)))
     assert "measured  base: 9 sequences; 3 were in the store; 4 begun again" in lines
     assert "measured  reference: 12 sequences; 0 were in the store" in lines
 
 
 def test_a_run_that_chose_rows_is_fine():
-    check_chosen(RECORD)
+    check_chosen(run_record())
 
 
 @pytest.mark.parametrize(
@@ -48,7 +29,7 @@ def test_a_run_that_chose_rows_is_fine():
         (
             {"ranked": 0, "status": {"empty": 2, "no_score": 10}},
             "nothing was chosen: none of the 12 rows has a score (empty: 2, no_score: 10); "
-            "runs/one-1/unscored has the reason of each",
+            "runs/r-1/unscored has the reason of each",
         ),
         (
             {"dropped_by": {"0:difficulty": 4, "1:count": 0, "2:threshold": 8}},
@@ -59,12 +40,12 @@ def test_a_run_that_chose_rows_is_fine():
 )
 def test_a_run_that_chose_nothing_says_why_in_one_line_with_counts(changes, said):
     with pytest.raises(NothingChosen) as told:
-        check_chosen(RECORD | {"selected": 0} | changes)
+        check_chosen(run_record(**{"selected": 0} | changes))
     assert str(told.value) == said
     assert told.value.exit_code == 3
 
 
 @pytest.mark.parametrize(("selected", "lines"), [(3, 1), (0, 0)])
 def test_a_resumed_run_names_the_training_that_is_left_if_there_is_something_to_train_on(selected, lines):
-    told = list(resumed_lines(RECORD | {"selected": selected}, trains=True))
+    told = list(resumed_lines(run_record(selected=selected), trains=True))
     assert sum(line.startswith("train     not by this command") for line in told) == lines

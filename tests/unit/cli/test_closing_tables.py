@@ -1,6 +1,5 @@
 """Whole closing tables: ranked rows, chosen by the rules themselves, to the lines that a run ends with."""
 
-import json
 from functools import partial
 
 import pandas as pd
@@ -20,19 +19,8 @@ from davir_ray.coreset.rules import (
 from davir_ray.coreset.rules.choose import choose, rule_names
 from davir_ray.coreset.summary import summarise
 from davir_ray.schema import SCORED
+from tests.records import run_record
 
-MADE = {
-    "run_id": "r-1",
-    "run_dir": "runs/r-1",
-    "seconds": 2.5,
-    "measured": {"base": 12},
-    "measured_again": {"base": 0},
-    "reused": {"base": 0},
-    "engine": {"type": "vllm"},
-    "score": "davir",
-    "scored": "runs/r-1/scored",
-    "coreset": {"parquet": "runs/r-1/coreset"},
-}
 HEAD = """\
 run       r-1  (2.5 s)
 rows      {rows}
@@ -77,7 +65,7 @@ def table_of(rows, rules, unscored=()):
     ]
     scored = pa.Table.from_pylist([*records, *unscored], schema=SCORED)
     summary = summarise(partial(scan, scored), rules)
-    return "\n".join(record_lines(MADE | json.loads(json.dumps(summary.as_dict())))) + "\n"
+    return "\n".join(record_lines(run_record(**dict(summary)))) + "\n"
 
 
 def scan(table, columns):

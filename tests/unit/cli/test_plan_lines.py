@@ -1,35 +1,14 @@
 from davir_ray.cli.night_lines import CAME, WENT, busy_lines, drift_lines
 from davir_ray.cli.plan_lines import REASONS, plan_lines
+from davir_ray.drift.result import CoreSetsCompared, ScoresCompared
 from davir_ray.planning.reasons import Reason
+from tests.records import drift, holder, run_plan
 
-VIEW = {"model": "base", "view": "response", "rows": 1200, "missing": 200, "tokens": 9000, "failed": 3}
-PLAN = {
-    "run_id": "n-1",
-    "finished": False,
-    "reference_to_make": False,
-    "last_run": "n-0",
-    "changes": [{"what": "tokens", "detail": "tokens.template: 1 -> 2"}],
-    "views": [VIEW | {"why": {"new_row": 150, "changed_row": 50}}],
-    "measured": {"base": 200},
-    "estimate": {
-        "seconds": 90.0,
-        "gpu_hours": 0.5,
-        "models": {"base": {"tokens_per_second": 100.0, "busy_seconds": 90.0, "engines": 1, "basis": "b"}},
-    },
-}
-DRIFT = {
-    "before": "n-0",
-    "changes": [],
-    "rows": {"before": 10, "after": 12, "both": 9},
-    "core_set": {"before": 3, "after": 4, "both": 2, "change": 0.6, "in": {"data": 2}, "out": {"others": 1}},
-    "rank_correlation": None,
-    "ranked_in_both": 1,
-    "scores": {f"s{i:02d}": {"before": None, "after": [0.5] * 11} for i in range(22)},
-}
+SCORES = {f"s{i:02d}": ScoresCompared(before=None, after=(0.5,) * 11) for i in range(22)}
 
 
 def test_a_plan_tells_counts_reasons_and_time():
-    text = "\n".join(plan_lines(PLAN))
+    text = "\n".join(plan_lines(run_plan()))
     assert (
         "base, response: 200 of 1,200 rows to measure, 9,000 tokens; 997 in the store, 3 known to fail"
         in text
@@ -47,7 +26,9 @@ def test_every_reason_and_cause_has_words():
 
 
 def test_a_drift_tells_causes_ranks_and_scores():
-    text = "\n".join(drift_lines(DRIFT))
+    core_set = CoreSetsCompared(before=3, after=4, both=2, change=0.6, came={"data": 2}, went={"others": 1})
+    changed = drift(core_set=core_set, rank_correlation=None, ranked_in_both=1, scores=SCORES)
+    text = "\n".join(drift_lines(changed))
     assert "3 rows are new, 1 are gone, 9 in both" in text
     assert "3 -> 4 rows, 2 in both; 60.0% of the rows in either are in one alone" in text
     assert "2  new data" in text
@@ -59,8 +40,7 @@ def test_a_drift_tells_causes_ranks_and_scores():
 
 
 def test_a_holder_is_named_with_its_times():
-    holder = {"pid": 7, "host": "node-3 pid:[1]", "started": 0.0, "heartbeat": 60.0}
-    (line,) = busy_lines(holder)
+    (line,) = busy_lines(holder())
     assert (
         "since 1970-01-01T00:00:00+00:00 (process 7 on node-3, last heard of 1970-01-01T00:01:00+00:00)"
         in line

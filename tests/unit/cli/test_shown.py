@@ -15,6 +15,7 @@ from davir_ray.corpus.reading import examples
 from davir_ray.recipe import parse_recipe
 from davir_ray.runs.run import Run
 from davir_ray.schema import SCORED
+from tests.records import run_record
 
 ROWS = [
     {"key": "k0", "question": "Say\x1b[31m red.", "answer": "Red\nand " + "long " * 100},
@@ -47,7 +48,7 @@ def run(request, tmp_path) -> Path:
     for index, part in enumerate([slice(0, 2), slice(2, None)]):
         table = pa.Table.from_pylist(scored_rows(file, tree["corpus"])[part], schema=SCORED)
         pq.write_table(table, folder / "scored" / f"{index:05d}.parquet")
-    Run.of(str(folder)).finish({"formats": {"corpus": "question_answer"}})
+    Run.of(str(folder)).finish(run_record(formats={"corpus": "question_answer"}))
     return folder
 
 

@@ -8,14 +8,16 @@ from click.testing import CliRunner
 
 from davir_ray import storage
 from davir_ray.cli import main
-from davir_ray.cli.status import Pass, status, status_lines, statuses
+from davir_ray.cli.status import PassStatus, status, status_lines, statuses
 from davir_ray.errors import RecipeError
 from davir_ray.recipe import parse_recipe
+from davir_ray.runs.record import RunRecord
 from davir_ray.runs.run import Run
 from davir_ray.store.compaction import compact
 from davir_ray.store.measurements import part_name
 from davir_ray.train.metrics import write_metrics
 from tests.measured import FINGERPRINTS, keys, store_with
+from tests.records import run_record, training_record
 
 CHUNKS = {"abc": 300, "de": 200, "fgh": 300, "i": 100}
 """The plan: the sequences of each chunk, and its tokens."""
@@ -25,6 +27,16 @@ def begin(tmp_path, name: str = "name-1") -> Run:
     tree = {"corpus": {"paths": "rows.parquet"}, "models": {"base": "b", "reference": "r"}}
     places = {"output": str(tmp_path / "runs"), "store": str(tmp_path / "store")}
     return Run.open(parse_recipe(tree | places, "r"), name)
+
+
+def settled(sequences: int, sequences_planned: int, tokens: int, tokens_planned: int) -> PassStatus:
+    """A pass that is not under way."""
+    return PassStatus(
+        sequences=sequences,
+        sequences_planned=sequences_planned,
+        tokens=tokens,
+        tokens_planned=tokens_planned,
+    )
 
 
 def store_of(tmp_path):
@@ -87,14 +99,14 @@ def test_what_is_known_to_fail_is_settled(tmp_path):
     run = begin(tmp_path)
     plan(tmp_path, run, (), seconds_ago=100)
     store_of(tmp_path).write_failed(part_name(keys("i")), {keys("i")[0]: "died"})
-    assert status(run.folder).passes["base"] == Pass(1, 9, 100, 900)
+    assert status(run.folder).passes["base"] == settled(1, 9, 100, 900)
 
 
 def test_before_the_first_part_there_is_no_rate(tmp_path):
     run = begin(tmp_path)
     settle(tmp_path, "abc", seconds_ago=500)
     plan(tmp_path, run, ("abc",), seconds_ago=100)
-    assert status(run.folder).passes["base"] == Pass(3, 9, 300, 900)
+    assert status(run.folder).passes["base"] == settled(3, 9, 300, 900)
 
 
 def test_a_pass_that_is_over_has_no_rate(tmp_path):
@@ -105,7 +117,7 @@ def test_a_pass_that_is_over_has_no_rate(tmp_path):
     run.event("measured", role="base", seconds=99.0, busy=90.0)
     run.event("rank", rows=9)
     found = status(run.folder)
-    assert found.passes["base"] == Pass(9, 9, 900, 900)
+    assert found.passes["base"] == settled(9, 9, 900, 900)
     assert found.stage == "rank"
 
 
@@ -115,7 +127,7 @@ def test_a_run_that_only_began_can_be_told_of(tmp_path):
     assert "last event never" in "\n".join(status_lines([found], found.folder))
 
 
-RECORD = {"rows": 12, "selected": 3, "measured": {"base": 9}, "reused": {"base": 2}}
+RECORD = run_record(measured={"base": 9}, reused={"base": 2})
 
 
 def test_a_finished_run_shows_its_record(tmp_path):
@@ -123,7 +135,7 @@ def test_a_finished_run_shows_its_record(tmp_path):
     run.event("select", ranked=11)
     run.finish(RECORD)
     found = status(run.folder)
-    assert (found.stage, found.record) == ("finished", RECORD)
+    assert (found.stage, found.finished, found.record) == ("finished", True, run.record(RunRecord))
     text = "\n".join(status_lines([found], found.folder))
     assert "12; 3 selected" in text
     assert "9 sequences measured; 2 were in the store" in text
@@ -176,7 +188,7 @@ def test_a_training_has_a_line_beside_the_runs_and_can_be_told_of(tmp_path):
         "progress  step 5 of 12, loss 1.25, eval_loss 1.125; 0s ago",
         "resume    the command that began it goes on with it",
     ]
-    Run.of(str(folder)).finish({"model": "there"})
+    Run.of(str(folder)).finish(training_record())
     told = CliRunner().invoke(main, ["status", place, "--json"])
     runs = json.loads(told.output.splitlines()[-1])["runs"]
     assert [(one["run_id"], one["finished"]) for one in runs] == [(run.run_id, False), (folder.name, True)]

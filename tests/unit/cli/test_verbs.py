@@ -9,6 +9,8 @@ from click.testing import CliRunner
 
 from davir_ray import errors
 from davir_ray.cli import main
+from davir_ray.nightly.nights import Busy
+from tests.records import holder, night_record, run_record
 
 
 def test_help_and_version_load_neither_ray_nor_torch():
@@ -69,9 +71,8 @@ def nothing_chosen(tmp_path, monkeypatch):
     """A recipe whose scoring chooses nothing, and the record that it ends with."""
     from davir_ray import pipeline
     from davir_ray.train import steps as training
-    from tests.unit.cli.test_closing_lines import RECORD
 
-    record = RECORD | {"ranked": 0, "selected": 0, "status": {"no_score": 12}}
+    record = run_record(ranked=0, selected=0, status={"no_score": 12})
     monkeypatch.setattr(pipeline, "score", lambda *args, **kwargs: record)
     monkeypatch.setattr(training, "check_trainings", lambda recipe: None)
     monkeypatch.setattr(training, "train", lambda *args: pytest.fail("there is nothing to train on"))
@@ -85,10 +86,14 @@ def test_a_run_that_chose_nothing_is_told_whole_and_ends_with_exit_code_3(verb, 
     result = CliRunner().invoke(main, [verb, recipe, "--json"])
     assert result.exit_code == errors.CorpusError.exit_code == 3
     assert "selected  0 rows, 30 response tokens" in result.stdout
-    assert json.loads(result.stdout.splitlines()[-1]) == record
+    printed = json.loads(result.stdout.splitlines()[-1])
+    assert {name: printed[name] for name in record.tree()} == record.tree()
+    assert {name: printed[name] for name in printed.keys() - record.tree().keys()} == (
+        {"reference": None, "train": None} if verb == "run" else {}
+    )
     assert result.stderr == (
         "error: nothing was chosen: none of the 12 rows has a score (no_score: 12); "
-        "runs/one-1/unscored has the reason of each\n"
+        "runs/r-1/unscored has the reason of each\n"
     )
 
 
@@ -96,8 +101,8 @@ def test_a_night_that_chose_nothing_ends_like_a_run_whatever_its_limits(nothing_
     from davir_ray.nightly import night
 
     recipe, record = nothing_chosen
-    facts = {"night": {"time": "now"}, "drift": None, "past_limits": ["too many failed"], "is_new": True}
-    monkeypatch.setattr(night, "run_night", lambda *args: record | facts)
+    ended = night_record(**dict(record), drift=None, past_limits=("too many failed",))
+    monkeypatch.setattr(night, "run_night", lambda *args: ended)
     result = CliRunner().invoke(main, ["nightly", recipe])
     assert result.exit_code == 3
     assert "limit     too many failed" in result.stdout
@@ -107,8 +112,7 @@ def test_a_night_that_chose_nothing_ends_like_a_run_whatever_its_limits(nothing_
 def test_a_night_that_another_start_works_on_is_no_night_without_a_choice(nothing_chosen, monkeypatch):
     from davir_ray.nightly import night
 
-    holder = {"pid": 7, "host": "node-3 pid:[1]", "started": 0.0, "heartbeat": 60.0}
-    monkeypatch.setattr(night, "run_night", lambda *args: {"busy": holder})
+    monkeypatch.setattr(night, "run_night", lambda *args: Busy(busy=holder()))
     assert CliRunner().invoke(main, ["nightly", nothing_chosen[0]]).exit_code == 0
 
 

@@ -159,7 +159,7 @@ def test_a_quota_tells_which_groups_lost_most_and_counts_the_others_together():
 
 def test_a_summary_is_json():
     table = scored(20, 8)
-    figures = summarise(scan_of(table), [CountRule(count=8)]).as_dict()
+    figures = summarise(scan_of(table), [CountRule(count=8)]).tree()
     assert json.loads(json.dumps(figures)) == figures
     assert figures["sources"]["s"]["share_after"] == 1.0
     assert figures["dropped_by"] == {"0:count": 12}

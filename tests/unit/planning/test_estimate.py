@@ -2,24 +2,25 @@ import pytest
 
 from davir_ray.planning.estimate import Speed, estimate, passes, speed_of, total
 from davir_ray.runs.history import PastRun
+from davir_ray.runs.record import EngineUsed
+from tests.records import run_record
 
 HASH, VLLM = ("hash", "float32"), ("vllm", "bfloat16")
 
 
 def run(events, base="b", engine=HASH, store="/m/f1"):
-    record = {
-        "run_id": "n-1",
-        "models": {"base": [base], "reference": []},
-        "engine": {"type": engine[0], "dtype": engine[1]},
-        "measurements": {"base": store},
-    }
+    record = run_record(
+        models={"base": [base], "reference": []},
+        engine=EngineUsed(type=engine[0], dtype=engine[1], reason=""),
+        measurements={"base": store},
+    )
     return PastRun(record, {}, tuple(events), "/runs/n-1")
 
 
 def measured(tokens, busy):
     return [
         {"event": "prepare", "splits": 1},
-        {"event": "measure", "role": "base", "tokens": tokens},
+        {"event": "measure", "role": "base", "tokens_left": tokens},
         {"event": "measured", "role": "base", "busy": busy},
     ]
 
@@ -66,6 +67,6 @@ def test_gpu_hours_are_busy_seconds_times_gpus_an_engine():
 def test_models_are_measured_one_after_the_other():
     one = estimate(1000, Speed(100.0, "x"), engines=1, gpus=1)
     both = total({"base": one, "reference": one})
-    assert (both["seconds"], both["busy_seconds"]) == (20.0, 20.0)
-    assert set(both["models"]) == {"base", "reference"}
+    assert (both.seconds, both.busy_seconds) == (20.0, 20.0)
+    assert set(both.models) == {"base", "reference"}
     assert total({"base": one, "reference": None}) is None

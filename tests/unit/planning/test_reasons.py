@@ -2,9 +2,10 @@ import numpy as np
 
 from davir_ray.planning.reasons import Reason, model_reason, row_reasons
 from davir_ray.runs.changes import Change
+from tests.records import facts
 
-RECORD = {"measurements": {"base": "/m/fb", "reference-0": "/m/f0", "reference-1": "/m/f1"}}
-TOKENS, REFERENCE, BASE = Change("tokens", "x"), Change("reference", "x"), Change("base", "x")
+RECORD = facts(measurements={"base": "/m/fb", "reference-0": "/m/f0", "reference-1": "/m/f1"})
+TOKENS, REFERENCE, BASE = (Change(what=what, detail="x") for what in ("tokens", "reference", "base"))
 
 
 def keys(text):
@@ -34,4 +35,6 @@ def test_a_model_without_measurements_is_explained_by_the_last_run():
     assert model_reason("base", "/m/new", RECORD, [BASE, REFERENCE]) == Reason.NEW_BASE
     assert model_reason("reference", "/m/new", RECORD, [REFERENCE]) == Reason.NEW_REFERENCE
     assert model_reason("reference", "/m/new", RECORD, [TOKENS]) == Reason.NEW_ENGINE
-    assert model_reason("reference", "/m/new", {"measurements": {"base": "/m/fb"}}, ()) == Reason.NOT_MEASURED
+    assert (
+        model_reason("reference", "/m/new", facts(measurements={"base": "/m/fb"}), ()) == Reason.NOT_MEASURED
+    )

@@ -2,14 +2,10 @@ import pytest
 
 from davir_ray.recipe import parse_recipe
 from davir_ray.runs.changes import changes
+from davir_ray.runs.record import EngineUsed
+from tests.records import facts
 
-RECORD = {
-    "models": {"base": ["b" * 32], "reference": ["r" * 32]},
-    "engine": {"type": "hash", "dtype": "float32"},
-    "measurements": {"base": "/store/measurements/fb", "reference": "/store/measurements/fr"},
-    "score": "davir",
-    "score_code": "",
-}
+RECORD = facts(engine=EngineUsed(type="hash", dtype="float32", reason=""))
 TREE = {"corpus": {"paths": "x"}, "models": {"base": "b", "reference": "r"}}
 
 
@@ -18,7 +14,7 @@ def recipe(**changed):
 
 
 def details(record=None, **changed):
-    found = changes(RECORD, RECORD | (record or {}), recipe(), recipe(**changed))
+    found = changes(RECORD, RECORD.model_copy(update=record or {}), recipe(), recipe(**changed))
     return [(one.what, one.detail) for one in found]
 
 
@@ -52,13 +48,13 @@ def test_the_rules_are_told_as_a_whole():
 
 
 def test_models_are_told_by_their_content():
-    ((what, detail),) = details({"models": RECORD["models"] | {"reference": ["s" * 32, "t" * 32]}})
+    ((what, detail),) = details({"models": RECORD.models | {"reference": ("s" * 32, "t" * 32)}})
     assert (what, detail) == ("reference", f"models.reference: {'r' * 12} -> {'s' * 12}, {'t' * 12}")
-    assert details({"models": {"base": RECORD["models"]["base"], "reference": []}})[0][1].endswith("-> none")
+    assert details({"models": {"base": RECORD.models["base"], "reference": ()}})[0][1].endswith("-> none")
 
 
 def test_an_engine_is_judged_by_its_numbers():
-    assert details({"engine": {"type": "vllm", "dtype": "float32"}}) == [
+    assert details({"engine": EngineUsed(type="vllm", dtype="float32", reason="")}) == [
         ("engine", "engine: hash float32 -> vllm float32")
     ]
     other = {"base": "/store/measurements/gb", "reference": "/store/measurements/gr"}
@@ -68,7 +64,7 @@ def test_an_engine_is_judged_by_its_numbers():
 
 
 def test_a_new_model_under_its_own_fingerprint_is_no_other_engine():
-    models = {"base": RECORD["models"]["base"], "reference": ["s" * 32]}
+    models = {"base": RECORD.models["base"], "reference": ("s" * 32,)}
     measurements = {"base": "/store/measurements/fb", "reference": "/store/measurements/fs"}
     assert [what for what, _ in details({"models": models, "measurements": measurements})] == ["reference"]
 

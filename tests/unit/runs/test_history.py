@@ -6,6 +6,7 @@ from davir_ray import storage
 from davir_ray.recipe import parse_recipe
 from davir_ray.runs.history import past_run, past_runs, references_measured
 from davir_ray.runs.run import Run
+from tests.records import run_record
 
 
 def finished(tmp_path, run_id, when):
@@ -14,7 +15,7 @@ def finished(tmp_path, run_id, when):
     storage.write_atomic(
         run.uri("events.jsonl"), json.dumps({"time": when, "event": "select"}).encode() + b"\n"
     )
-    run.finish({"run_id": run_id})
+    run.finish(run_record(run_id=run_id))
 
 
 def test_the_finished_runs_of_a_name_are_found_the_latest_last(tmp_path):
@@ -62,7 +63,7 @@ def test_the_references_that_earlier_runs_measured_are_known(tmp_path, monkeypat
         storage.write_atomic(
             run.uri("events.jsonl"), json.dumps({"time": float(number), "event": "select"}).encode() + b"\n"
         )
-        run.finish({"run_id": run.run_id, "models": {"base": ["a"], "reference": identities}})
+        run.finish(run_record(run_id=run.run_id, models={"base": ["a"], "reference": identities}))
     asked = with_references(references, output=str(tmp_path / "runs"))
     assert references_measured(asked, "n") == expected
     assert references_measured(asked, "another-name") == ()

@@ -21,6 +21,7 @@ from davir_ray.runs.lease import (
     take,
     this_host,
 )
+from tests import records
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -30,12 +31,13 @@ def folder(request, tmp_path):
 
 def holder(**changes):
     now = time.time()
-    fresh = {"id": "x", "host": "elsewhere", "pid": 1, "started": now, "heartbeat": now, "released": False}
-    return fresh | changes
+    return records.holder(**{"host": "elsewhere", "pid": 1, "started": now, "heartbeat": now} | changes)
 
 
 def write(folder, number, **changes):
-    storage.write_atomic(storage.join(folder, f"{number:08d}.json"), json.dumps(holder(**changes)).encode())
+    storage.write_atomic(
+        storage.join(folder, f"{number:08d}.json"), json.dumps(holder().tree() | changes).encode()
+    )
 
 
 def test_one_start_at_a_time(folder):
@@ -44,8 +46,8 @@ def test_one_start_at_a_time(folder):
     with first:
         assert first.held()
         second = take(folder)
-        assert second["id"] == first.holder["id"]
-        assert second["pid"] == os.getpid()
+        assert second.id == first.holder.id
+        assert second.pid == os.getpid()
     third = take(folder)
     assert isinstance(third, Lease)
     assert third.number == 2
@@ -90,19 +92,19 @@ def test_who_was_taken_over_finds_out_and_releases_nothing(folder):
     with slow:
         write(folder, 2, id="faster")
         assert not slow.held()
-    assert newest_lease(folder) == (2, holder(**newest_lease(folder)[1]))
-    assert newest_lease(folder)[1]["released"] is False
+    assert newest_lease(folder)[0] == 2
+    assert newest_lease(folder)[1].released is False
 
 
 def test_the_heartbeat_is_renewed_while_the_holder_works(folder, monkeypatch):
     monkeypatch.setattr(lease, "BEAT_SECONDS", 0.01)
     held = take(folder)
     with held:
-        before = newest_lease(folder)[1]["heartbeat"]
+        before = newest_lease(folder)[1].heartbeat
         end = time.monotonic() + 20
-        while newest_lease(folder)[1]["heartbeat"] == before and time.monotonic() < end:
+        while newest_lease(folder)[1].heartbeat == before and time.monotonic() < end:
             time.sleep(0.01)
-        assert newest_lease(folder)[1]["heartbeat"] > before
+        assert newest_lease(folder)[1].heartbeat > before
 
 
 def test_a_heartbeat_that_cannot_be_written_is_tried_again(tmp_path, monkeypatch):
@@ -130,9 +132,7 @@ def test_nothing_half_written_is_left_beside_a_lease(tmp_path):
     assert [file.name for file in Path(tmp_path, "lease").iterdir()] == ["00000001.json"]
 
 
-@pytest.mark.parametrize(
-    "text", ["", "{", "[]", "{}", '{"id": 3}', json.dumps(holder(heartbeat=float("nan")) | {"pid": 0})]
-)
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"id": 3}', json.dumps(holder().tree() | {"pid": 0})])
 def test_a_damaged_lease_is_nobodys(tmp_path, text):
     (tmp_path / "00000003.json").write_text(text)
     (tmp_path / "notes.json").write_text("{}")

@@ -7,8 +7,10 @@ from davir_ray import storage
 from davir_ray.config import TrainConfig
 from davir_ray.errors import StoreError
 from davir_ray.recipe import parse_recipe
+from davir_ray.runs.record import RunRecord
 from davir_ray.runs.run import Run, load_run_or_recipe, run_id_of, training_id_of
 from davir_ray.train.checks import with_deepspeed
+from tests.records import run_record
 
 TREE = {"corpus": {"paths": "rows.parquet"}, "models": {"base": "b", "reference": "r"}}
 
@@ -99,10 +101,10 @@ def test_a_deepspeed_file_counts_by_its_content_and_not_by_its_path(tmp_path):
 
 def test_a_run_is_unfinished_until_its_record_is_written(tmp_path):
     run = Run.open(recipe(tmp_path), "name-1")
-    assert run.record() is None
+    assert run.record(RunRecord) is None
     storage.write_atomic(run.uri("work", "x"), b"1")
-    run.finish({"rows": 3})
-    assert Run.open(recipe(tmp_path), "name-1").record() == {"rows": 3}
+    run.finish(run_record())
+    assert Run.open(recipe(tmp_path), "name-1").record(RunRecord).rows == 12
     assert not storage.exists(run.uri("work"))
 
 
@@ -124,7 +126,7 @@ def finished_run(tmp_path) -> Run:
     run = Run.open(recipe(tmp_path), "name-1")
     storage.write_atomic(run.uri("scored", "0.parquet"), b"scores")
     storage.write_atomic(run.uri("coreset", "0.parquet"), b"rows")
-    run.finish({"rows": 3})
+    run.finish(run_record())
     return run
 
 
@@ -132,14 +134,14 @@ def finished_run(tmp_path) -> Run:
 @pytest.mark.parametrize("damage", ["gone", "cut"])
 def test_a_run_whose_results_or_record_are_gone_or_cut_is_not_finished(tmp_path, name, damage, capsys):
     run = finished_run(tmp_path)
-    assert run.record() == {"rows": 3}
+    assert run.record(RunRecord).rows == 12
     path = Path(run.uri(name))
     if damage == "gone":
         path.unlink()
     else:
         path.write_bytes(path.read_bytes()[:-1])
-    assert run.record() is None
-    assert run.reopen() is None
+    assert run.record(RunRecord) is None
+    assert run.reopen(RunRecord) is None
     said = capsys.readouterr().err
     assert ("the run is not finished any more" in said and str(path) in said) or not path.exists()
     assert not Path(run.uri("record.json")).exists()
@@ -152,7 +154,7 @@ def test_a_run_is_the_same_by_whatever_path_its_folder_is_named(tmp_path, monkey
     monkeypatch.chdir(tmp_path)
     for found in (Run.of(given), Run.at(given)):
         assert (found.run_id, found.folder) == ("name-1", run.folder)
-        assert found.record() == {"rows": 3}
+        assert found.record(RunRecord).rows == 12
     assert load_run_or_recipe(given, ())[1] == "name"
 
 
@@ -160,7 +162,7 @@ def test_within_its_folder_a_run_is_called_by_its_name(tmp_path, monkeypatch):
     run = finished_run(tmp_path)
     monkeypatch.chdir(run.folder)
     assert load_run_or_recipe(".", ())[1] == "name"
-    assert Run.at(".").record() == {"rows": 3}
+    assert Run.at(".").record(RunRecord).rows == 12
     assert Run.of("memory://runs/name-1/") == Run("name-1", "memory://runs/name-1")
 
 
@@ -174,10 +176,10 @@ def test_results_that_are_listed_are_not_asked_for_by_name(tmp_path, monkeypatch
     run, asked = finished_run(tmp_path), []
     size_of = storage.size_of
     monkeypatch.setattr(storage, "size_of", lambda uri: asked.append(uri) or size_of(uri))
-    assert run.record() == {"rows": 3}
+    assert run.record(RunRecord).rows == 12
     assert asked == []
     monkeypatch.setattr(storage, "files_below", lambda _: [])  # a listing that lags
-    assert run.record() == {"rows": 3}
+    assert run.record(RunRecord).rows == 12
     assert sorted(asked) == [run.uri("coreset", "0.parquet"), run.uri("scored", "0.parquet")]
 
 

@@ -7,6 +7,7 @@ from davir_ray.errors import TrainingError
 from davir_ray.recipe import parse_recipe
 from davir_ray.runs.run import Run
 from davir_ray.train import sources
+from tests.records import run_record
 
 TREE = {
     "corpus": {"paths": "rows.jsonl"},
@@ -31,7 +32,7 @@ def refused(monkeypatch, recipe) -> str:
 def finish(tmp_path, recipe) -> None:
     run = Run.named(str(tmp_path), "n-000000000001")
     storage.write_atomic(run.uri("recipe.json"), recipe.model_dump_json().encode())
-    run.finish({"run_id": run.run_id})
+    run.finish(run_record(run_id=run.run_id))
 
 
 def test_without_a_finished_run_the_verbs_that_make_one_are_named(tmp_path, monkeypatch):

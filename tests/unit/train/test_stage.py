@@ -4,6 +4,7 @@ from davir_ray import storage
 from davir_ray.config import TrainConfig
 from davir_ray.errors import RecipeError
 from davir_ray.logprobs.choice import Choice
+from davir_ray.runs.record import HeldOut, TrainingSettings
 from davir_ray.runs.run import Run
 from davir_ray.train.metrics import read_metrics, write_metrics
 from davir_ray.train.stage import forget_old_log, frozen_from, held_out_metrics, settings_of
@@ -21,7 +22,7 @@ def test_held_out_rows_are_told_as_they_were_first_and_last():
         {"step": 4, "max_steps": 4, "eval_loss": 1.2, "eval_rewards/margins": 0.3},
         {"step": 4, "max_steps": 4, "train_loss": 1.6},
     ]
-    assert held_out_metrics(metrics) == {
+    assert held_out_metrics(metrics).tree() == {
         "before": {"loss": 2.0, "rewards/margins": 0.0},
         "after": {"loss": 1.2, "rewards/margins": 0.3},
     }
@@ -29,7 +30,7 @@ def test_held_out_rows_are_told_as_they_were_first_and_last():
 
 @pytest.mark.parametrize("metrics", [[], [{"step": 1, "loss": 1.0}, {"step": 2, "train_loss": 1.0}]])
 def test_without_held_out_rows_there_is_nothing_to_tell(metrics):
-    assert held_out_metrics(metrics) == {}
+    assert held_out_metrics(metrics) == HeldOut()
 
 
 @pytest.mark.parametrize(
@@ -74,11 +75,12 @@ def test_made_up_numbers_are_never_a_frozen_policy():
 
 
 def test_the_record_says_what_defaults_came_to():
-    assert settings_of(TrainConfig(seed=3), "cpu") == {
+    assert settings_of(TrainConfig(seed=3), "cpu").tree() == {
         "learning_rate": 2e-5,
         "dtype": "float32",
         "device": "cpu",
         "seed": 3,
+        "beta": None,
     }
     pairs = settings_of(TrainConfig(objective="davir_dpo", learning_rate=1e-6), "cuda")
-    assert pairs == {"learning_rate": 1e-6, "dtype": "bfloat16", "device": "cuda", "seed": 0, "beta": 10.0}
+    assert pairs == TrainingSettings(learning_rate=1e-6, dtype="bfloat16", device="cuda", seed=0, beta=10.0)
