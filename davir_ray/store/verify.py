@@ -11,6 +11,7 @@ from davir_ray.errors import DamagedPart
 from davir_ray.ids import keys_of, partition_of
 from davir_ray.schema import MEASUREMENTS
 from davir_ray.storage.files import File
+from davir_ray.storage.layout import MeasurementsLayout, PreparedLayout
 from davir_ray.storage.sealed import read_object
 from davir_ray.store.measurements import MeasurementStore, bundles
 from davir_ray.store.prepared import SCHEMAS, Prepared
@@ -28,7 +29,7 @@ ROWS_AT_ONCE = 8_000_000
 def verify(model: MeasurementStore) -> Iterator[DamagedPart]:
     """Open all files of a model, and yield those that are damaged; a part that goes meanwhile is passed over."""
     try:
-        read_object(storage.join(model.folder, "model.json"))
+        read_object(MeasurementsLayout(model.folder).description)
     except DamagedPart as damage:
         yield damage
     except FileNotFoundError:
@@ -51,7 +52,7 @@ def verify_prepared(folder: str) -> Iterator[DamagedPart]:
     A part whose sibling is gone is no damage: its split is not done.
     """
     for table in SCHEMAS:
-        files = storage.files_in(storage.join(folder, table), ".parquet")
+        files = storage.files_in(PreparedLayout(folder).table(table), ".parquet")
         yield from _found(partial(_read_prepared, folder, table), files)
 
 
