@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
-from uuid import uuid4
 
 from davir_ray import storage
 from davir_ray.config import Recipe
@@ -15,6 +14,7 @@ from davir_ray.inputs import Inputs, check_inputs, check_score, load_inputs
 from davir_ray.logprobs.choice import check_adapters
 from davir_ray.models.resolve import ResolvedModel
 from davir_ray.schema import Need, Status
+from davir_ray.storage.layout import probe_file
 from davir_ray.tokens.not_read import first_not_read
 from davir_ray.tokens.preview import bracketed, coloured
 from davir_ray.tokens.views import ViewTokens, sequences
@@ -133,7 +133,7 @@ def _validate_training(recipe: Recipe, base: ResolvedModel) -> Iterator[str]:
 
 
 def _check_writable(uri: str) -> None:
-    probe = storage.join(uri, f"probe-{uuid4().hex}")
+    probe = probe_file(uri)
     try:
         storage.write_atomic(probe, b"")
         storage.delete(probe)

@@ -5,6 +5,7 @@ from typing import Any
 
 from davir_ray.cli.closing_lines import record_lines
 from davir_ray.runs.lease import at_work
+from davir_ray.storage.layout import RunLayout
 
 Record = dict[str, Any]
 
@@ -66,4 +67,4 @@ def drift_lines(drift: Record) -> Iterator[str]:
             figures = " ".join(f"{value:9.4f}" for value in values) if values else "none"
             yield f"  {source:<16} {when:<6} {figures}"
     if len(drift["scores"]) > SOURCES_SHOWN:
-        yield f"  ... {len(drift['scores']) - SOURCES_SHOWN} more sources in drift.json"
+        yield f"  ... {len(drift['scores']) - SOURCES_SHOWN} more sources in {RunLayout.drift}"

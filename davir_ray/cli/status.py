@@ -9,6 +9,7 @@ from davir_ray import storage
 from davir_ray.errors import DamagedPart, RecipeError
 from davir_ray.progress import ago, duration, say
 from davir_ray.runs.run import Run, holds_run, holds_training, place_of
+from davir_ray.storage.layout import PassLayout
 from davir_ray.store.measurements import MeasurementStore
 from davir_ray.train.training_status import TrainingStatus, training_status
 
@@ -117,7 +118,7 @@ def status(folder: str) -> RunStatus:
 
 def _passes(run: Run, last: Event) -> dict[str, Pass]:
     begun = {event["role"]: event for event in run.events if event["event"] == "measure"}
-    plans = {role: _plan(run.uri("work", role, "plan.parquet")) for role in begun}
+    plans = {role: _plan(PassLayout(run.paths.pass_of(role)).plan) for role in begun}
     return {
         role: one
         for role, plan in plans.items()

@@ -36,6 +36,7 @@ from davir_ray.errors import StalePlan
 from davir_ray.schema import ID, Need, View
 from davir_ray.scores.assemble import Measurements, assemble
 from davir_ray.scores.score import Score
+from davir_ray.storage.layout import RankedLayout, numbered
 from davir_ray.store.prepared import Prepared
 
 ROWS_PER_GROUP = 8192
@@ -126,7 +127,7 @@ class Ranked:
 
     def uri(self, index: int) -> str:
         """Name one part."""
-        return storage.join(self.folder, f"{index:05d}.parquet")
+        return numbered(self.folder, index)
 
     def scan(self, columns: Sequence[str]) -> Iterator[pa.Table]:
         """Read the rows that have a rank, in rank order, a part at a time."""
@@ -146,16 +147,12 @@ def rank(ranking: Ranking, found: Mapping[str, list[Any]], rows: Sequence[int], 
     blocks, samples = zip(*_scored(ranking, found, blocks_of(widths), share, folder), strict=True)
     bounds = choose_bounds(np.concatenate(samples), ranges)
     counts = _settled(ranking, blocks, bounds, folder)
-    storage.delete(storage.join(folder, "scored"))
+    storage.delete(RankedLayout(folder).scored)
     ranked = Ranked(folder, ranges, *map(sum, zip(*counts, strict=True)))
     write, before = ray.remote(write_range), [0, *accumulate(scored for _, scored in counts)]
     ray.get([write.remote(ranked, index, before[index]) for index in range(ranges)])
-    storage.delete(storage.join(folder, "settled"))
+    storage.delete(RankedLayout(folder).settled)
     return ranked
-
-
-def _uri(folder: str, step: str, index: int) -> str:
-    return storage.join(folder, step, f"{index:05d}.parquet")
 
 
 def _scored(
@@ -163,10 +160,10 @@ def _scored(
 ) -> list[tuple[ScoredRows, NDArray[np.bytes_]]]:
     """Score every split, a block of them at a time."""
     task, shared, roles = ray.remote(score_block), ray.put(ranking), list(found)
-    refs = []
+    scored, refs = RankedLayout(folder).scored, []
     for index, block in enumerate(blocks):
         tables = [found[role][split] for role in roles for split in block]
-        refs.append(task.remote(shared, block, share, _uri(folder, "scored", index), roles, *tables))
+        refs.append(task.remote(shared, block, share, numbered(scored, index), roles, *tables))
     done: list[tuple[ScoredRows, NDArray[np.bytes_]]] = ray.get(refs)
     return done
 
@@ -176,7 +173,7 @@ def _settled(
 ) -> list[tuple[int, int]]:
     """Settle every range; see `settle_range`."""
     task, shared, files = ray.remote(settle_range), ray.put(blocks), ray.put(ranking.files)
-    uris = [_uri(folder, "settled", index) for index in range(len(bounds) + 1)]
+    uris = [numbered(RankedLayout(folder).settled, index) for index in range(len(bounds) + 1)]
     done: list[tuple[int, int]] = ray.get(
         [
             task.remote(shared, bounds, index, ranking.config.order, files, uri)
@@ -261,5 +258,5 @@ def settle_range(
 
 def write_range(ranked: Ranked, index: int, before: int) -> None:
     """Number the rows of a range and write it. before: how many rows with a rank are in the ranges before it."""
-    table = storage.read_table(_uri(ranked.folder, "settled", index))
+    table = storage.read_table(numbered(RankedLayout(ranked.folder).settled, index))
     storage.write_table(ranked.uri(index), number(table, before, ranked.ranked))

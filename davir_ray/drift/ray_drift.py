@@ -20,6 +20,7 @@ from davir_ray.drift.ray_ranks import RANKS, deal, rank_correlation
 from davir_ray.ids import keys_of, partition_of, split_table
 from davir_ray.runs.changes import changes
 from davir_ray.runs.history import PastRun
+from davir_ray.storage.layout import RunLayout
 
 SCORES = ["source", "score", "rank"]
 Drift = dict[str, Any]
@@ -63,7 +64,7 @@ def _join(
 
 def scored_parts(run: PastRun) -> list[str]:
     """List the parts of a run's scored table, in rank order."""
-    return storage.list_files(storage.join(run.folder, "scored"), ".parquet")
+    return storage.list_files(RunLayout(run.folder).scored, ".parquet")
 
 
 def scatter_side(uri: str, partitions: int) -> list[pa.Table]:

@@ -6,7 +6,7 @@ once more. Started while another start is at work, it says so and does nothing.
 
 from typing import Any
 
-from davir_ray import pipeline, storage
+from davir_ray import pipeline
 from davir_ray.config import NightlyConfig, Recipe
 from davir_ray.drift.ray_drift import Drift, measure_drift
 from davir_ray.errors import DamagedPart, StoreError
@@ -17,9 +17,9 @@ from davir_ray.progress import say
 from davir_ray.runs.history import PastRun, past_run
 from davir_ray.runs.lease import Lease, take
 from davir_ray.storage.damage import set_aside
+from davir_ray.storage.layout import OutputLayout, RunLayout
 from davir_ray.storage.sealed import read_sealed, write_sealed
 
-DRIFT = "drift.json"
 Record = dict[str, Any]
 
 
@@ -29,13 +29,13 @@ def run_night(recipe: Recipe, name: str) -> Record:
     If another start is at work, return what its lease says under `busy`.
     """
     recipe = anchored(recipe)
-    nights = Nights(storage.join(recipe.output, "nightly", name))
+    nights = Nights(OutputLayout(recipe.output).nights(name))
     lease = take(nights.lease_folder)
     if not isinstance(lease, Lease):
         return {"busy": lease}
     with lease:
         record = _run(recipe, name)
-        run = past_run(storage.join(recipe.output, record["run_id"]))
+        run = past_run(OutputLayout(recipe.output).run(record["run_id"]))
         if run is None:
             raise StoreError(f"{record['run_dir']}: the run is gone since it was finished")
         night, drift, is_new = _close(nights, run, lease, recipe.nightly)
@@ -55,7 +55,7 @@ def _close(
 ) -> tuple[Night, Drift | None, bool]:
     """Compare a run with the night before, and write both down; or find the night that did."""
     earlier = nights.read()
-    uri = storage.join(run.folder, DRIFT)
+    uri = RunLayout(run.folder).drift
     if earlier and earlier[-1]["run_id"] == run.run_id:
         drift = _drift_of(earlier, run) if earlier[-1]["drift"] else None
         return earlier[-1], drift, False
@@ -72,7 +72,7 @@ def _close(
 
 def _drift_of(nights: list[Night], run: PastRun) -> Drift | None:
     """Read the drift of the latest night; measure it again if it is damaged."""
-    uri = storage.join(run.folder, DRIFT)
+    uri = RunLayout(run.folder).drift
     try:
         return read_sealed(uri, "before", "after")
     except FileNotFoundError:
@@ -88,7 +88,7 @@ def _drift_since(earlier: list[Night], run: PastRun) -> Drift | None:
     """Compare with the latest night whose run is still there, and whole."""
     output = run.folder.rsplit("/", 1)[0]
     for night in reversed(earlier):
-        before = past_run(storage.join(output, night["run_id"]))
+        before = past_run(OutputLayout(output).run(night["run_id"]))
         drift = None if before is None else _drift_between(before, run)
         if drift is not None:
             return drift

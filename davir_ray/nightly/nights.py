@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from davir_ray import storage
 from davir_ray.errors import DamagedPart, StoreError
 from davir_ray.schema import SCORABLE, Status
 from davir_ray.storage.json_lines import read_lines, write_lines
+from davir_ray.storage.layout import NightsLayout
 
 Night = dict[str, Any]
 Tree = Mapping[str, Any]
@@ -34,12 +34,12 @@ class Nights:
     @property
     def lease_folder(self) -> str:
         """Where the lease is."""
-        return storage.join(self.folder, "lease")
+        return NightsLayout(self.folder).lease
 
     @property
     def uri(self) -> str:
         """Name the file of lines."""
-        return storage.join(self.folder, "nights.jsonl")
+        return NightsLayout(self.folder).lines
 
     def read(self) -> list[Night]:
         """Read all nights, the latest last. Raises `StoreError` if a line is none: nothing makes it again."""

@@ -13,7 +13,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 
-from davir_ray import storage
 from davir_ray.cluster import ray_session
 from davir_ray.config import Recipe
 from davir_ray.ids import Keys, keys_of
@@ -34,6 +33,7 @@ from davir_ray.runs.history import PastRun, past_runs
 from davir_ray.runs.locations import Places, read_places
 from davir_ray.runs.run import Run
 from davir_ray.schema import View
+from davir_ray.storage.layout import StoreLayout
 from davir_ray.store.measurements import MeasurementStore
 from davir_ray.store.mending import mended
 from davir_ray.store.ray_lookup import look_up
@@ -121,7 +121,7 @@ def _with_stand_in(recipe: Recipe) -> Recipe:
 
 def _without_reference(job: Job) -> Job:
     """Let the store hold nothing of the reference."""
-    nothing = MeasurementStore(storage.join(job.inputs.recipe.store, "measurements", "to-be-made"))
+    nothing = MeasurementStore(StoreLayout(job.inputs.recipe.store).measurements_of("to-be-made"))
     return replace(
         job,
         measurements=tuple(

@@ -9,7 +9,7 @@ from davir_ray import storage
 from davir_ray.config import Recipe
 from davir_ray.errors import DamagedPart
 from davir_ray.progress import say
-from davir_ray.runs.run import RECIPE, Run
+from davir_ray.runs.run import Run
 from davir_ray.storage.sealed import read_object
 
 
@@ -39,7 +39,7 @@ def past_run(folder: str) -> PastRun | None:
     if (record := run.record()) is None:
         return None
     try:
-        recipe = read_object(run.uri(RECIPE))
+        recipe = read_object(run.paths.recipe)
     except (DamagedPart, FileNotFoundError) as error:
         say(f"an earlier run is passed over: {error}")
         return None

@@ -10,12 +10,10 @@ from typing import Any
 
 from davir_ray import storage
 from davir_ray.errors import DamagedPart
+from davir_ray.storage.layout import RunLayout
 
 RESULTS = "results"
 """Where a record describes its result files."""
-
-FOLDERS = ("scored", "unscored", "coreset", "exports", "model")
-"""The folders of a run that hold results: of one that scores, and of a training."""
 
 Results = Mapping[str, Any]
 """By name below the run's folder: `bytes` and `digest`."""
@@ -23,7 +21,9 @@ Results = Mapping[str, Any]
 
 def results_in(folder: str) -> dict[str, Any]:
     """Describe the result files of a run; each is read once, a few MiB at a time."""
-    files = [file for name in FOLDERS for file in storage.files_below(storage.join(folder, name))]
+    paths = RunLayout(folder)
+    results = (paths.scored, paths.unscored, paths.coreset, paths.exports, paths.model)
+    files = [file for one in results for file in storage.files_below(one)]
     digests = storage.concurrently(digest_of, [file.uri for file in files])
     names = [file.uri[len(folder.rstrip("/")) + 1 :] for file in files]
     sizes = [file.size for file in files]

@@ -41,6 +41,7 @@
 """
 
 from dataclasses import dataclass
+from uuid import uuid4
 
 from davir_ray.storage.files import join
 
@@ -168,6 +169,10 @@ class RunLayout(Layout):
     made_by = Below("model/davir_training.json")
     record = Below("record.json")
 
+    def pass_of(self, label: str) -> str:
+        """Name the folder of one pass of measuring."""
+        return join(self.work, label)
+
     def export(self, format: str) -> str:
         """Name the folder of the core-set in one export format."""
         return self.coreset if format == "parquet" else join(self.exports, format)
@@ -180,16 +185,17 @@ class PassLayout(Layout):
     chunks = Below("chunks")
     journal = Below("journal")
 
-    def journal_of(self, chunk: str) -> str:
-        """Name the journal of a chunk."""
-        return join(self.journal, f"{chunk}.json")
-
 
 class RankedLayout(Layout):
     """The paths of the steps of ranking."""
 
     scored = Below("scored")
     settled = Below("settled")
+
+
+def probe_file(folder: str) -> str:
+    """Name a file whose writing tells whether a folder can be written to."""
+    return join(folder, f"probe-{uuid4().hex}")
 
 
 def numbered(folder: str, index: int, suffix: str = "parquet") -> str:

@@ -20,7 +20,8 @@ from davir_ray.job import Job, Record, engine_for, job_of, look_up_role, measure
 from davir_ray.logprobs.choice import Choice, numerics
 from davir_ray.progress import say
 from davir_ray.runs.lease import leased
-from davir_ray.runs.run import TRAINING, Run, training_id_of
+from davir_ray.runs.run import Run, training_id_of
+from davir_ray.storage.layout import RunLayout
 from davir_ray.store.mending import mended
 from davir_ray.train.checks import (
     check_base,
@@ -30,7 +31,7 @@ from davir_ray.train.checks import (
     check_settings,
     with_deepspeed,
 )
-from davir_ray.train.metrics import METRICS, read_metrics
+from davir_ray.train.metrics import read_metrics
 from davir_ray.train.ray_fit import await_workers, fit
 from davir_ray.train.ray_rows import Written, count_shared, write_rows
 from davir_ray.train.settings import beta_of, dtype_of, learning_rate_of
@@ -73,14 +74,14 @@ def run_training(source: Source, held_out: Source | None, train: TrainConfig, na
     run = training_run(source, held_out, train, name)
     if (record := run.record()) is not None:
         return _trained(run, record)
-    with leased(run.uri("lease"), f"training {run.run_id}") as lease:
+    with leased(run.paths.lease, f"training {run.run_id}") as lease:
         if (record := run.reopen()) is not None:  # another start was at work, and is done
             return _trained(run, record)
         record = _train(source, held_out, train, run)
         record["seconds"] = round(monotonic() - started, 1)
         lease.check()
         text = json.dumps(record | {"recipe": source.inputs.recipe.model_dump(mode="json")}, indent=2)
-        storage.write_atomic(run.uri("model", "davir_training.json"), text.encode())
+        storage.write_atomic(run.paths.made_by, text.encode())
         run.finish(record)
         forget_rows(run)
     return record
@@ -99,7 +100,7 @@ def _train(source: Source, held_out: Source | None, train: TrainConfig, run: Run
     for one in filter(None, (source, held_out)):
         check_pairs(one.inputs.listing.has_pairs, train, one.what)
     await_workers(train, device)
-    run = Run.open(source.inputs.recipe, run.run_id, TRAINING)
+    run = Run.open(source.inputs.recipe, run.run_id, RunLayout.training)
     begun()
     forget_old_log(run)
     say(f"training {run.run_id} on {source.what} (if it stops, the same command goes on)")
@@ -117,14 +118,14 @@ def _train(source: Source, held_out: Source | None, train: TrainConfig, run: Run
 
 def forget_old_log(run: Run) -> None:
     """Delete the log of a training whose model is gone; one that goes on from a checkpoint keeps its own."""
-    if not storage.list_folders(run.uri("checkpoints")):
-        storage.delete(run.uri(METRICS))
+    if not storage.list_folders(run.paths.checkpoints):
+        storage.delete(run.paths.metrics)
 
 
 def forget_rows(run: Run) -> None:
     """Delete what only an unfinished training needs."""
-    for name in ("rows", "eval_rows", "checkpoints"):
-        storage.delete(run.uri(name))
+    for folder in (run.paths.rows, run.paths.eval_rows, run.paths.checkpoints):
+        storage.delete(folder)
 
 
 def device_of(train: TrainConfig) -> str:
@@ -160,39 +161,36 @@ def say_frozen(training: Training) -> None:
 
 def write_all_rows(training: Training) -> dict[str, int]:
     """Write the rows to train on and those held out, and check them; return how many there are, and were left out."""
-    inputs = training.source.inputs
-    written = _write_rows(training, training.source, "rows")
+    inputs, paths = training.source.inputs, training.run.paths
+    written = _write_rows(training, training.source, paths.rows, RunLayout.work_of_rows)
     check_rows(written.rows, written.largest_id, training.train, inputs.base, training.source.what)
     counts = {"rows": written.rows, "left_out": written.left_out}
     if training.held_out is not None:
-        written = _write_rows(training, training.held_out, "eval_rows")
+        written = _write_rows(training, training.held_out, paths.eval_rows, RunLayout.work_of_eval_rows)
         counts |= {"eval_rows": written.rows, "eval_left_out": written.left_out}
         check_held_out(written.rows, written.largest_id, inputs.base, training.held_out.what)
-        counts["eval_rows_trained_on"] = count_shared(*map(training.run.uri, ("rows", "eval_rows")))
+        counts["eval_rows_trained_on"] = count_shared(paths.rows, paths.eval_rows)
         if counts["eval_rows_trained_on"]:
             say(f"{counts['eval_rows_trained_on']:,} rows of {training.held_out.what} are also trained on")
     return counts
 
 
-def _write_rows(training: Training, source: Source, folder: str) -> Written:
+def _write_rows(training: Training, source: Source, folder: str, work_folder: str) -> Written:
     run = training.run
-    job = job_of(source.inputs, run, training.choice, work=f"work-{folder}")
+    job = job_of(source.inputs, run, training.choice, work=work_folder)
     job = job.only("base") if training.frozen == "store" else job.only(None)
     work = partial(_write_picked, training, source, job, folder)
     return mended(work, job.prepared, [one.store for one in job.measurements], run.forget_work)
 
 
 def _write_picked(training: Training, source: Source, job: Job, folder: str) -> Written:
-    run = training.run
     prepare_corpus(job)
     found = None
     if training.frozen == "store":
         measure_models(job, may_measure=True)
         found = look_up_role(job, "base")
-    storage.delete(run.uri(folder))
-    written = write_rows(
-        job.prepared, source.pick, found, run.uri(folder), pairs=training.train.is_preference
-    )
+    storage.delete(folder)
+    written = write_rows(job.prepared, source.pick, found, folder, pairs=training.train.is_preference)
     if written.left_out:
         say(f"{source.what}: {written.left_out:,} rows left out (no tokens, no pair, or not measured)")
     return written
@@ -218,8 +216,8 @@ def record_of(training: Training, rows: dict[str, int]) -> Record:
     return {
         "run_id": run.run_id,
         "run_dir": run.folder,
-        "model": run.uri("model"),
-        "metrics": run.uri(METRICS),
+        "model": run.paths.model,
+        "metrics": run.paths.metrics,
         "objective": train.objective,
         "trained_on": training.source.what,
         "core_set": training.source.digest,

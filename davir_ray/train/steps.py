@@ -50,7 +50,7 @@ def with_reference(recipe: Recipe, name: str) -> Recipe:
     runs = _reference_runs(recipe, name)
     if not _all_finished(runs):
         raise RecipeError("reference: is not made yet; `davir reference` makes it, and `davir run` does all")
-    models = tuple(ModelConfig(model_name_or_path=run.uri("model")) for run in runs)
+    models = tuple(ModelConfig(model_name_or_path=run.paths.model) for run in runs)
     named = ModelsConfig(base=recipe.models.base, reference=models[0] if len(models) == 1 else models)
     return recipe.model_copy(update={"models": named, "reference": None})
 
