@@ -82,8 +82,8 @@ def open_job(inputs: Inputs, name: str, resumed: str | None = None) -> Job:
     if resumed not in (None, run_id):
         raise RecipeError(
             f"{resumed}: cannot be resumed: its corpus (files, their sizes or times), its models, the engine or its "
-            f"{RunLayout.recipe} are not what they were when it began; `davir score` with its recipe begins another run, and "
-            "finds in the store what this one has measured"
+            f"{RunLayout.recipe} are not what they were when it began; `davir score` with its recipe begins another "
+            "run, and finds in the store what this one has measured"
         )
     run = Run.open(inputs.recipe, run_id)
     begun(run.resume)
