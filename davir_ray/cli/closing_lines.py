@@ -25,7 +25,7 @@ def record_lines(record: Record) -> Iterator[str]:
     for source, share in record["sources"].items():
         yield f"  {source:<20}{share['selected']:>10,} of {share['rows']:,}"
     yield from _left_out(record)
-    yield f"score     {record['score']}; rank correlation with response length {_number(record['length_correlation'])}"
+    yield f"score     {record['score']}; rank correlation with response length {_correlation(record)}"
     yield from _lengths(record)
     yield from _shown(record)
     yield f"scored    {record['scored']}"
@@ -115,5 +115,7 @@ def _measured(record: Record) -> Iterator[str]:
         yield f"{text}; {again:,} begun again" if again else text
 
 
-def _number(value: float | None) -> str:
-    return "not defined" if value is None else f"{value:+z.2f}"  # z: no "-0.00"
+def _correlation(record: Record) -> str:
+    value, rows = record["length_correlation"], record["length_correlation_rows"]
+    told = "not defined" if value is None else f"{value:+z.2f}"  # z: no "-0.00"
+    return told if rows == record["ranked"] else f"{told} (a sample of {rows:,} rows)"

@@ -60,7 +60,10 @@ def drift_lines(drift: Record) -> Iterator[str]:
             yield f"  {way:<4}{count:>10,}  {words[cause]}"
     correlation = drift["rank_correlation"]
     told = "not defined" if correlation is None else f"{correlation:+.4f}"
-    yield f"ranks     rank correlation {told} over {drift['ranked_in_both']:,} rows that both nights ranked"
+    rows = f"{drift['ranked_in_both']:,} rows that both nights ranked"
+    if drift["rank_correlation_rows"] < drift["ranked_in_both"]:
+        rows = f"a sample of {drift['rank_correlation_rows']:,} of the {rows}"
+    yield f"ranks     rank correlation {told} over {rows}"
     yield "scores    lowest, deciles 1 to 9, highest"
     for source, nights in list(drift["scores"].items())[:SOURCES_SHOWN]:
         for when, values in nights.items():

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from davir_ray.config import KeepSourcesRule, QuotaRule, SelectRule
 from davir_ray.coreset.borderline import Nearest, Spans, add_spans, rule_names, sides
 from davir_ray.coreset.cuts import tokens_in
-from davir_ray.coreset.rank_correlation import RankCorrelation
+from davir_ray.coreset.rank_correlation import RankSample
 from davir_ray.coreset.rules import Scan
+from davir_ray.ids import keys_of
 
 ROW = ("example_id", "file", "row", "score", "num_tokens", "rank", "selected", "dropped_by")
 GROUPS_KEPT = 10
@@ -85,7 +86,9 @@ class Summary:
     """The same by group, for each quota."""
     sources: dict[str, SourceShare]
     length_correlation: float | None
-    """Spearman's, of score and response tokens over all ranked rows; None where one of them is constant."""
+    """Spearman's, of score and response tokens; None where one of them is constant."""
+    length_correlation_rows: int
+    """Ranked rows that it is over: all, or a sample (see rank_correlation.py)."""
     best: list[Row]
     borderline: list[Row]
     """Both sides of the cut, see borderline.py; without rows that are among the best or the worst."""
@@ -103,11 +106,11 @@ def summarise(scan: Scan, rules: Sequence[SelectRule], shown: int = 3) -> Summar
     Rows without a rank may stand anywhere. `rules` made the choice. `shown` is how many best and worst rows to keep.
     """
     totals = count_rows(scan, rules)
-    correlation = RankCorrelation(totals.lengths)
+    correlation = RankSample()
     best, worst = Nearest(_all, shown), Nearest(_all, shown, is_last=True)
     cut = list(sides(rules, totals.spans, (shown + 1) // 2))
     for table in _ranked(scan, (*ROW, "source")):
-        correlation.add(np.asarray(table["score"].to_numpy(), dtype=np.float64), tokens_in(table))
+        correlation.add(keys_of(table["example_id"]), table["score"], table["num_tokens"])
         for wanted in (best, worst, *cut):
             wanted.add(table)
     ends = [*_rows([best]), *_rows([worst])]
@@ -123,7 +126,8 @@ def summarise(scan: Scan, rules: Sequence[SelectRule], shown: int = 3) -> Summar
             name: DroppedGroups.of(rule.by, totals.groups[name]) for name, rule in _quotas(rules).items()
         },
         sources=_shares(totals),
-        length_correlation=correlation.finish(),
+        length_correlation=correlation.correlation(),
+        length_correlation_rows=len(correlation),
         best=_rows([best]),
         borderline=[row for row in _rows(cut) if row not in ends],
         worst=[row for row in _rows([worst]) if row not in _rows([best])],

@@ -24,12 +24,18 @@ RECORD = {
     "sources": {},
     "score": "davir",
     "length_correlation": None,
+    "length_correlation_rows": 12,
     "best": [],
     "borderline": [],
     "worst": [],
     "scored": "runs/one-1/scored",
     "coreset": {},
 }
+
+
+def test_a_correlation_of_a_sample_says_so():
+    record = RECORD | {"ranked": 250_000, "length_correlation": -0.2, "length_correlation_rows": 100_000}
+    assert "response length -0.20 (a sample of 100,000 rows)" in "\n".join(record_lines(record))
 
 
 def test_what_was_begun_again_is_told_where_there_was_any():

@@ -23,6 +23,7 @@ DRIFT = {
     "rows": {"before": 10, "after": 12, "both": 9},
     "core_set": {"before": 3, "after": 4, "both": 2, "change": 0.6, "in": {"data": 2}, "out": {"others": 1}},
     "rank_correlation": None,
+    "rank_correlation_rows": 1,
     "ranked_in_both": 1,
     "scores": {f"s{i:02d}": {"before": None, "after": [0.5] * 11} for i in range(22)},
 }
@@ -44,6 +45,11 @@ def test_every_reason_and_cause_has_words():
 
     assert set(REASONS) == {str(reason) for reason in Reason}
     assert set(CAME) == set(WENT) == {str(cause) for cause in Cause}
+
+
+def test_a_correlation_of_a_sample_says_so():
+    text = "\n".join(drift_lines(DRIFT | {"ranked_in_both": 250_000, "rank_correlation_rows": 100_000}))
+    assert "over a sample of 100,000 of the 250,000 rows that both nights ranked" in text
 
 
 def test_a_drift_tells_causes_ranks_and_scores():
