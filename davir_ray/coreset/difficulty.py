@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from davir_ray.config import DifficultyRule
 from davir_ray.coreset.cuts import Mask, Rows, exact, tokens_in
+from davir_ray.coreset.rank import sortable
 from davir_ray.errors import RecipeError
 
 Keys = NDArray[np.uint64]
-SIGN = np.uint64(1 << 63)
 DIGIT = 16
 
 
@@ -46,12 +46,6 @@ def _mean_loss(table: pa.Table) -> NDArray[np.float64]:
     loss: NDArray[np.float64] = table["base_loss"].to_numpy()
     tokens = np.maximum(tokens_in(table), 1).astype(np.float64)
     return np.divide(loss, tokens)
-
-
-def sortable(values: NDArray[np.float64]) -> Keys:
-    """Turn floats into integers that sort alike."""
-    bits = (values + 0.0).view(np.uint64)  # adding zero makes -0.0 equal to 0.0
-    return np.where(bits & SIGN, ~bits, bits | SIGN)
 
 
 def order_statistics(scan: Callable[[], Iterator[Keys]], places: Sequence[int]) -> list[int]:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from davir_ray.config import NearDuplicatesRule
 from davir_ray.coreset.cuts import Mask, Rows, exact
+from davir_ray.ids import GOLDEN
 
 Signature = NDArray[np.uint32]
 SEED = 1
@@ -47,7 +48,7 @@ def _shingles(ids: NDArray[np.int32], size: int) -> NDArray[np.uint32]:
     windows = sliding_window_view(ids.astype(np.uint64), min(size, len(ids)))
     state = np.full(len(windows), 0xCBF29CE484222325, dtype=np.uint64)
     for column in windows.T:
-        state = (state ^ column) * np.uint64(0x9E3779B97F4A7C15)
+        state = (state ^ column) * GOLDEN
         state ^= state >> np.uint64(29)
     return np.unique((state >> np.uint64(32)).astype(np.uint32))
 

@@ -32,7 +32,7 @@ from davir_ray.runs.changes import Change, changes
 from davir_ray.runs.history import PastRun, past_runs
 from davir_ray.runs.locations import Places, read_places
 from davir_ray.runs.run import Run
-from davir_ray.schema import View
+from davir_ray.schema import View, is_of_view
 from davir_ray.storage.layout import StoreLayout
 from davir_ray.store.measurements import MeasurementStore
 from davir_ray.store.mending import mended
@@ -170,7 +170,7 @@ def ask_split(
     examples = measurement.prepared.examples(split)
     result = []
     for view in measurement.views:
-        rows = table.filter(pc.equal(table["view"], str(view)))
+        rows = table.filter(is_of_view(table, view))
         missing = rows.filter(rows["missing"])
         where = examples.take(missing["example"])
         if reason is not None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from davir_ray.config import ScoreConfig
 from davir_ray.errors import RecipeError
 from davir_ray.ids import keys_of
-from davir_ray.schema import COMPLETIONS, SCORABLE, Need, Status, View
+from davir_ray.schema import COMPLETIONS, SCORABLE, Need, Status, View, is_of_view
 from davir_ray.scores.score import Measured, Score
 
 
@@ -90,7 +90,7 @@ def _column(measured: Measured, need: Need) -> pa.Array:
 def _failed_examples(found: Measurements) -> dict[int, str]:
     """Name the examples that the engine failed on. What only an export asks for costs no example its rank."""
     reasons: dict[int, str] = {}
-    scored = found.sequences.filter(pc.invert(pc.is_in(found.sequences["view"], pa.array(list(COMPLETIONS)))))
+    scored = found.sequences.filter(pc.invert(is_of_view(found.sequences, *COMPLETIONS)))
     for role, failed in found.failed.items():
         if failed:
             rows = zip(scored["example"].to_pylist(), scored["sequence_id"].to_pylist(), strict=True)

@@ -16,14 +16,13 @@ from functools import partial
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from davir_ray import storage
 from davir_ray.corpus.folds import Fold
 from davir_ray.corpus.not_read import NotRead
 from davir_ray.errors import DamagedPart
 from davir_ray.ids import keys_of
-from davir_ray.schema import EXAMPLES, TOKENS, View
+from davir_ray.schema import EXAMPLES, TOKENS, View, is_of_view
 from davir_ray.storage.damage import expecting, set_aside
 from davir_ray.storage.layout import PreparedLayout
 from davir_ray.store.labels import check_label, check_schema, digest_of, labelled
@@ -128,7 +127,7 @@ class Prepared:
         table = self.tokens(split, ["example", "view", "sequence_id", "num_tokens", "length"])
         position = pa.array(np.arange(len(table), dtype=np.int32))
         table = table.append_column("position", position)
-        table = table.filter(pc.is_in(table["view"], pa.array([str(view) for view in views])))
+        table = table.filter(is_of_view(table, *views))
         if fold is None:
             return table
         inside = fold.holds(keys_of(self.examples(split)["example_id"]))

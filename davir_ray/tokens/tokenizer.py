@@ -24,6 +24,7 @@ from davir_ray.config import TokensConfig
 from davir_ray.corpus.example import Message
 from davir_ray.errors import ModelError, RecipeError, RowError
 from davir_ray.schema import Status
+from davir_ray.tokens.templates import TEMPLATES
 from davir_ray.tokens.tool_calls import AS_GIVEN, PROBE_TOOL, CallForm, call_form
 
 TODAY = datetime(2024, 7, 26)
@@ -234,7 +235,7 @@ def load_tokenizer(path: str, config: TokensConfig) -> Tokenizer:
     hf.backend_tokenizer.no_truncation()
     hf.backend_tokenizer.no_padding()
     name = config.template
-    if name not in ("chat", "alpaca", "plain"):
+    if name not in TEMPLATES:
         hf.chat_template, name = _read_template(name), "chat"
     tokenizer = Tokenizer(path, hf, name, dict(config.chat_template_kwargs))
     _check_template(tokenizer)
