@@ -51,7 +51,7 @@ class Module:
     @cached_property
     def imported(self) -> dict[str, tuple[str, str]]:
         """Map each name that the file imports from its own package to a module and a name in it (or none)."""
-        found = {}
+        found: dict[str, tuple[str, str]] = {}
         for node in ast.walk(self.tree):
             if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == PACKAGE:
                 module = (node.module or "").removeprefix(PACKAGE).removeprefix(".")
