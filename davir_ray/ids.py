@@ -1,4 +1,4 @@
-"""16-byte ids as NumPy keys: comparing, sorting and partitioning them.
+"""16-byte ids as NumPy keys: comparing, sorting and partitioning them, and hashing numbers.
 
 NumPy's `S16` compares like `memcmp`. It hides trailing zero bytes, which is harmless between keys of one width.
 """
@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from davir_ray.schema import ID
 
 Keys = NDArray[np.bytes_]
+
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+"""2**64 over the golden ratio: multiples of it are spread evenly over 64 bits."""
 
 
 def keys_of(column: pa.ChunkedArray | pa.Array) -> Keys:
@@ -45,6 +48,16 @@ def split_table(table: pa.Table, partition: NDArray[np.int64], partitions: int) 
 def split_block(table: pa.Table, block: range) -> list[pa.Table]:
     """Cut a table of a block of splits, by its column `split`, into one table a split."""
     return split_table(table, table["split"].to_numpy() - block.start, len(block))
+
+
+def mixed(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Scatter 64-bit words: the finaliser of splitmix64 (Steele et al., 2014), which wraps around by design.
+
+    Each bit of a word changes about half of the bits of what comes of it.
+    """
+    words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return words ^ (words >> np.uint64(31))
 
 
 def find(keys: NDArray[Any], within: NDArray[Any]) -> NDArray[np.int64]:

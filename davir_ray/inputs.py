@@ -26,6 +26,7 @@ from davir_ray.schema import ROLES, Need, Role, View
 from davir_ray.scores import resolve_score
 from davir_ray.scores.score import Score
 from davir_ray.tokens.agreement import check_agreement
+from davir_ray.tokens.templates import TEMPLATES
 from davir_ray.tokens.tokenizer import Tokenizer, load_tokenizer, tokenizer_identity
 from davir_ray.tokens.views import sequences, views_in
 
@@ -33,8 +34,6 @@ ROWS_SAMPLED = 256
 """Rows of each source that are looked at before anything is measured; on as many base and reference are compared."""
 SPLITS_SAMPLED = 8
 """Splits of each source that these rows are taken from, and so the files that are opened."""
-
-TEMPLATES = ("chat", "alpaca", "plain")
 
 
 def in_submitted_job() -> bool:

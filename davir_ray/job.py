@@ -40,6 +40,7 @@ from davir_ray.runs.record import Chosen, Counts, EngineUsed, Facts, SkippedFile
 from davir_ray.runs.run import Event, Run, run_id_of
 from davir_ray.schema import Role
 from davir_ray.scores import score_code, score_digest
+from davir_ray.storage.layout import RunLayout, StoreLayout
 from davir_ray.store.holdings import note_parts, note_use
 from davir_ray.store.measurements import MeasurementStore, fingerprint
 from davir_ray.store.prepared import Prepared
@@ -88,8 +89,8 @@ def open_job(inputs: Inputs, name: str, resumed: str | None = None) -> Job:
     if resumed not in (None, run_id):
         raise RecipeError(
             f"{resumed}: cannot be resumed: its corpus (files, their sizes or times), its models, the engine or its "
-            "recipe.json are not what they were when it began; `davir score` with its recipe begins another run, and "
-            "finds in the store what this one has measured"
+            f"{RunLayout.recipe} are not what they were when it began; `davir score` with its recipe begins another "
+            "run, and finds in the store what this one has measured"
         )
     run = Run.open(inputs.recipe, run_id)
     begun(run.resume)
@@ -126,9 +127,9 @@ def name_run(inputs: Inputs, choice: Choice, name: str) -> str:
     return run_id_of(recipe, name, inputs.tokens_digest, score_code(recipe.score.name), *fingerprints)
 
 
-def job_of(inputs: Inputs, run: Run, choice: Choice, work: str = "work") -> Job:
+def job_of(inputs: Inputs, run: Run, choice: Choice, work: str = RunLayout.work) -> Job:
     """Put together what a run works with. work: the folder of the run that keeps plans and progress."""
-    folder = storage.join(inputs.recipe.store, "prepared", inputs.settings_digest)
+    folder = StoreLayout(inputs.recipe.store).prepared_with(inputs.settings_digest)
     note_parts(folder, inputs.listing.digest, inputs.listing.digests)
     job = Job(inputs, run, choice, Prepared(folder, inputs.listing.digests), ())
     passes = [
@@ -150,7 +151,7 @@ def stores_of(job: Job, kind: str, model: ResolvedModel) -> tuple[MeasurementSto
     computed = numerics(job.choice, recipe.engine)
     names = {name: fingerprint(kind_identity(name), model.identity, computed) for name in implying(kind)}
     return tuple(
-        MeasurementStore(storage.join(recipe.store, "measurements", folder), resolve_kind(name))
+        MeasurementStore(StoreLayout(recipe.store).measurements_of(folder), resolve_kind(name))
         for name, folder in names.items()
     )
 
@@ -184,7 +185,7 @@ def _measurement(
         folder="",
     )
     _note_stores(measurement, kind, model, job.run)
-    return replace(measurement, folder=job.run.uri(work, measurement.label))
+    return replace(measurement, folder=storage.join(job.run.folder, work, measurement.label))
 
 
 def prepare_corpus(job: Job) -> None:
@@ -253,8 +254,9 @@ def measure_models(job: Job, may_measure: bool) -> dict[str, Plan]:
 def rank_corpus(job: Job) -> Ranked:
     """Score every row, and put all rows in the order of their scores."""
     inputs, rows = job.inputs, job.prepared.count_rows()
-    for name in ("ranked", "scored", "unscored", "coreset", "exports"):  # of an attempt that was stopped
-        storage.delete(job.run.uri(name))
+    paths = job.run.paths
+    for folder in (paths.ranked, paths.scored, paths.unscored, paths.coreset, paths.exports):
+        storage.delete(folder)  # of an attempt that was stopped
     job.run.event("rank", rows=sum(rows))
     asked = list(dict.fromkeys((need.kind, need.model) for need in inputs.needs))
     found = {one: look_up_need(job, *one) for one in asked}
@@ -270,7 +272,7 @@ def rank_corpus(job: Job) -> Ranked:
         },
         files=tuple(split.path for split in inputs.listing.splits),
     )
-    return rank(ranking, found, rows, job.run.uri("ranked"))
+    return rank(ranking, found, rows, paths.ranked)
 
 
 @stage(StoreError)
@@ -307,10 +309,10 @@ def select_and_export(job: Job, ranked: Ranked) -> Chosen:
         template=Template(inputs.recipe.tokens.chat_template_kwargs, inputs.tokenizer.call_forms()),
     )
     counts = write_scored(ranked, selections, rule_names(inputs.recipe.select), export)
-    storage.await_files(run.uri("scored"), len(selections))
-    summary = summarise(partial(scan_folder, run.uri("scored")), inputs.recipe.select)
+    storage.await_files(run.paths.scored, len(selections))
+    summary = summarise(partial(scan_folder, run.paths.scored), inputs.recipe.select)
     folders = write_coreset(export, ranked, selections, counts)
-    return Chosen(**dict(summary), scored=run.uri("scored"), coreset=folders)
+    return Chosen(**dict(summary), scored=run.paths.scored, coreset=folders)
 
 
 def scan_folder(folder: str, columns: Sequence[str]) -> Iterator[pa.Table]:

@@ -43,7 +43,7 @@ def score(recipe: Recipe, name: str, *, may_measure: bool = True, resumed: str |
         return finished(job.run, record)
     if may_measure:
         await_engine(job.inputs.recipe.engine, job.choice)
-    with leased(job.run.uri("lease"), f"run {job.run.run_id}") as lease:
+    with leased(job.run.paths.lease, f"run {job.run.run_id}") as lease:
         if (record := job.run.reopen(RunRecord)) is not None:  # another start was at work, and is done
             return finished(job.run, record)
         job.run.read_events()

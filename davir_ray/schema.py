@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Literal, NamedTuple
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 ID = pa.binary(16)
 
@@ -81,6 +82,9 @@ COMPLETIONS = (View.COMPLETION, View.REJECTED_COMPLETION)
 PAIR_VIEWS = (View.REJECTED, *COMPLETIONS)
 """The views that preference pairs alone have."""
 
+IGNORED = -100
+"""The label of a token that does not count, for torch, transformers and TRL alike."""
+
 
 EXAMPLES = pa.schema(
     [
@@ -126,3 +130,8 @@ SCORED = pa.schema(
         pa.field("dropped_by", pa.string()),  # the selection rule that left the row out
     ]
 )
+
+
+def is_of_view(table: pa.Table, *views: View) -> pa.ChunkedArray:
+    """Tell which rows of a table with TOKENS' column `view` are of one of these views: a mask to filter by [N]."""
+    return pc.is_in(table["view"], pa.array([str(view) for view in views]))

@@ -46,6 +46,7 @@ RUN: dict[str, Any] = {
     "dropped_groups": {},
     "sources": {},
     "length_correlation": None,
+    "length_correlation_rows": 12,
     "best": (),
     "borderline": (),
     "worst": (),
@@ -81,6 +82,7 @@ DRIFT: dict[str, Any] = {
         before=4, after=3, both=2, change=0.6, came={"data": 1}, went={"others": 1, "rule": 1}
     ),
     "rank_correlation": 0.9,
+    "rank_correlation_rows": 9,
     "ranked_in_both": 9,
     "scores": {"corpus": ScoresCompared(before=(0.0, 0.5), after=(0.25, 0.75))},
 }

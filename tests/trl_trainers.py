@@ -8,10 +8,9 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from davir_ray.config import TrainConfig
-from davir_ray.schema import View
+from davir_ray.schema import IGNORED, View
 from davir_ray.train.arguments import arguments_of
 from davir_ray.train.dataset import PairCollator
-from davir_ray.train.rows import IGNORED
 from davir_ray.train.trainers import PairTrainer
 
 Row = tuple[list[int], list[bool]]

@@ -6,6 +6,7 @@ from davir_ray.cli.extract import extracts
 from davir_ray.coreset.summary import DroppedGroups
 from davir_ray.errors import NothingChosen
 from davir_ray.runs.record import RunRecord
+from davir_ray.storage.layout import RunLayout
 
 STRONG = 0.3
 """A rank correlation of score and length beyond this, either way, is worth a line."""
@@ -24,12 +25,12 @@ def record_lines(record: RunRecord) -> Iterator[str]:
     for source, share in record.sources.items():
         yield f"  {source:<20}{share.selected:>10,} of {share.rows:,}"
     yield from _left_out(record)
-    yield f"score     {record.score}; rank correlation with response length {_number(record.length_correlation)}"
+    yield f"score     {record.score}; rank correlation with response length {_correlation(record)}"
     yield from _lengths(record)
     yield from _shown(record)
     yield f"scored    {record.scored}"
     if sum(record.status.values()) > record.ranked:
-        yield f"unscored  {record.run_dir}/unscored  (file, row and reason of each row without a rank)"
+        yield f"unscored  {RunLayout(record.run_dir).unscored}  (file, row and reason of each row without a rank)"
     for name, folder in record.coreset.items():
         yield f"core-set  {folder}  ({name})"
 
@@ -47,7 +48,9 @@ def check_chosen(record: RunRecord) -> None:
         return
     if not record.ranked:
         why = f"none of the {record.rows:,} rows has a score ({_counts(record.status)})"
-        raise NothingChosen(f"nothing was chosen: {why}; {record.run_dir}/unscored has the reason of each")
+        raise NothingChosen(
+            f"nothing was chosen: {why}; {RunLayout(record.run_dir).unscored} has the reason of each"
+        )
     dropped = {rule: count for rule, count in record.dropped_by.items() if count}
     why = f"the rules of `select` left none of the {record.ranked:,} ranked rows"
     raise NothingChosen(f"nothing was chosen: {why} (left out by {_counts(dropped)})")
@@ -115,5 +118,7 @@ def _measured(record: RunRecord) -> Iterator[str]:
         yield f"{text}; {again:,} begun again" if again else text
 
 
-def _number(value: float | None) -> str:
-    return "not defined" if value is None else f"{value:+z.2f}"  # z: no "-0.00"
+def _correlation(record: RunRecord) -> str:
+    value, rows = record.length_correlation, record.length_correlation_rows
+    told = "not defined" if value is None else f"{value:+z.2f}"  # z: no "-0.00"
+    return told if rows == record.ranked else f"{told} (a sample of {rows:,} rows)"

@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
-from uuid import uuid4
 
 from davir_ray import storage
 from davir_ray.corpus.formats import FORMATS
@@ -16,6 +15,7 @@ from davir_ray.models.resolve import ResolvedModel
 from davir_ray.recipe import Recipe
 from davir_ray.schema import Need, Status
 from davir_ray.scores.score import pass_of
+from davir_ray.storage.layout import probe_file
 from davir_ray.tokens.not_read import first_not_read
 from davir_ray.tokens.preview import bracketed, coloured
 from davir_ray.tokens.views import ViewTokens, sequences
@@ -134,7 +134,7 @@ def _validate_training(recipe: Recipe, base: ResolvedModel) -> Iterator[str]:
 
 
 def _check_writable(uri: str) -> None:
-    probe = storage.join(uri, f"probe-{uuid4().hex}")
+    probe = probe_file(uri)
     try:
         storage.write_atomic(probe, b"")
         storage.delete(probe)

@@ -6,6 +6,7 @@ from davir_ray.cli.training_lines import run_lines
 from davir_ray.drift.result import Drift
 from davir_ray.nightly.nights import Busy, NightRecord
 from davir_ray.runs.lease import Holder, at_work
+from davir_ray.storage.layout import RunLayout
 
 CAME = {
     "data": "new data",
@@ -53,11 +54,14 @@ def drift_lines(drift: Drift) -> Iterator[str]:
             yield f"  {way:<4}{count:>10,}  {words[cause]}"
     correlation = drift.rank_correlation
     told = "not defined" if correlation is None else f"{correlation:+.4f}"
-    yield f"ranks     rank correlation {told} over {drift.ranked_in_both:,} rows that both nights ranked"
+    compared = f"{drift.ranked_in_both:,} rows that both nights ranked"
+    if drift.rank_correlation_rows < drift.ranked_in_both:
+        compared = f"a sample of {drift.rank_correlation_rows:,} of the {compared}"
+    yield f"ranks     rank correlation {told} over {compared}"
     yield "scores    lowest, deciles 1 to 9, highest"
     for source, nights in list(drift.scores.items())[:SOURCES_SHOWN]:
         for when, values in (("before", nights.before), ("after", nights.after)):
             figures = " ".join(f"{value:9.4f}" for value in values) if values else "none"
             yield f"  {source:<16} {when:<6} {figures}"
     if len(drift.scores) > SOURCES_SHOWN:
-        yield f"  ... {len(drift.scores) - SOURCES_SHOWN} more sources in drift.json"
+        yield f"  ... {len(drift.scores) - SOURCES_SHOWN} more sources in {RunLayout.drift}"

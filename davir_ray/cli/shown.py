@@ -100,7 +100,7 @@ def show(run_dir: str, which: Which, limit: int) -> Found:
         )
     recipe, _ = load_run_or_recipe(run_dir, ())
     _check_rule(which, [rule.type for rule in recipe.select])
-    rows, total = _find(storage.list_files(run.uri("scored"), ".parquet"), which, limit)
+    rows, total = _find(storage.list_files(run.paths.scored, ".parquet"), which, limit)
     if not rows and (which.id is not None or which.place is not None):
         raise RecipeError(f"{run_dir}: no row of the run is {_asked(which)}")
     texts = rows_at(recipe.corpus, record.formats, [(row["file"], row["row"]) for row in rows])

@@ -10,6 +10,7 @@ from davir_ray.logprobs.kinds import LOSS
 from davir_ray.progress import ago, duration, say
 from davir_ray.runs.record import RunRecord
 from davir_ray.runs.run import Event, Run, holds_run, holds_training, place_of
+from davir_ray.storage.layout import PassLayout
 from davir_ray.storage.typed import Written
 from davir_ray.store.measurements import MeasurementStore
 from davir_ray.train.training_status import TrainingStatus, training_status
@@ -121,7 +122,7 @@ def status(folder: str) -> RunStatus:
 
 def _passes(run: Run, last: Event) -> dict[str, PassStatus]:
     begun = {event["role"]: event for event in run.events if event["event"] == "measure"}
-    plans = {role: _plan(run.uri("work", role, "plan.parquet")) for role in begun}
+    plans = {role: _plan(PassLayout(run.paths.pass_of(role)).plan) for role in begun}
     return {
         role: one
         for role, plan in plans.items()

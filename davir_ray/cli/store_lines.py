@@ -8,6 +8,7 @@ from davir_ray.cli.verify_runs import places, verify_run
 from davir_ray.errors import DamagedPart, StoreError
 from davir_ray.measure.kind import resolve_kind
 from davir_ray.progress import data_size, duration
+from davir_ray.storage.layout import NightsLayout
 from davir_ray.store.compaction import compact
 from davir_ray.store.holdings import Holding, models_in, prepared_in
 from davir_ray.store.prune import prunable
@@ -30,7 +31,7 @@ def verify_lines(path: str, *, delete: bool) -> Iterator[str]:
     for damage in chain(*stores, *map(verify_run, runs)):
         damaged.append(damage)
         yield f"damaged   {damage}"
-    going = [damage for damage in damaged if delete and not damage.uri.endswith("/nights.jsonl")]
+    going = [damage for damage in damaged if delete and not damage.uri.endswith(f"/{NightsLayout.lines}")]
     for damage in going:
         yield f"removing  {damage.uri}"
         storage.delete(damage.uri)

@@ -8,21 +8,19 @@ from davir_ray import storage
 from davir_ray.drift.result import Drift
 from davir_ray.errors import DamagedPart, StoreError
 from davir_ray.nightly.nights import Nights
-from davir_ray.runs.record import RECORD, RunRecord, TrainingRecord, read_record
+from davir_ray.runs.record import RunRecord, TrainingRecord, read_record
 from davir_ray.runs.results import damaged_results
 from davir_ray.runs.run import (
-    EVENTS,
-    RECIPE,
-    TRAINING,
     holds_run,
     holds_training,
     load_run_or_recipe,
     recipe_of_run,
 )
 from davir_ray.storage.json_lines import read_lines
+from davir_ray.storage.layout import NightsLayout, OutputLayout, RunLayout
 from davir_ray.storage.sealed import read_object, read_sealed
 from davir_ray.storage.typed import parsed
-from davir_ray.train.metrics import METRICS, metrics_at
+from davir_ray.train.metrics import metrics_at
 
 
 def places(path: str) -> tuple[str | None, list[str]]:
@@ -40,7 +38,7 @@ def places(path: str) -> tuple[str | None, list[str]]:
     named = [
         uri for uri in storage.list_folders(recipe.output) if uri.rsplit("/", 1)[-1].startswith(f"{name}-")
     ]
-    return recipe.store, [*named, storage.join(recipe.output, "nightly", name)]
+    return recipe.store, [*named, OutputLayout(recipe.output).nights(name)]
 
 
 def _store_of(run: str) -> str | None:
@@ -64,16 +62,16 @@ def verify_run(folder: str) -> Iterator[DamagedPart]:
         except StoreError as error:
             yield DamagedPart(storage.join(folder, name), str(error).removeprefix(f"{folder}/{name}: "))
         else:
-            if name == RECORD:
+            if name == RunLayout.record:
                 yield from damaged_results(folder, found.results)
 
 
 def _recipe(uri: str) -> Any:
-    return recipe_of_run(uri.removesuffix(f"/{RECIPE}"))
+    return recipe_of_run(uri.removesuffix(f"/{RunLayout.recipe}"))
 
 
 def _record(uri: str) -> Any:
-    folder = uri.removesuffix(f"/{RECORD}")
+    folder = uri.removesuffix(f"/{RunLayout.record}")
     if holds_training(folder):
         return read_record(folder, TrainingRecord)
     return read_record(folder, RunRecord)
@@ -84,17 +82,17 @@ def _drift(uri: str) -> Any:
 
 
 def _nights(uri: str) -> Any:
-    return Nights(uri.removesuffix("/nights.jsonl")).read()
+    return Nights(uri.removesuffix(f"/{NightsLayout.lines}")).read()
 
 
 READERS: dict[str, Callable[[str], Any]] = {
-    RECIPE: _recipe,
-    TRAINING: read_object,
-    EVENTS: read_lines,
-    METRICS: metrics_at,
-    "places.json": read_sealed,
-    "drift.json": _drift,
-    "nights.jsonl": _nights,
-    RECORD: _record,
+    RunLayout.recipe: _recipe,
+    RunLayout.training: read_object,
+    RunLayout.events: read_lines,
+    RunLayout.metrics: metrics_at,
+    RunLayout.places: read_sealed,
+    RunLayout.drift: _drift,
+    NightsLayout.lines: _nights,
+    RunLayout.record: _record,
 }
 """How the small files of a folder are read."""

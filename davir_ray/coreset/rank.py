@@ -24,14 +24,19 @@ SIGN = np.uint64(1 << 63)
 
 def rank_keys(score: NDArray[np.float64], ids: Keys, order: Order) -> NDArray[np.bytes_]:
     """Return `S24` [N]: sorting them puts the best score first, equal scores by id, rows without a score last."""
-    bits = (score + 0.0).view(np.uint64)  # adding zero makes -0.0 equal to 0.0
-    ascending = np.where(bits & SIGN, ~bits, bits | SIGN)
+    ascending = sortable(score)
     wanted = ascending if order == "lowest" else ~ascending
     wanted = np.where(np.isnan(score), np.uint64(2**64 - 1), wanted)
     keys = np.empty((len(score), 24), dtype=np.uint8)
     keys[:, :8] = wanted.astype(">u8").view(np.uint8).reshape(-1, 8)
     keys[:, 8:] = np.ascontiguousarray(ids).view(np.uint8).reshape(-1, 16)
     return keys.view("S24").reshape(-1)
+
+
+def sortable(values: NDArray[np.float64]) -> NDArray[np.uint64]:
+    """Turn floats into integers that sort alike [N]."""
+    bits = (values + 0.0).view(np.uint64)  # adding zero makes -0.0 equal to 0.0
+    return np.where(bits & SIGN, ~bits, bits | SIGN)
 
 
 def sample_keys(keys: NDArray[np.bytes_], ids: Keys, share: float) -> NDArray[np.bytes_]:

@@ -49,6 +49,7 @@ from davir_ray.ids import split_block, split_table
 from davir_ray.progress import say
 from davir_ray.schema import SCORED
 from davir_ray.storage.json_lines import write_lines
+from davir_ray.storage.layout import RunLayout, coreset_file, numbered
 
 _KEPT = ("split", "row", "example_id", "id", "source", "frozen_chosen_loss", "frozen_rejected_loss")
 """Columns that the chosen rows keep as they are."""
@@ -79,7 +80,7 @@ class Export:
 
     def folder(self, name: str) -> str:
         """Name the folder of one export format."""
-        return storage.join(self.run_dir, *(["coreset"] if name == "parquet" else ["exports", name]))
+        return RunLayout(self.run_dir).export(name)
 
     @cached_property
     def sources(self) -> tuple[str, ...]:
@@ -119,7 +120,7 @@ def write_scored_part(
 ) -> NDArray[np.int64]:
     """Write one part of the scored table; count the rows that it selects, by split."""
     table = ranked.part(index)
-    uri = storage.join(export.run_dir, "scored", f"{index:05d}.parquet")
+    uri = numbered(RunLayout(export.run_dir).scored, index)
     has_rank = np.asarray(table["rank"].is_valid())
     selected = np.zeros(len(table), dtype=bool)
     selected[has_rank] = selection.selected
@@ -141,7 +142,7 @@ def write_unscored(export: Export, table: pa.Table, index: int) -> None:
     """List the rows without a rank by file and row, for whoever wants to mend them."""
     if len(table):
         rows = table.select(["file", "row", "status", "reason"]).to_pylist()
-        write_lines(storage.join(export.run_dir, "unscored", f"{index:05d}.jsonl"), rows)
+        write_lines(numbered(RunLayout(export.run_dir).unscored, index, "jsonl"), rows)
 
 
 def choose_places(
@@ -345,7 +346,7 @@ def write_formats(export: Export, rows: Fetched, folder: str, number: int) -> No
     """Write a file of the core-set, by its folder and number, in every asked format."""
     for name in export.written:
         suffix, found = content(rows, name)
-        uri = storage.join(_join(export.folder(name), folder), f"part-{number:05d}.{suffix}")
+        uri = coreset_file(_join(export.folder(name), folder), number, suffix)
         if isinstance(found, pa.Table):
             storage.write_table(uri, found)
         else:

@@ -37,6 +37,7 @@ from davir_ray.errors import StalePlan
 from davir_ray.schema import ID, Need, View
 from davir_ray.scores.assemble import Asked, Measurements, assemble, measured_of
 from davir_ray.scores.score import Score, Surveyed
+from davir_ray.storage.layout import RankedLayout, numbered
 from davir_ray.store.prepared import Prepared
 from davir_ray.store.ray_lookup import FOUND
 
@@ -135,7 +136,7 @@ class Ranked:
 
     def uri(self, index: int) -> str:
         """Name one part."""
-        return storage.join(self.folder, f"{index:05d}.parquet")
+        return numbered(self.folder, index)
 
     def scan(self, columns: Sequence[str]) -> Iterator[pa.Table]:
         """Read the rows that have a rank, in rank order, a part at a time."""
@@ -156,16 +157,12 @@ def rank(ranking: Ranking, found: Mapping[Asked, list[Any]], rows: Sequence[int]
     blocks, samples = zip(*_scored(ranking, found, surveyed, blocks_of(widths), share, folder), strict=True)
     bounds = choose_bounds(np.concatenate(samples), ranges)
     counts = _settled(ranking, blocks, bounds, folder)
-    storage.delete(storage.join(folder, "scored"))
+    storage.delete(RankedLayout(folder).scored)
     ranked = Ranked(folder, ranges, *map(sum, zip(*counts, strict=True)))
     write, before = ray.remote(write_range), [0, *accumulate(scored for _, scored in counts)]
     ray.get([write.remote(ranked, index, before[index]) for index in range(ranges)])
-    storage.delete(storage.join(folder, "settled"))
+    storage.delete(RankedLayout(folder).settled)
     return ranked
-
-
-def _uri(folder: str, step: str, index: int) -> str:
-    return storage.join(folder, step, f"{index:05d}.parquet")
 
 
 def survey(ranking: Ranking, found: Mapping[Asked, list[Any]], blocks: Sequence[range]) -> Surveyed:
@@ -214,10 +211,9 @@ def _scored(
 ) -> list[tuple[ScoredRows, NDArray[np.bytes_]]]:
     """Score every split, a block of them at a time."""
     task, shared, asked = ray.remote(score_block), ray.put(ranking), list(found)
+    scored = RankedLayout(folder).scored
     refs = [
-        task.remote(
-            shared, surveyed, block, share, _uri(folder, "scored", index), asked, *_tables(found, block)
-        )
+        task.remote(shared, surveyed, block, share, numbered(scored, index), asked, *_tables(found, block))
         for index, block in enumerate(blocks)
     ]
     done: list[tuple[ScoredRows, NDArray[np.bytes_]]] = ray.get(refs)
@@ -229,7 +225,7 @@ def _settled(
 ) -> list[tuple[int, int]]:
     """Settle every range; see `settle_range`."""
     task, shared, files = ray.remote(settle_range), ray.put(blocks), ray.put(ranking.files)
-    uris = [_uri(folder, "settled", index) for index in range(len(bounds) + 1)]
+    uris = [numbered(RankedLayout(folder).settled, index) for index in range(len(bounds) + 1)]
     done: list[tuple[int, int]] = ray.get(
         [
             task.remote(shared, bounds, index, ranking.config.order, files, uri)
@@ -330,5 +326,5 @@ def settle_range(
 
 def write_range(ranked: Ranked, index: int, before: int) -> None:
     """Number the rows of a range and write it. before: how many rows with a rank are in the ranges before it."""
-    table = storage.read_table(_uri(ranked.folder, "settled", index))
+    table = storage.read_table(numbered(RankedLayout(ranked.folder).settled, index))
     storage.write_table(ranked.uri(index), number(table, before, ranked.ranked))

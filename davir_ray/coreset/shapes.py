@@ -4,10 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from davir_ray.corpus.example import Example, Message, is_left_out, shared_turns, unmarked
+from davir_ray.schema import IGNORED
 from davir_ray.tokens.tool_calls import AS_GIVEN, CallForm, formed
-
-IGNORED = -100
-"""The label of a token that does not count."""
 
 
 def to_messages(example: Example) -> dict[str, Any]:

@@ -14,9 +14,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from davir_ray.coreset.borderline import Nearest, Spans, add_spans, sides
-from davir_ray.coreset.rank_correlation import RankCorrelation
+from davir_ray.coreset.rank_correlation import RankSample
 from davir_ray.coreset.rules.choose import Scan, rule_names
 from davir_ray.coreset.rules.rule import Rule, tokens_in
+from davir_ray.ids import keys_of
 from davir_ray.storage.typed import Written
 
 ROW = ("example_id", "file", "row", "score", "num_tokens", "rank", "selected", "dropped_by")
@@ -107,7 +108,9 @@ class Summary(Written):
     sources: dict[str, SourceShare]
     """Source of the corpus -> its share before and after."""
     length_correlation: float | None
-    """Spearman's rank correlation of score and response tokens over all ranked rows; null where one is constant."""
+    """Spearman's rank correlation of score and response tokens; null where one is constant."""
+    length_correlation_rows: int
+    """Ranked rows that the rank correlation is over: all, or of many a sample drawn by content."""
     best: tuple[RankedRow, ...]
     """Some of the rows with the highest scores."""
     borderline: tuple[RankedRow, ...]
@@ -122,11 +125,11 @@ def summarise(scan: Scan, rules: Sequence[Rule], shown: int = 3) -> Summary:
     Rows without a rank may stand anywhere. `rules` made the choice. `shown` is how many best and worst rows to keep.
     """
     totals = count_rows(scan, rules)
-    correlation = RankCorrelation(totals.lengths)
+    correlation = RankSample()
     best, worst = Nearest(_all, shown), Nearest(_all, shown, is_last=True)
     cut = list(sides(rules, totals.spans, (shown + 1) // 2))
     for table in _ranked(scan, (*ROW, "source")):
-        correlation.add(np.asarray(table["score"].to_numpy(), dtype=np.float64), tokens_in(table))
+        correlation.add(keys_of(table["example_id"]), table["score"], table["num_tokens"])
         for wanted in (best, worst, *cut):
             wanted.add(table)
     ends = [*_rows([best]), *_rows([worst])]
@@ -142,7 +145,8 @@ def summarise(scan: Scan, rules: Sequence[Rule], shown: int = 3) -> Summary:
             name: DroppedGroups.of(by, totals.groups[name]) for name, by in _counted_by(rules).items()
         },
         sources=_shares(totals),
-        length_correlation=correlation.finish(),
+        length_correlation=correlation.correlation(),
+        length_correlation_rows=len(correlation),
         best=_rows([best]),
         borderline=tuple(row for row in _rows(cut) if row not in ends),
         worst=tuple(row for row in _rows([worst]) if row not in _rows([best])),

@@ -9,8 +9,6 @@ from hashlib import blake2b
 from itertools import groupby, islice
 from typing import Any
 
-import pyarrow as pa
-
 from davir_ray.config import CorpusConfig
 from davir_ray.config.nearest import did_you_mean
 from davir_ray.corpus import json_files, parquet_files
@@ -44,15 +42,13 @@ class BadFile:
 class Listing:
     """The corpus as it stood.
 
-    formats: source name -> format name. schemas: the distinct schemas of its Parquet files.
-    digests: one a split, equal for the same rows of the same file (path, size, time or checksum), understood in the
-    same way.
+    formats: source name -> format name. digests: one a split, equal for the same rows of the same file (path, size,
+    time or checksum), understood in the same way.
     """
 
     splits: tuple[Split, ...]
     bad_files: tuple[BadFile, ...]
     formats: dict[str, str]
-    schemas: tuple[pa.Schema, ...]
     digests: tuple[str, ...]
 
     @property
@@ -75,7 +71,6 @@ class _Looked:
     columns: tuple[str, ...]
     rows: int | None
     row_groups: tuple[int, ...] = ()
-    schema: pa.Schema | None = None
 
 
 def list_corpus(config: CorpusConfig, limit: int | None = None) -> Listing:
@@ -102,7 +97,7 @@ def list_corpus(config: CorpusConfig, limit: int | None = None) -> Listing:
     formats = _formats(files, config)
     facts = {(item.file.source, item.file.path): item.file for item in files}
     digests = tuple(_digest(facts[one.source, one.path], one, formats[one.source]) for one in splits)
-    return Listing(splits, bad, formats, _distinct(files), digests)
+    return Listing(splits, bad, formats, digests)
 
 
 def _look_at_all(files: Sequence[CorpusFile], limit: int | None) -> Iterator[_Looked | BadFile]:
@@ -126,7 +121,7 @@ def _look(file: CorpusFile, limit: int | None) -> _Looked | BadFile:
 
 def _look_parquet(file: CorpusFile) -> _Looked:
     schema, groups = parquet_files.footer(file.path)
-    return _Looked(file, "parquet", tuple(schema.names), sum(groups), groups, schema)
+    return _Looked(file, "parquet", tuple(schema.names), sum(groups), groups)
 
 
 def _look_json(file: CorpusFile, limit: int | None) -> _Looked:
@@ -255,11 +250,6 @@ def _check_labels(looked: _Looked, config: CorpusConfig) -> None:
 
 def _has(looked: _Looked, path: str) -> bool:
     return path in looked.columns or path.split(".")[0] in looked.columns
-
-
-def _distinct(files: Sequence[_Looked]) -> tuple[pa.Schema, ...]:
-    schemas = (item.schema.remove_metadata() for item in files if item.schema is not None)
-    return tuple({str(schema): schema for schema in schemas}.values())
 
 
 def _digest(file: CorpusFile, split: Split, format: str) -> str:

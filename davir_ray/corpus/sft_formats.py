@@ -14,10 +14,7 @@ from davir_ray.corpus.turns import (
     turns_of,
 )
 from davir_ray.errors import RowError
-from davir_ray.schema import Status
-
-IGNORED = -100
-"""The label that trainers give to a token that does not count."""
+from davir_ray.schema import IGNORED, Status
 
 
 def messages(row: Row) -> Example:

@@ -3,6 +3,5 @@
 result.py     what a comparison found
 causes.py     why a row came in or went out
 deciles.py    the spread of the scores of a source
-ray_ranks.py  the rank correlation of the rows that both nights ranked
 ray_drift.py  two scored tables, joined by row
 """

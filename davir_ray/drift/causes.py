@@ -59,8 +59,9 @@ CHANGES = {
 
 @dataclass(frozen=True)
 class Night:
-    """The rows of one night beside the ids [N] of both. Where a row is not there: rank 0, losses and score NaN."""
+    """The rows of one night beside the ids [N] of both, sorted. Where a row is not there: rank 0, losses, score NaN."""
 
+    ids: Keys
     there: Mask
     rank: NDArray[np.int64]
     selected: Mask
@@ -108,7 +109,9 @@ def _night(table: pa.Table, keys: Keys, ids: Keys) -> Night:
     ranks, selected = np.zeros(len(ids), dtype=np.int64), np.zeros(len(ids), dtype=bool)
     ranks[there] = rank[row[there]]
     selected[there] = np.asarray(table["selected"])[row[there]]
-    return Night(there, ranks, selected, np.column_stack([column(name) for name in LOSSES]), column("score"))
+    return Night(
+        ids, there, ranks, selected, np.column_stack([column(name) for name in LOSSES]), column("score")
+    )
 
 
 def moved(before: Night, after: Night, changed: Collection[str]) -> Moved:

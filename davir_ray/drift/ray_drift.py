@@ -1,11 +1,11 @@
 """Two scored tables joined by row: what came into the core-set, what went out of it, and how ranks and scores moved.
 
 scored parts -> partitions of example ids -> counts by cause
-                                          -> ranks of the rows in both -> their correlation
+                                          -> ranks of the rows in both -> a sample -> their correlation
 """
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,21 +14,24 @@ import ray
 
 from davir_ray import storage
 from davir_ray.cluster.ray_exchange import partitions_for, regroup, scatter
+from davir_ray.coreset.rank_correlation import SAMPLE_ROWS, RankSample
 from davir_ray.drift.causes import SIDE, Moved, beside, moved
 from davir_ray.drift.deciles import Wanted, joined, scores_at, sources_in, wanted_places
-from davir_ray.drift.ray_ranks import RANKS, deal, rank_correlation
 from davir_ray.drift.result import CoreSetsCompared, Drift, RowsCompared, ScoresCompared
-from davir_ray.ids import keys_of, partition_of, split_table
+from davir_ray.ids import column_of, keys_of, partition_of, split_table
 from davir_ray.runs.changes import changes
 from davir_ray.runs.history import PastRun
+from davir_ray.schema import ID
+from davir_ray.storage.layout import RunLayout
 
 SCORES = ["source", "score", "rank"]
+RANKS = pa.schema([("example_id", ID), ("before", pa.int64()), ("after", pa.int64())])
 
 
 def measure_drift(before: PastRun, after: PastRun) -> Drift:
     """Compare two finished runs."""
     changed = changes(before.record, after.record, before.recipe, after.recipe)
-    rows, (correlation, compared) = _join(before, after, {one.what for one in changed})
+    rows, compared, sample = _join(before, after, {one.what for one in changed})
     return Drift(
         before=before.run_id,
         after=after.run_id,
@@ -42,28 +45,39 @@ def measure_drift(before: PastRun, after: PastRun) -> Drift:
             came=_by_cause(rows.came),
             went=_by_cause(rows.went),
         ),
-        rank_correlation=correlation,
+        rank_correlation=sample.correlation(),
+        rank_correlation_rows=len(sample),
         ranked_in_both=compared,
         scores=_spread(deciles_of(before), deciles_of(after)),
     )
 
 
-def _join(
-    before: PastRun, after: PastRun, changed: Collection[str]
-) -> tuple[Moved, tuple[float | None, int]]:
+def _join(before: PastRun, after: PastRun, changed: Collection[str]) -> tuple[Moved, int, RankSample]:
+    """Return what moved, how many rows both nights ranked, and a sample of these with both ranks."""
     count = partitions_for(max(before.record.rows, after.record.rows))
     sides = [
         [scatter(scatter_side, count, uri, count) for uri in scored_parts(run)] for run in (before, after)
     ]
-    ranked = [run.record.ranked for run in (before, after)]
-    pieces = regroup([*sides[0], *sides[1]], match, count + 1, len(sides[0]), changed, ranked[0], count)
-    parts: list[Moved] = ray.get([one[0] for one in pieces])
-    return sum(parts[1:], parts[0]), rank_correlation([one[1:] for one in pieces], ranked[1], count)
+    pieces = regroup([*sides[0], *sides[1]], match, 3, len(sides[0]), changed)
+    parts: list[Moved] = ray.get([part for part, _, _ in pieces])
+    compared = sum(ray.get([ranked for _, ranked, _ in pieces]))
+    return sum(parts[1:], parts[0]), compared, _sampled([lowest for _, _, lowest in pieces])
+
+
+def _sampled(partitions: Sequence[Any]) -> RankSample:
+    """Put the samples of the partitions of example ids together; these are in order of the ids."""
+    sample = RankSample()
+    for partition in partitions:
+        if sample.is_full:
+            break
+        table = ray.get(partition)
+        sample.add(keys_of(table["example_id"]), table["before"], table["after"])
+    return sample
 
 
 def scored_parts(run: PastRun) -> list[str]:
     """List the parts of a run's scored table, in rank order."""
-    return storage.list_files(storage.join(run.folder, "scored"), ".parquet")
+    return storage.list_files(RunLayout(run.folder).scored, ".parquet")
 
 
 def scatter_side(uri: str, partitions: int) -> list[pa.Table]:
@@ -72,15 +86,16 @@ def scatter_side(uri: str, partitions: int) -> list[pa.Table]:
     return split_table(table, partition_of(keys_of(table["example_id"]), partitions), partitions)
 
 
-def match(before: int, changed: Collection[str], ranked: int, ranges: int, *pieces: pa.Table) -> list[Any]:
-    """Join one partition; return what moved, and the ranks of the rows in both by ranges of the night before.
+def match(before: int, changed: Collection[str], *pieces: pa.Table) -> tuple[Moved, int, pa.Table]:
+    """Join one partition, of which the first `before` pieces are of the night before.
 
-    The first `before` pieces are of that night; `ranked` rows had a rank in it.
+    Returns what moved, how many rows both nights ranked, and RANKS of those with the lowest ids.
     """
     one, other = beside(pa.concat_tables(pieces[:before]), pa.concat_tables(pieces[before:]))
-    both = (one.rank > 0) & (other.rank > 0)
-    ranks = pa.table([one.rank[both], other.rank[both]], schema=RANKS)
-    return [moved(one, other, changed), *deal(ranks, "before", ranked, ranges)]
+    both = np.flatnonzero((one.rank > 0) & (other.rank > 0))
+    lowest = both[:SAMPLE_ROWS]
+    columns = [column_of(one.ids[lowest]), one.rank[lowest], other.rank[lowest]]
+    return moved(one, other, changed), len(both), pa.table(columns, schema=RANKS)
 
 
 def _change(rows: Moved) -> float:

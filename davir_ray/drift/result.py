@@ -61,7 +61,9 @@ class Drift(Written):
     core_set: CoreSetsCompared
     """Their core-sets."""
     rank_correlation: float | None
-    """Spearman's rank correlation over the rows that both ranked; null for fewer than two."""
+    """Spearman's rank correlation over rows that both ranked; null for fewer than two."""
+    rank_correlation_rows: int
+    """Rows that the rank correlation is over: all that both ranked, or of many a sample drawn by content."""
     ranked_in_both: int
     """Rows that both ranked."""
     scores: dict[str, ScoresCompared]

@@ -6,9 +6,8 @@ from hashlib import blake2b
 import numpy as np
 from numpy.typing import NDArray
 
+from davir_ray.ids import GOLDEN, mixed
 from davir_ray.logprobs.engine import MOST_RANK, TokenSequence, TokenValues, Wanted
-
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 class HashEngine:
@@ -35,17 +34,17 @@ class HashEngine:
 
     def _hash(self, sequence: TokenSequence) -> NDArray[np.uint64]:
         """Return a word [S] for each scored token and the tokens before it."""
-        position = np.arange(1, len(sequence.ids) + 1, dtype=np.uint64) * _GOLDEN
-        tokens = _mix(sequence.ids.astype(np.uint64) ^ position)
-        return _mix(np.cumsum(tokens, dtype=np.uint64)[sequence.scored] ^ self._seed)
+        position = np.arange(1, len(sequence.ids) + 1, dtype=np.uint64) * GOLDEN
+        tokens = mixed(sequence.ids.astype(np.uint64) ^ position)
+        return mixed(np.cumsum(tokens, dtype=np.uint64)[sequence.scored] ^ self._seed)
 
 
 def _values(words: NDArray[np.uint64], wanted: Wanted) -> TokenValues:
-    again = _mix(words ^ _GOLDEN)  # else a likely token would always have a high rank and a low entropy
+    again = mixed(words ^ GOLDEN)  # else a likely token would always have a high rank and a low entropy
     return TokenValues(
         logprobs=_log_uniform(words),
         rank=(again % np.uint64(MOST_RANK) + np.uint64(1)).astype(np.uint8) if "rank" in wanted else None,
-        entropy=-_log_uniform(_mix(again)) if "entropy" in wanted else None,
+        entropy=-_log_uniform(mixed(again)) if "entropy" in wanted else None,
     )
 
 
@@ -53,10 +52,3 @@ def _log_uniform(words: NDArray[np.uint64]) -> NDArray[np.float32]:
     """Turn words into logarithms of uniform numbers."""
     # The half keeps the uniform number away from 0 and 1, and so its logarithm finite and below 0.
     return np.log(((words >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53).astype(np.float32)
-
-
-def _mix(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Scatter 64-bit words (the finaliser of SplitMix64, which wraps around by design)."""
-    words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return words ^ (words >> np.uint64(31))

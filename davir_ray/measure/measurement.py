@@ -11,6 +11,7 @@ from davir_ray.logprobs.choice import Choice
 from davir_ray.measure.kind import Kind
 from davir_ray.schema import Role, View
 from davir_ray.storage.damage import expecting
+from davir_ray.storage.layout import PassLayout, numbered
 from davir_ray.store.labels import check_label, check_schema, labelled
 from davir_ray.store.measurements import MeasurementStore
 from davir_ray.store.prepared import Prepared
@@ -62,15 +63,15 @@ class Measurement:
     @property
     def plan_uri(self) -> str:
         """Name the file whose existence says that this pass has begun."""
-        return storage.join(self.folder, "plan.parquet")
+        return PassLayout(self.folder).plan
 
     def journal_uri(self, *chunk: str) -> str:
         """Name the journal of a chunk, or the folder of all."""
-        return storage.join(self.folder, "journal", *(f"{name}.json" for name in chunk))
+        return storage.join(PassLayout(self.folder).journal, *(f"{name}.json" for name in chunk))
 
     def chunks_uri(self, split: int) -> str:
         """Name the file that holds the chunks of a split."""
-        return storage.join(self.folder, "chunks", f"{split:05d}.parquet")
+        return numbered(PassLayout(self.folder).chunks, split)
 
     def labelled(self, table: pa.Table) -> pa.Table:
         """Let a table say that it is of this pass of this run."""

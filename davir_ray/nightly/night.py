@@ -4,7 +4,7 @@ Started again on the same corpus, models and recipe, it finds its run finished a
 once more. Started while another start is at work, it says so and does nothing.
 """
 
-from davir_ray import pipeline, storage
+from davir_ray import pipeline
 from davir_ray.config import NightlyConfig
 from davir_ray.drift.ray_drift import measure_drift
 from davir_ray.drift.result import Drift
@@ -18,22 +18,21 @@ from davir_ray.runs.history import PastRun, past_run
 from davir_ray.runs.lease import Lease, take
 from davir_ray.runs.record import RunRecord
 from davir_ray.storage.damage import set_aside
+from davir_ray.storage.layout import OutputLayout, RunLayout
 from davir_ray.storage.sealed import read_sealed, write_sealed
 from davir_ray.storage.typed import parsed
-
-DRIFT = "drift.json"
 
 
 def run_night(recipe: Recipe, name: str) -> NightRecord | Busy:
     """Run a night; return its record, or who is at work if another start is."""
     recipe = anchored(recipe)
-    nights = Nights(storage.join(recipe.output, "nightly", name))
+    nights = Nights(OutputLayout(recipe.output).nights(name))
     lease = take(nights.lease_folder)
     if not isinstance(lease, Lease):
         return Busy(busy=lease)
     with lease:
         record = _run(recipe, name)
-        run = past_run(storage.join(recipe.output, record.run_id))
+        run = past_run(OutputLayout(recipe.output).run(record.run_id))
         if run is None:
             raise StoreError(f"{record.run_dir}: the run is gone since it was finished")
         night, drift, is_new = _close(nights, run, lease, recipe.nightly)
@@ -53,7 +52,7 @@ def _close(
 ) -> tuple[NightLine, Drift | None, bool]:
     """Compare a run with the night before, and write both down; or find the night that did."""
     earlier = nights.read()
-    uri = storage.join(run.folder, DRIFT)
+    uri = RunLayout(run.folder).drift
     if earlier and earlier[-1].run_id == run.run_id:
         drift = _drift_of(earlier, run) if earlier[-1].drift else None
         return earlier[-1], drift, False
@@ -70,7 +69,7 @@ def _close(
 
 def _drift_of(nights: list[NightLine], run: PastRun) -> Drift | None:
     """Read the drift of the latest night; measure it again if it is damaged."""
-    uri = storage.join(run.folder, DRIFT)
+    uri = RunLayout(run.folder).drift
     try:
         return parsed(Drift, read_sealed(uri), uri)
     except FileNotFoundError:
@@ -86,7 +85,7 @@ def _drift_since(earlier: list[NightLine], run: PastRun) -> Drift | None:
     """Compare with the latest night whose run is still there, and whole."""
     output = run.folder.rsplit("/", 1)[0]
     for night in reversed(earlier):
-        before = past_run(storage.join(output, night.run_id))
+        before = past_run(OutputLayout(output).run(night.run_id))
         drift = None if before is None else _drift_between(before, run)
         if drift is not None:
             return drift

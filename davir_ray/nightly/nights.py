@@ -10,13 +10,13 @@ from typing import Literal
 
 from pydantic import Field
 
-from davir_ray import storage
 from davir_ray.drift.result import Drift
 from davir_ray.errors import DamagedPart, StoreError
 from davir_ray.runs.lease import Holder
 from davir_ray.runs.record import JobRecord, RunRecord
 from davir_ray.schema import SCORABLE, Status
 from davir_ray.storage.json_lines import read_lines, write_lines
+from davir_ray.storage.layout import NightsLayout
 from davir_ray.storage.typed import Written, parsed
 
 WITHOUT_NIGHTS = (
@@ -104,12 +104,12 @@ class Nights:
     @property
     def lease_folder(self) -> str:
         """Where the lease is."""
-        return storage.join(self.folder, "lease")
+        return NightsLayout(self.folder).lease
 
     @property
     def uri(self) -> str:
         """Name the file of lines."""
-        return storage.join(self.folder, "nights.jsonl")
+        return NightsLayout(self.folder).lines
 
     def read(self) -> list[NightLine]:
         """Read all nights, the latest last. Raises `StoreError` if a line is none: nothing makes it again."""

@@ -12,7 +12,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 
-from davir_ray import storage
 from davir_ray.cluster import ray_session
 from davir_ray.ids import Keys, keys_of
 from davir_ray.inputs import check_inputs
@@ -35,7 +34,8 @@ from davir_ray.runs.history import PastRun, past_runs
 from davir_ray.runs.locations import Places, read_places
 from davir_ray.runs.record import Facts, RunRecord
 from davir_ray.runs.run import Run
-from davir_ray.schema import View
+from davir_ray.schema import View, is_of_view
+from davir_ray.storage.layout import StoreLayout
 from davir_ray.store.measurements import MeasurementStore
 from davir_ray.store.mending import mended
 
@@ -122,7 +122,7 @@ def _with_stand_in(recipe: Recipe) -> Recipe:
 
 def _without_reference(job: Job) -> Job:
     """Let the store hold nothing of the reference."""
-    folder = storage.join(job.inputs.recipe.store, "measurements", "to-be-made")
+    folder = StoreLayout(job.inputs.recipe.store).measurements_of("to-be-made")
     return replace(
         job,
         measurements=tuple(
@@ -172,7 +172,7 @@ def ask_split(
     examples = measurement.prepared.examples(split)
     result = []
     for view in measurement.views:
-        rows = table.filter(pc.equal(table["view"], str(view)))
+        rows = table.filter(is_of_view(table, view))
         missing = rows.filter(rows["missing"])
         where = examples.take(missing["example"])
         if reason is not None:

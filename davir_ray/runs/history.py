@@ -10,7 +10,7 @@ from davir_ray.errors import DamagedPart
 from davir_ray.progress import say
 from davir_ray.recipe import Recipe
 from davir_ray.runs.record import RunRecord
-from davir_ray.runs.run import RECIPE, Event, Run
+from davir_ray.runs.run import Event, Run
 from davir_ray.storage.sealed import read_object
 
 
@@ -40,7 +40,7 @@ def past_run(folder: str) -> PastRun | None:
     if (record := run.record(RunRecord)) is None:
         return None
     try:
-        recipe = read_object(run.uri(RECIPE))
+        recipe = read_object(run.paths.recipe)
     except (DamagedPart, FileNotFoundError) as error:
         say(f"an earlier run is passed over: {error}")
         return None

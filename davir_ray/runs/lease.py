@@ -26,6 +26,7 @@ from pydantic import Field, ValidationError
 from davir_ray import storage
 from davir_ray.errors import DamagedPart, StoreError, Unreachable
 from davir_ray.progress import say
+from davir_ray.storage.layout import lease_file
 from davir_ray.storage.sealed import read_object
 from davir_ray.storage.typed import Written
 
@@ -70,7 +71,7 @@ class Lease:
     def held(self) -> bool:
         """Tell whether nobody has taken the lease over. Files are asked for by name: a listing may lag."""
         holder = _holder(self.folder, self.number)
-        taken_over = storage.exists(_uri(self.folder, self.number + 1))
+        taken_over = storage.exists(lease_file(self.folder, self.number + 1))
         return holder is not None and holder.id == self.holder.id and not taken_over
 
     def check(self) -> None:
@@ -112,7 +113,7 @@ class Lease:
 
     def _write(self, **changed: Any) -> None:
         self.holder = self.holder.model_copy(update=changed)
-        storage.write_atomic(_uri(self.folder, self.number), json.dumps(self.holder.tree()).encode())
+        storage.write_atomic(lease_file(self.folder, self.number), json.dumps(self.holder.tree()).encode())
 
 
 @contextmanager
@@ -147,7 +148,7 @@ def take(folder: str) -> Lease | Holder:
         if found is not None and is_fresh(found):
             return found
         number += 1
-        storage.create(_uri(folder, number), json.dumps(holder.tree()).encode())
+        storage.create(lease_file(folder, number), json.dumps(holder.tree()).encode())
         found = _holder(folder, number)
     newest = newest_lease(folder)
     if newest is not None and newest[0] > number:  # so slow a start that its number had been freed again
@@ -168,7 +169,7 @@ def _new_holder() -> Holder:
 def _holder(folder: str, number: int) -> Holder | None:
     """Read a lease; None if there is none of this number."""
     try:
-        return _read(_uri(folder, number))
+        return _read(lease_file(folder, number))
     except FileNotFoundError:
         return None
 
@@ -216,7 +217,3 @@ def _lives(pid: int) -> bool:
     with suppress(OSError):  # Linux: one that is dead keeps its number until its parent has heard of it
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     return True
-
-
-def _uri(folder: str, number: int) -> str:
-    return storage.join(folder, f"{number:08d}.json")

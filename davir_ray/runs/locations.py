@@ -10,16 +10,15 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from davir_ray import storage
 from davir_ray.corpus.split import Split
 from davir_ray.errors import DamagedPart
 from davir_ray.ids import Keys, find, keys_of
 from davir_ray.progress import say
 from davir_ray.runs.run import Run
+from davir_ray.storage.layout import RunLayout
 from davir_ray.storage.sealed import read_sealed, write_sealed
 from davir_ray.store.prepared import Prepared
 
-PLACES = "places.json"
 ABSENT = b""
 """Stands for the content of a place that held no row."""
 
@@ -56,13 +55,13 @@ def write_places(run: Run, prepared: Prepared, splits: Sequence[Split]) -> None:
     """Keep where the rows of a run are."""
     named = [[one.path, one.first_row, part] for one, part in zip(splits, prepared.parts, strict=True)]
     tree = {"prepared": prepared.folder, "splits": named}
-    write_sealed(run.uri(PLACES), tree)
+    write_sealed(run.paths.places, tree)
 
 
 def read_places(run_dir: str) -> Places | None:
     """Read where the rows of a run were; None if that is not known any more."""
     try:
-        tree = read_sealed(storage.join(run_dir, PLACES), "prepared", "splits")
+        tree = read_sealed(RunLayout(run_dir).places, "prepared", "splits")
     except FileNotFoundError:
         return None
     except DamagedPart as damage:

@@ -17,10 +17,9 @@ from pydantic import Field
 from davir_ray import storage
 from davir_ray.coreset.summary import Summary
 from davir_ray.runs.results import RESULTS, ResultFile
+from davir_ray.storage.layout import RunLayout
 from davir_ray.storage.sealed import read_sealed
 from davir_ray.storage.typed import Written, parsed
-
-RECORD = "record.json"
 
 
 class EngineUsed(Written):
@@ -217,5 +216,5 @@ def load_training(folder: str) -> TrainingRecord:
 
 def read_record(folder: str, model: type[R]) -> R:
     """Read a record of one kind or the other; `folder` is no link."""
-    uri = storage.join(folder, RECORD)
+    uri = RunLayout(folder).record
     return parsed(model, read_sealed(uri, RESULTS), uri)

@@ -9,13 +9,11 @@ from hashlib import blake2b
 
 from davir_ray import storage
 from davir_ray.errors import DamagedPart
+from davir_ray.storage.layout import RunLayout
 from davir_ray.storage.typed import Written
 
 RESULTS = "results"
 """Where a record describes its result files."""
-
-FOLDERS = ("scored", "unscored", "coreset", "exports", "model")
-"""The folders of a run that hold results: of one that scores, and of a training."""
 
 
 class ResultFile(Written):
@@ -33,7 +31,9 @@ Results = Mapping[str, ResultFile]
 
 def results_in(folder: str) -> dict[str, ResultFile]:
     """Describe the result files of a run; each is read once, a few MiB at a time."""
-    files = [file for name in FOLDERS for file in storage.files_below(storage.join(folder, name))]
+    paths = RunLayout(folder)
+    results = (paths.scored, paths.unscored, paths.coreset, paths.exports, paths.model)
+    files = [file for one in results for file in storage.files_below(one)]
     digests = storage.concurrently(digest_of, [file.uri for file in files])
     names = [file.uri[len(folder.rstrip("/")) + 1 :] for file in files]
     sizes = [file.size for file in files]

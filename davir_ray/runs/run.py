@@ -20,16 +20,13 @@ from davir_ray.config import TrainConfig
 from davir_ray.errors import DamagedPart, DavirError, RecipeError, StoreError
 from davir_ray.progress import say
 from davir_ray.recipe import Recipe, load_recipe, parse_recipe
-from davir_ray.runs.record import RECORD, R, read_record
+from davir_ray.runs.record import R, read_record
 from davir_ray.runs.results import RESULTS, check_sizes, results_in
 from davir_ray.storage.damage import set_aside
 from davir_ray.storage.json_lines import read_lines, write_lines
+from davir_ray.storage.layout import OutputLayout, RunLayout
 from davir_ray.storage.sealed import read_object, write_sealed
 
-RECIPE = "recipe.json"
-TRAINING = "training.json"
-"""The recipe of a training, under another name: `davir resume` and `davir select` are for runs that score."""
-EVENTS = "events.jsonl"
 WRITTEN_AGAIN = (
     "`davir score` with the recipe file that began the run writes it again, and goes on with what is measured"
 )
@@ -81,7 +78,7 @@ class Run:
     @classmethod
     def named(cls, output: str, run_id: str) -> "Run":
         """Name a run, whether it was begun or not."""
-        return cls(run_id, storage.join(output, run_id))
+        return cls(run_id, OutputLayout(output).run(run_id))
 
     @classmethod
     def of(cls, folder: str) -> "Run":
@@ -89,11 +86,15 @@ class Run:
         return cls.named(*storage.real_folder(folder).rsplit("/", 1))
 
     @classmethod
-    def open(cls, recipe: Recipe, run_id: str, written_as: str = RECIPE) -> "Run":
-        """Begin a run, or take up one that was begun: write its recipe down."""
+    def open(cls, recipe: Recipe, run_id: str, written_as: str = RunLayout.recipe) -> "Run":
+        """Begin a run, or take up one that was begun: write its recipe down.
+
+        That of a training has another name: `davir resume` and `davir select` are for runs that score.
+        """
         run = cls.named(recipe.output, run_id)
         storage.write_atomic(
-            run.uri(written_as), json.dumps(recipe.model_dump(mode="json"), indent=2).encode()
+            storage.join(run.folder, written_as),
+            json.dumps(recipe.model_dump(mode="json"), indent=2).encode(),
         )
         run.read_events()
         return run
@@ -104,10 +105,10 @@ class Run:
         folder = storage.real_folder(folder)
         if holds_training(folder):
             raise RecipeError(f"{folder}: is a training; the command that started it goes on with it")
-        if not holds_run(folder) and storage.exists(storage.join(folder, EVENTS)):
-            raise StoreError(f"{storage.join(folder, RECIPE)}: is gone; {WRITTEN_AGAIN}")
+        if not holds_run(folder) and storage.exists(RunLayout(folder).events):
+            raise StoreError(f"{RunLayout(folder).recipe}: is gone; {WRITTEN_AGAIN}")
         if not holds_run(folder):
-            raise RecipeError(f"{folder}: holds no run: there is no {RECIPE} in it")
+            raise RecipeError(f"{folder}: holds no run: there is no {RunLayout.recipe} in it")
         run = cls.of(folder)
         run.read_events()
         return run
@@ -115,14 +116,15 @@ class Run:
     def read_events(self) -> None:
         """Read what was noted by whoever worked on the run; nothing of the result depends on it."""
         try:
-            self.events = [_checked_event(self.uri(EVENTS), one) for one in read_lines(self.uri(EVENTS))]
+            self.events = [_checked_event(self.paths.events, one) for one in read_lines(self.paths.events)]
         except DamagedPart as damage:
             say(f"{damage}; what happened before now is forgotten")
             self.events = []
 
-    def uri(self, *names: str) -> str:
-        """Name a file of the run."""
-        return storage.join(self.folder, *names)
+    @property
+    def paths(self) -> RunLayout:
+        """The names of its files and folders."""
+        return RunLayout(self.folder)
 
     @property
     def resume(self) -> str:
@@ -132,7 +134,7 @@ class Run:
     def event(self, name: str, **values: Any) -> None:
         """Note what happened, for whoever reads the run later."""
         self.events.append({"time": round(time(), 3), "event": name, **values})
-        write_lines(self.uri(EVENTS), self.events)
+        write_lines(self.paths.events, self.events)
 
     def record(self, model: type[R]) -> R | None:
         """Read the record; None while the run is unfinished, or if its results are not there and whole.
@@ -158,36 +160,36 @@ class Run:
         try:
             return self.whole_record(model)
         except DamagedPart as damage:
-            set_aside(DamagedPart(self.uri(RECORD), f"the run is not finished any more: {damage}"))
+            set_aside(DamagedPart(self.paths.record, f"the run is not finished any more: {damage}"))
             return None
 
     def forget_work(self) -> None:
         """Delete the plan and the progress of measuring."""
-        for name in ("work", "work-rows", "work-eval_rows"):
-            storage.delete(self.uri(name))
+        for folder in (self.paths.work, self.paths.work_of_rows, self.paths.work_of_eval_rows):
+            storage.delete(folder)
 
     def finish(self, record: R) -> R:
         """Write the record, with the digests of the result files, and tidy up; return it as it reads."""
         results = results_in(self.folder)
         listed = {name: one.tree() for name, one in results.items()}
-        write_sealed(self.uri(RECORD), record.tree() | {RESULTS: listed})
+        write_sealed(self.paths.record, record.tree() | {RESULTS: listed})
         self.tidy()
         return record.model_copy(update={"results": results})
 
     def tidy(self) -> None:
         """Delete what only an unfinished run needs."""
         self.forget_work()
-        storage.delete(self.uri("ranked"))
+        storage.delete(self.paths.ranked)
 
 
 def holds_run(folder: str) -> bool:
     """Tell whether a run was begun in a folder."""
-    return storage.exists(storage.join(folder, RECIPE))
+    return storage.exists(RunLayout(folder).recipe)
 
 
 def holds_training(folder: str) -> bool:
     """Tell whether a training was begun in a folder."""
-    return storage.exists(storage.join(folder, TRAINING))
+    return storage.exists(RunLayout(folder).training)
 
 
 def _checked_event(uri: str, event: Event) -> Event:
@@ -201,13 +203,13 @@ def load_run_or_recipe(path: str, overrides: Sequence[str]) -> tuple[Recipe, str
     if not holds_run(path):
         return load_recipe(path, overrides), Path(path).stem
     folder = storage.real_folder(path)
-    recipe = parse_recipe(recipe_of_run(folder), storage.join(folder, RECIPE), overrides, as_written=False)
+    recipe = parse_recipe(recipe_of_run(folder), RunLayout(folder).recipe, overrides, as_written=False)
     return recipe, folder.rsplit("/", 1)[-1].rsplit("-", 1)[0]
 
 
 def recipe_of_run(folder: str) -> dict[str, Any]:
     """Read the recipe of a run as plain data. Raises `StoreError` if it is none: only a recipe file makes it again."""
-    uri = storage.join(folder, RECIPE)
+    uri = RunLayout(folder).recipe
     try:
         parse_recipe(tree := read_object(uri), uri, as_written=False)
     except DavirError as error:

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from davir_ray.config import ScoreConfig
 from davir_ray.errors import RecipeError
 from davir_ray.ids import keys_of
-from davir_ray.schema import COMPLETIONS, SCORABLE, Need, Role, Status, View
+from davir_ray.schema import COMPLETIONS, SCORABLE, Need, Role, Status, View, is_of_view
 from davir_ray.scores.score import Measured, Score, Surveyed
 
 Asked = tuple[str, Role]
@@ -101,7 +101,7 @@ def _loss(measured: Measured, model: Role, view: View) -> pa.Array:
 def _failed_examples(found: Measurements) -> dict[int, str]:
     """Name the examples that the engine failed on. What only an export asks for costs no example its rank."""
     reasons: dict[int, str] = {}
-    exported = pc.is_in(found.sequences["view"], pa.array(list(COMPLETIONS)))
+    exported = is_of_view(found.sequences, *COMPLETIONS)
     for asked, failed in found.failed.items():
         if failed:
             absent = found.columns[asked].column(0).is_null()

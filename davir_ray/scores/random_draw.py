@@ -9,23 +9,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from davir_ray.config import ScoreConfig
+from davir_ray.ids import GOLDEN, mixed
 from davir_ray.scores.score import Floats, Measured, Score
 
 
 def random_draw(measured: Measured, config: ScoreConfig) -> Floats:
     """Return draws from [0, 1), in steps of 2**-53 [N]."""
     halves = np.ascontiguousarray(measured.example_id, dtype="S16").view("<u8").reshape(-1, 2)
-    state = _mix(np.array([config.seed % 2**64], dtype=np.uint64))
-    state = _mix(_mix(state ^ halves[:, 0]) ^ halves[:, 1])
+    state = _step(np.array([config.seed % 2**64], dtype=np.uint64))
+    state = _step(_step(state ^ halves[:, 0]) ^ halves[:, 1])
     return (state >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
-def _mix(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Step splitmix64 (Steele et al., 2014) once: each input bit changes about half of the output's."""
-    state = state + np.uint64(0x9E3779B97F4A7C15)
-    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return state ^ (state >> np.uint64(31))
+def _step(state: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Step splitmix64 once."""
+    return mixed(state + GOLDEN)
 
 
 RANDOM = Score(

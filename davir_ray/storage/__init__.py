@@ -1,6 +1,7 @@
 """Files on any fsspec URI.
 
 files.py        whole, or not there at all
+layout.py       every path of a store and of a run
 filesystems.py  the filesystem behind a URI, its patience and its errors in our words
 json_lines.py   small files of JSON objects, one a line; sealed.py: JSON files that tell whether they are whole
 typed.py        models of what is written as JSON

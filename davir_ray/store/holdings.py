@@ -12,23 +12,23 @@ from davir_ray import storage
 from davir_ray.errors import DamagedPart, StoreError
 from davir_ray.storage.damage import ASIDE
 from davir_ray.storage.files import File
+from davir_ray.storage.layout import MeasurementsLayout, PreparedLayout, StoreLayout
 from davir_ray.storage.sealed import read_object
 from davir_ray.store.labels import check_label
 from davir_ray.store.measurements import MeasurementStore, StoredKind
 
-LAST_USE = "last-use.txt"
 LONGEST_WRITE = 24 * 3600.0
 """Seconds after which nobody is writing a file any more."""
 
 
 def note_use(folder: str, run: str) -> None:
     """Note that a run begins to use a folder of the store."""
-    storage.write_atomic(storage.join(folder, LAST_USE), run.encode())
+    storage.write_atomic(MeasurementsLayout(folder).last_use, run.encode())
 
 
 def note_parts(folder: str, corpus: str, parts: Sequence[str]) -> None:
     """Note that a run begins to use these parts of a folder of prepared corpora."""
-    storage.write_atomic(storage.join(folder, "used", f"{corpus}.txt"), "\n".join(parts).encode())
+    storage.write_atomic(PreparedLayout(folder).used_by(corpus), "\n".join(parts).encode())
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Holding:
     def unused(self) -> float:
         """Count the seconds since a run began to use the folder, or wrote to it."""
         now = time()
-        aside = storage.join(self.folder, "merged/")  # a compaction is no use
+        aside = MeasurementsLayout(self.folder).merged + "/"  # a compaction is no use
         times = (file.modified for file in self.files if not file.uri.startswith(aside))
         return now - max(times, default=now)
 
@@ -67,15 +67,18 @@ def models_in(store: str, resolve: Callable[[str], StoredKind]) -> list[Measurem
 
 def model_folders(store: str) -> list[str]:
     """List the folders of measurements of a store. Raises `StoreError` where there is no store."""
-    if not {"measurements", "prepared"} & {uri.rsplit("/", 1)[-1] for uri in storage.list_folders(store)}:
-        raise StoreError(f"{store}: holds no store: neither measurements/ nor prepared/")
-    return storage.list_folders(storage.join(store, "measurements"))
+    paths = StoreLayout(store)
+    if not {paths.measurements, paths.prepared} & set(storage.list_folders(store)):
+        raise StoreError(
+            f"{store}: holds no store: neither {StoreLayout.measurements}/ nor {StoreLayout.prepared}/"
+        )
+    return storage.list_folders(paths.measurements)
 
 
 def kind_in(folder: str) -> str:
     """Name the kind of the measurements in a folder: as model.json says, or failing that as a part says itself."""
     try:
-        return str(read_object(storage.join(folder, "model.json"))["kind"])
+        return str(read_object(MeasurementsLayout(folder).description)["kind"])
     except (FileNotFoundError, DamagedPart, KeyError):
         pass
     for part in storage.files_in(folder, ".parquet"):
@@ -89,7 +92,7 @@ def kind_in(folder: str) -> str:
 
 def prepared_in(store: str) -> list[str]:
     """List the folders of prepared corpora of a store, one for the settings that they were prepared with."""
-    return storage.list_folders(storage.join(store, "prepared"))
+    return storage.list_folders(StoreLayout(store).prepared)
 
 
 def model_holdings(store: str) -> list[Holding]:
@@ -106,7 +109,8 @@ def unused_parts(holding: Holding, older_than: float) -> Holding:
     """Narrow prepared corpora down to what no corpus in use has: parts of files that have changed, or went."""
     now = time()
     old = [file for file in holding.files if now - file.modified > older_than]
-    lists = [file for file in set(holding.files) - set(old) if "/used/" in file.uri]
+    used = PreparedLayout(holding.folder).used + "/"
+    lists = [file for file in set(holding.files) - set(old) if file.uri.startswith(used)]
     wanted = {
         part for file in lists for part in storage.read_bytes(file.uri).decode(errors="replace").split()
     }

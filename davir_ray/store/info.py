@@ -9,6 +9,7 @@ from davir_ray import storage
 from davir_ray.errors import DamagedPart, StoreError
 from davir_ray.progress import data_size, duration
 from davir_ray.storage.files import File
+from davir_ray.storage.layout import MeasurementsLayout, PreparedLayout
 from davir_ray.storage.sealed import read_object
 from davir_ray.store.holdings import Holding, model_holdings, prepared_holdings
 
@@ -74,7 +75,7 @@ def info_lines(info: StoreInfo) -> Iterator[str]:
 def _described(description: dict[str, Any]) -> str:
     """Write what model.json says on one line."""
     if not description:
-        return "no model.json"
+        return f"no {MeasurementsLayout.description}"
     paths = " + ".join(filter(None, (description["path"], description["adapter"])))
     numerics = ", ".join(f"{name}={value}" for name, value in description["numerics"].items())
     return f"{description['kind']} of {paths} ({numerics})"
@@ -90,13 +91,14 @@ def _description(uri: str) -> dict[str, Any]:
 
 
 def _model(holding: Holding) -> ModelInfo:
+    paths = MeasurementsLayout(holding.folder)
     files = [file for file in holding.files if file.uri.endswith(".parquet")]
-    aside = storage.join(holding.folder, "failed/")
+    aside = paths.failed + "/"
     failed = [file for file in files if file.uri.startswith(aside)]
     parts = [file for file in files if not file.uri.startswith(aside)]
     return ModelInfo(
         fingerprint=holding.name,
-        description=_description(storage.join(holding.folder, "model.json")),
+        description=_description(paths.description),
         sequences=_rows(parts),
         failed=_rows(failed),
         parts=len(parts),
@@ -107,7 +109,7 @@ def _model(holding: Holding) -> ModelInfo:
 
 
 def _prepared(holding: Holding) -> PreparedInfo:
-    examples = storage.join(holding.folder, "examples/")
+    examples = PreparedLayout(holding.folder).table("examples") + "/"
     splits = sum(file.uri.startswith(examples) for file in holding.files)
     return PreparedInfo(holding.name, splits, holding.size, holding.unused())
 

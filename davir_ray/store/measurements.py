@@ -26,6 +26,7 @@ from davir_ray.ids import Keys, column_of, keys_of
 from davir_ray.schema import ID
 from davir_ray.storage.damage import set_aside
 from davir_ray.storage.files import File
+from davir_ray.storage.layout import MeasurementsLayout
 from davir_ray.storage.sealed import read_object
 from davir_ray.store.labels import check_label, check_schema, labelled
 
@@ -84,9 +85,13 @@ class MeasurementStore:
         """Name what all of its parts were measured with."""
         return self.folder.rstrip("/").rsplit("/", 1)[-1]
 
+    @property
+    def _paths(self) -> MeasurementsLayout:
+        return MeasurementsLayout(self.folder)
+
     def describe(self, description: Mapping[str, Any]) -> None:
         """Write what the fingerprint stands for, for people, unless that is written there."""
-        uri = storage.join(self.folder, "model.json")
+        uri = self._paths.description
         try:
             found = read_object(uri)
             if all(found.get(name) == description[name] for name in ("kind", "model", "numerics")):
@@ -105,16 +110,15 @@ class MeasurementStore:
 
     def merged_parts(self) -> list[File]:
         """List the parts that compactions made."""
-        folder = storage.join(self.folder, "merged")
-        files = storage.files_in(folder, ".parquet")
+        files = storage.files_in(self._paths.merged, ".parquet")
         # A listing may have passed a part before it went, and its successor's place before that came.
-        while (again := storage.files_in(folder, ".parquet")) != files:
+        while (again := storage.files_in(self._paths.merged, ".parquet")) != files:
             files = again
         return files
 
     def holds(self, name: str) -> bool:
         """Tell whether the part of this name is complete, unless it was merged already."""
-        return storage.exists(storage.join(self.folder, f"{name}.parquet"))
+        return storage.exists(self._paths.part(name))
 
     def part_names(self) -> frozenset[str]:
         """Name the parts that are complete, and those that were merged into them."""
@@ -160,8 +164,7 @@ class MeasurementStore:
         table = pa.Table.from_arrays(columns, schema=self.kind.columns)
         for reason in self.kind.flaws(table).values():
             raise EngineError(f"{self.folder}: the engine gives {reason}; nothing of that is kept")
-        uri = storage.join(self.folder, f"{part_name(sequence_ids)}.parquet")
-        storage.write_table(uri, self._labelled(table, "measurements"))
+        storage.write_table(self._paths.part(part_name(sequence_ids)), self._labelled(table, "measurements"))
 
     def _labelled(self, table: pa.Table, holds: str) -> pa.Table:
         return labelled(table, holds=holds, of=self.fingerprint, kind=self.kind.name)
@@ -169,7 +172,7 @@ class MeasurementStore:
     def write_merged(self, table: pa.Table, names: Iterable[str]) -> str:
         """Add one part that holds what the parts of these names do; return its URI."""
         metadata = {MERGED: " ".join(sorted(names)).encode()}
-        uri = storage.join(self.folder, "merged", f"{part_name(keys_of(table['sequence_id']))}.parquet")
+        uri = self._paths.merged_part(part_name(keys_of(table["sequence_id"])))
         storage.write_table(uri, self._labelled(table.replace_schema_metadata(metadata), "measurements"))
         return uri
 
@@ -180,8 +183,7 @@ class MeasurementStore:
         """
         columns = [pa.array(failed.keys(), ID), pa.array(failed.values(), pa.string())]
         table = pa.Table.from_arrays(columns, schema=FAILED)
-        uri = storage.join(self.folder, "failed", f"{name}.parquet")
-        storage.write_table(uri, self._labelled(table, "failed"))
+        storage.write_table(self._paths.failed_part(name), self._labelled(table, "failed"))
 
     def failed(self) -> dict[bytes, str]:
         """Return the sequences that cannot be measured, with the reason."""
@@ -219,7 +221,7 @@ class MeasurementStore:
 
     def failed_parts(self) -> list[File]:
         """List the files that say which sequences cannot be measured."""
-        return storage.files_in(storage.join(self.folder, "failed"), ".parquet")
+        return storage.files_in(self._paths.failed, ".parquet")
 
 
 def merged_names(metadata: Mapping[bytes, bytes] | None) -> list[str]:

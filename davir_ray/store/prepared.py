@@ -16,15 +16,15 @@ from functools import partial
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from davir_ray import storage
 from davir_ray.corpus.folds import Fold
 from davir_ray.corpus.not_read import NotRead
 from davir_ray.errors import DamagedPart
 from davir_ray.ids import keys_of
-from davir_ray.schema import EXAMPLES, TOKENS, View
+from davir_ray.schema import EXAMPLES, TOKENS, View, is_of_view
 from davir_ray.storage.damage import expecting, set_aside
+from davir_ray.storage.layout import PreparedLayout
 from davir_ray.store.labels import check_label, check_schema, digest_of, labelled
 
 ROWS_PER_GROUP = 1024
@@ -52,9 +52,9 @@ class Prepared:
 
     def done(self) -> frozenset[int]:
         """List the splits that are complete."""
-        there = (self._stems("examples", ".parquet") & self._stems("tokens", ".parquet")) | self._stems(
-            "bad", ".txt"
-        )
+        there = self._stems(self._paths.table("examples"), ".parquet")
+        there &= self._stems(self._paths.table("tokens"), ".parquet")
+        there |= self._stems(self._paths.bad, ".txt")
         return frozenset(split for split, part in enumerate(self.parts) if part in there)
 
     def write(
@@ -77,7 +77,7 @@ class Prepared:
 
     def bad(self) -> dict[int, str]:
         """Return the splits that cannot be read, with the reason."""
-        there = self._stems("bad", ".txt")
+        there = self._stems(self._paths.bad, ".txt")
         bad = [split for split, part in enumerate(self.parts) if part in there]
         return {split: storage.read_bytes(self._bad_uri(split)).decode(errors="replace") for split in bad}
 
@@ -127,7 +127,7 @@ class Prepared:
         table = self.tokens(split, ["example", "view", "sequence_id", "num_tokens", "length"])
         position = pa.array(np.arange(len(table), dtype=np.int32))
         table = table.append_column("position", position)
-        table = table.filter(pc.is_in(table["view"], pa.array([str(view) for view in views])))
+        table = table.filter(is_of_view(table, *views))
         if fold is None:
             return table
         inside = fold.holds(keys_of(self.examples(split)["example_id"]))
@@ -148,12 +148,16 @@ class Prepared:
     def set_aside(self, damage: DamagedPart) -> None:
         """Set aside a damaged part, and with it the other of its split: it is prepared again as a whole."""
         set_aside(damage)
-        name = damage.uri.rsplit("/", 1)[-1]
+        name = damage.uri.rsplit("/", 1)[-1].removesuffix(".parquet")
         for table in SCHEMAS:
-            storage.delete(storage.join(self.folder, table, name))
+            storage.delete(self._paths.part(table, name))
 
-    def _stems(self, table: str, suffix: str) -> set[str]:
-        return {file.stem for file in storage.files_in(storage.join(self.folder, table), suffix)}
+    @property
+    def _paths(self) -> PreparedLayout:
+        return PreparedLayout(self.folder)
+
+    def _stems(self, folder: str, suffix: str) -> set[str]:
+        return {file.stem for file in storage.files_in(folder, suffix)}
 
     def _label(self, table: str, split: int) -> dict[str, str]:
         return {"holds": table, "of": f"{self.folder.rstrip('/').rsplit('/', 1)[-1]}/{self.parts[split]}"}
@@ -199,7 +203,7 @@ class Prepared:
 
     def uri(self, table: str, split: int) -> str:
         """Name the part of a split: of `examples` or of `tokens`."""
-        return storage.join(self.folder, table, f"{self.parts[split]}.parquet")
+        return self._paths.part(table, self.parts[split])
 
     def _bad_uri(self, split: int) -> str:
-        return storage.join(self.folder, "bad", f"{self.parts[split]}.txt")
+        return self._paths.bad_part(self.parts[split])

@@ -10,6 +10,7 @@ from davir_ray import storage
 from davir_ray.errors import DamagedPart
 from davir_ray.ids import keys_of, partition_of
 from davir_ray.storage.files import File
+from davir_ray.storage.layout import MeasurementsLayout, PreparedLayout
 from davir_ray.storage.sealed import read_object
 from davir_ray.store.measurements import MeasurementStore, StoredKind, bundles
 from davir_ray.store.prepared import SCHEMAS, Prepared
@@ -24,7 +25,7 @@ BYTES_AT_ONCE = 512 * 2**20
 def verify(model: MeasurementStore) -> Iterator[DamagedPart]:
     """Open all files of a model, and yield those that are damaged; a part that goes meanwhile is passed over."""
     try:
-        read_object(storage.join(model.folder, "model.json"))
+        read_object(MeasurementsLayout(model.folder).description)
     except DamagedPart as damage:
         yield damage
     except FileNotFoundError:
@@ -47,7 +48,7 @@ def verify_prepared(folder: str) -> Iterator[DamagedPart]:
     A part whose sibling is gone is no damage: its split is not done.
     """
     for table in SCHEMAS:
-        files = storage.files_in(storage.join(folder, table), ".parquet")
+        files = storage.files_in(PreparedLayout(folder).table(table), ".parquet")
         yield from _found(partial(_read_prepared, folder, table), files)
 
 

@@ -90,3 +90,6 @@ BARE: dict[str, Callable[[Sequence[Message], str], tuple[str, dict[int, Turn]]]]
     "plain": render_plain,
 }
 """The templates that any tokenizer with an EOS token can take, by name."""
+
+TEMPLATES = ("chat", *BARE)
+"""What `tokens.template` may be called; anything else is the path of a Jinja chat template."""

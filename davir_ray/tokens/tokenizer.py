@@ -24,6 +24,7 @@ from davir_ray.config import TokensConfig
 from davir_ray.corpus.example import Message
 from davir_ray.errors import ModelError, RecipeError, RowError
 from davir_ray.schema import Status
+from davir_ray.tokens.templates import TEMPLATES
 from davir_ray.tokens.tool_calls import AS_GIVEN, PROBE_TOOL, CallForm, call_form
 
 TODAY = datetime(2024, 7, 26)
@@ -223,9 +224,9 @@ def _render(*args: Any, **kwargs: Any) -> tuple[list[str], list[list[Span]]]:
     return render_jinja_template(*args, **kwargs)  # type: ignore[return-value]
 
 
-def load_tokenizer(path: str, config: TokensConfig, revision: str | None = None) -> Tokenizer:
+def load_tokenizer(path: str, config: TokensConfig) -> Tokenizer:
     """Load the tokenizer of a model folder or hub id. Raises `ModelError` or `RecipeError`."""
-    hf = _load(path, revision)
+    hf = _load(path)
     if not getattr(hf, "is_fast", False):
         raise ModelError(
             f"{path}: its tokenizer ({type(hf).__name__}) gives no character offsets; "
@@ -234,7 +235,7 @@ def load_tokenizer(path: str, config: TokensConfig, revision: str | None = None)
     hf.backend_tokenizer.no_truncation()
     hf.backend_tokenizer.no_padding()
     name = config.template
-    if name not in ("chat", "alpaca", "plain"):
+    if name not in TEMPLATES:
         hf.chat_template, name = _read_template(name), "chat"
     tokenizer = Tokenizer(path, hf, name, dict(config.chat_template_kwargs))
     _check_template(tokenizer)
@@ -259,12 +260,12 @@ def tokenizer_identity(tokenizer: Tokenizer) -> str:
     return blake2b(text.encode("ascii"), digest_size=16).hexdigest()
 
 
-def _load(path: str, revision: str | None) -> PreTrainedTokenizerBase:
+def _load(path: str) -> PreTrainedTokenizerBase:
     # Imported here: it brings torch, and workers, who get a loaded tokenizer, do without these seconds.
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=False)
+        return AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     except (OSError, ValueError, KeyError, ImportError, TypeError, AttributeError) as error:
         raise ModelError(f"{path}: no tokenizer could be loaded from it: {error}") from error
 

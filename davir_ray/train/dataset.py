@@ -10,7 +10,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from davir_ray import storage
 from davir_ray.ids import keys_of
-from davir_ray.train.rows import IGNORED, TRAINING, order
+from davir_ray.schema import IGNORED
+from davir_ray.train.rows import TRAINING, order
 
 
 def fetch_rows(folder: str, file: Path) -> None:

@@ -2,23 +2,21 @@
 
 from typing import Any
 
-from davir_ray import storage
 from davir_ray.errors import DamagedPart
 from davir_ray.progress import say
 from davir_ray.storage.json_lines import read_lines, write_lines
-
-METRICS = "metrics.jsonl"
+from davir_ray.storage.layout import RunLayout
 
 
 def write_metrics(folder: str, entries: list[dict[str, Any]]) -> None:
     """Write the file anew."""
-    write_lines(storage.join(folder, METRICS), entries)
+    write_lines(RunLayout(folder).metrics, entries)
 
 
 def read_metrics(folder: str) -> list[dict[str, Any]]:
     """Read what was logged; nothing before the first step, or if the file is damaged, which is said."""
     try:
-        return metrics_at(storage.join(folder, METRICS))
+        return metrics_at(RunLayout(folder).metrics)
     except DamagedPart as damage:
         say(f"{damage}; what was logged before now is forgotten")
         return []

@@ -21,7 +21,8 @@ from davir_ray.errors import DamagedPart, DavirError, TrainingError, Unexpected,
 from davir_ray.measure.ray_room import await_room
 from davir_ray.progress import duration, say
 from davir_ray.storage.filesystems import filesystem
-from davir_ray.train.metrics import METRICS, metrics_at
+from davir_ray.storage.layout import RunLayout
+from davir_ray.train.metrics import metrics_at
 from davir_ray.train.task import TrainTask, train_worker
 
 SECONDS_BETWEEN_LOOKS = 2.0
@@ -77,7 +78,7 @@ def _run_config(task: TrainTask) -> RunConfig:
     filesystem, path = _filesystem(task.folder)
     environment = {"DS_ACCELERATOR": task.device, "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
     return RunConfig(
-        name="checkpoints",
+        name=RunLayout.checkpoints,
         storage_path=path,
         storage_filesystem=filesystem,
         failure_config=FailureConfig(max_failures=task.train.max_failures),
@@ -149,7 +150,7 @@ def _watch(folder: str, over: threading.Event) -> None:
 def _logged(folder: str) -> list[dict[str, Any]]:
     """Read what workers logged so far; what cannot be read is looked at again soon, and is nothing until then."""
     try:
-        return metrics_at(storage.join(folder, METRICS))
+        return metrics_at(RunLayout(folder).metrics)
     except (OSError, Unreachable, DamagedPart):
         return []
 

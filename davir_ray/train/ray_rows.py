@@ -11,6 +11,7 @@ import ray
 
 from davir_ray import storage
 from davir_ray.ids import keys_of
+from davir_ray.storage.layout import numbered
 from davir_ray.store.prepared import Prepared
 from davir_ray.train.pick import Pick
 from davir_ray.train.rows import TRAINING, order, training_rows
@@ -56,7 +57,7 @@ def write_split(
     left_out = int((pick.ranks(keys_of(examples["example_id"])) >= 0).sum()) - len(table)
     if len(table) == 0:
         return left_out, -1
-    storage.write_table(storage.join(folder, f"{split:05d}.parquet"), table)
+    storage.write_table(numbered(folder, split), table)
     columns = [table["input_ids"], *([table["rejected_input_ids"]] if pairs else [])]
     return left_out, int(max(pc.max(pc.list_flatten(column)).as_py() for column in columns))
 

@@ -22,8 +22,10 @@ from transformers import (
     Trainer,
 )
 
+from davir_ray import storage
 from davir_ray.errors import ModelError, TrainingError
 from davir_ray.models.resolve import ResolvedModel, resolve
+from davir_ray.storage.layout import RunLayout
 from davir_ray.train.arguments import arguments_of, load_dtype, peft_config
 from davir_ray.train.dataset import PairCollator, fetch_rows, open_rows
 from davir_ray.train.model_folder import finish, upload
@@ -98,8 +100,8 @@ def _trainer(task: TrainTask, base: ResolvedModel, scratch: Path, *, resumes: bo
     common: dict[str, Any] = {
         "model": _model(task, base),
         "args": arguments,
-        "train_dataset": _rows(task, "rows", scratch),
-        "eval_dataset": _rows(task, "eval_rows", scratch) if task.evaluates else None,
+        "train_dataset": _rows(task, RunLayout.rows, scratch),
+        "eval_dataset": _rows(task, RunLayout.eval_rows, scratch) if task.evaluates else None,
         "processing_class": tokenizer,
         "peft_config": peft_config(task.train.lora),
         "callbacks": [ReportCheckpoint(), WriteMetrics(task.folder)],
@@ -143,7 +145,7 @@ def _rows(task: TrainTask, name: str, scratch: Path) -> Any:
     """Open rows of the run; one worker of a node fetches them for all."""
     file = scratch / f"{name}.arrow"
     if ray.train.get_context().get_local_rank() == 0:
-        fetch_rows(task.uri(name), file)
+        fetch_rows(storage.join(task.folder, name), file)
     torch.distributed.barrier()
     return open_rows(file)
 
@@ -169,4 +171,4 @@ def _write_model(trainer: Trainer, task: TrainTask, base: ResolvedModel, folder:
     if trainer.is_world_process_zero():
         merge = task.train.lora is not None and task.train.lora.merge
         finish(folder, Path(base.model_path), task.base.model_name_or_path, merge=merge)
-        upload(folder, task.uri("model"))
+        upload(folder, RunLayout(task.folder).model)

@@ -11,11 +11,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from davir_ray.ids import keys_of
-from davir_ray.schema import ID, View
+from davir_ray.schema import ID, IGNORED, View, is_of_view
 from davir_ray.train.pick import Pick
 
-IGNORED = -100
-"""The label of a token that does not count, for torch, transformers and TRL alike."""
 TOKEN_LIST = pa.list_(pa.int32())
 TRAINING = pa.schema(
     [
@@ -64,7 +62,7 @@ def training_rows(
 
 def _positions(tokens: pa.Table, view: View, examples: int) -> NDArray[np.int64]:
     """Return the position in `tokens` of each example's sequence; -1 where it has none."""
-    of_view = np.flatnonzero(tokens["view"].to_numpy(zero_copy_only=False) == str(view))
+    of_view = np.flatnonzero(is_of_view(tokens, view).to_numpy())
     positions = np.full(examples, -1, dtype=np.int64)
     positions[tokens["example"].to_numpy()[of_view]] = of_view
     return positions

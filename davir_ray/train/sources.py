@@ -84,7 +84,7 @@ def core_set_source(recipe: Recipe, name: str, needs: tuple[Need, ...]) -> Sourc
             f"run {run_id} chose nothing: there is no row to train on; `davir score` says why"
         )
     try:
-        core_set = read_core_set(run.uri("scored"))
+        core_set = read_core_set(run.paths.scored)
     except DamagedPart as damage:
         set_aside(damage)
         raise StoreError(f"{damage}; `davir score` or `davir run` makes it again") from damage

@@ -28,7 +28,8 @@ from davir_ray.logprobs.choice import Choice, numerics
 from davir_ray.progress import say
 from davir_ray.runs.lease import leased
 from davir_ray.runs.record import HeldOut, TrainingRecord, TrainingSettings
-from davir_ray.runs.run import TRAINING, Run, training_id_of
+from davir_ray.runs.run import Run, training_id_of
+from davir_ray.storage.layout import RunLayout
 from davir_ray.store.mending import mended
 from davir_ray.train.checks import (
     check_base,
@@ -38,7 +39,7 @@ from davir_ray.train.checks import (
     check_settings,
     with_deepspeed,
 )
-from davir_ray.train.metrics import METRICS, read_metrics
+from davir_ray.train.metrics import read_metrics
 from davir_ray.train.ray_fit import await_workers, fit
 from davir_ray.train.ray_rows import Written, count_shared, write_rows
 from davir_ray.train.settings import beta_of, dtype_of, learning_rate_of
@@ -81,13 +82,13 @@ def run_training(source: Source, held_out: Source | None, train: TrainConfig, na
     run = training_run(source, held_out, train, name)
     if (record := run.record(TrainingRecord)) is not None:
         return _trained(run, record)
-    with leased(run.uri("lease"), f"training {run.run_id}") as lease:
+    with leased(run.paths.lease, f"training {run.run_id}") as lease:
         if (record := run.reopen(TrainingRecord)) is not None:  # another start was at work, and is done
             return _trained(run, record)
         record = _train(source, held_out, train, run, started)
         lease.check()
         tree = record.tree() | {"recipe": source.inputs.recipe.model_dump(mode="json")}
-        storage.write_atomic(run.uri("model", "davir_training.json"), json.dumps(tree, indent=2).encode())
+        storage.write_atomic(run.paths.made_by, json.dumps(tree, indent=2).encode())
         record = run.finish(record)
         forget_rows(run)
     return record
@@ -108,7 +109,7 @@ def _train(
     for one in filter(None, (source, held_out)):
         check_pairs(one.inputs.listing.has_pairs, train, one.what)
     await_workers(train, device)
-    run = Run.open(source.inputs.recipe, run.run_id, TRAINING)
+    run = Run.open(source.inputs.recipe, run.run_id, RunLayout.training)
     begun()
     forget_old_log(run)
     say(f"training {run.run_id} on {source.what} (if it stops, the same command goes on)")
@@ -126,14 +127,14 @@ def _train(
 
 def forget_old_log(run: Run) -> None:
     """Delete the log of a training whose model is gone; one that goes on from a checkpoint keeps its own."""
-    if not storage.list_folders(run.uri("checkpoints")):
-        storage.delete(run.uri(METRICS))
+    if not storage.list_folders(run.paths.checkpoints):
+        storage.delete(run.paths.metrics)
 
 
 def forget_rows(run: Run) -> None:
     """Delete what only an unfinished training needs."""
-    for name in ("rows", "eval_rows", "checkpoints"):
-        storage.delete(run.uri(name))
+    for folder in (run.paths.rows, run.paths.eval_rows, run.paths.checkpoints):
+        storage.delete(folder)
 
 
 def device_of(train: TrainConfig) -> str:
@@ -180,38 +181,35 @@ class RowCounts:
 
 def write_all_rows(training: Training) -> RowCounts:
     """Write the rows to train on and those held out, and check them; return how many there are, and were left out."""
-    inputs = training.source.inputs
-    written = _write_rows(training, training.source, "rows")
+    inputs, paths = training.source.inputs, training.run.paths
+    written = _write_rows(training, training.source, paths.rows, RunLayout.work_of_rows)
     check_rows(written.rows, written.largest_id, training.train, inputs.base, training.source.what)
     if training.held_out is None:
         return RowCounts(written.rows, written.left_out)
-    held_out = _write_rows(training, training.held_out, "eval_rows")
+    held_out = _write_rows(training, training.held_out, paths.eval_rows, RunLayout.work_of_eval_rows)
     check_held_out(held_out.rows, held_out.largest_id, inputs.base, training.held_out.what)
-    shared = count_shared(*map(training.run.uri, ("rows", "eval_rows")))
+    shared = count_shared(paths.rows, paths.eval_rows)
     if shared:
         say(f"{shared:,} rows of {training.held_out.what} are also trained on")
     return RowCounts(written.rows, written.left_out, held_out.rows, held_out.left_out, shared)
 
 
-def _write_rows(training: Training, source: Source, folder: str) -> Written:
+def _write_rows(training: Training, source: Source, folder: str, work_folder: str) -> Written:
     run = training.run
-    job = job_of(source.inputs, run, training.choice, work=f"work-{folder}")
+    job = job_of(source.inputs, run, training.choice, work=work_folder)
     job = job.only("base") if training.frozen == "store" else job.only(None)
     work = partial(_write_picked, training, source, job, folder)
     return mended(work, job.prepared, job.stores, run.forget_work)
 
 
 def _write_picked(training: Training, source: Source, job: Job, folder: str) -> Written:
-    run = training.run
     prepare_corpus(job)
     found = None
     if training.frozen == "store":
         measure_models(job, may_measure=True)
         found = look_up_need(job, "loss", "base")
-    storage.delete(run.uri(folder))
-    written = write_rows(
-        job.prepared, source.pick, found, run.uri(folder), pairs=training.train.is_preference
-    )
+    storage.delete(folder)
+    written = write_rows(job.prepared, source.pick, found, folder, pairs=training.train.is_preference)
     if written.left_out:
         say(f"{source.what}: {written.left_out:,} rows left out (no tokens, no pair, or not measured)")
     return written
@@ -237,8 +235,8 @@ def record_of(training: Training, rows: RowCounts, seconds: float) -> TrainingRe
     return TrainingRecord(
         run_id=run.run_id,
         run_dir=run.folder,
-        model=run.uri("model"),
-        metrics=run.uri(METRICS),
+        model=run.paths.model,
+        metrics=run.paths.metrics,
         objective=train.objective,
         trained_on=training.source.what,
         core_set=training.source.digest,

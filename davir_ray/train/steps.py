@@ -62,7 +62,7 @@ def with_made(recipe: Recipe, reference: ReferenceRecord) -> Recipe:
 
 
 def _naming(recipe: Recipe, runs: list[Run]) -> Recipe:
-    models = tuple(ModelConfig(model_name_or_path=run.uri("model")) for run in runs)
+    models = tuple(ModelConfig(model_name_or_path=run.paths.model) for run in runs)
     named = ModelsConfig(base=recipe.models.base, reference=models[0] if len(models) == 1 else models)
     return recipe.model_copy(update={"models": named, "reference": None})
 

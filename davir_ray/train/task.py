@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Any
 
-from davir_ray import storage
 from davir_ray.config import ModelConfig, TrainConfig
 
 
@@ -22,10 +21,6 @@ class TrainTask:
     evaluates: bool
     device: str
     max_length: int
-
-    def uri(self, name: str) -> str:
-        """Name something in the run's folder."""
-        return storage.join(self.folder, name)
 
 
 def train_worker(config: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ from datasets import Dataset
 from trl.trainer.dpo_trainer import DPOTrainer
 from trl.trainer.sft_trainer import SFTTrainer
 
+from davir_ray.schema import IGNORED
 from davir_ray.train.losses import davir_dpo_loss, davir_ratio
 from davir_ray.train.sampling import ResumableOrder
 
@@ -65,7 +66,7 @@ class DavirDPOTrainer(PairTrainer):
 
 def _summed_logps(model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
     """Return the log-probability of each response [2B], from TRL's fused head, which is 0 where nothing counts."""
-    labels = inputs["input_ids"].masked_fill(inputs["completion_mask"] == 0, -100)
+    labels = inputs["input_ids"].masked_fill(inputs["completion_mask"] == 0, IGNORED)
     outputs = model(
         input_ids=inputs["input_ids"],
         attention_mask=inputs["attention_mask"],

@@ -8,8 +8,9 @@ from davir_ray import storage
 from davir_ray.progress import ago
 from davir_ray.runs.record import TrainingRecord
 from davir_ray.runs.run import Run
+from davir_ray.storage.layout import RunLayout
 from davir_ray.storage.typed import Written
-from davir_ray.train.metrics import METRICS, read_metrics
+from davir_ray.train.metrics import read_metrics
 
 LOGGED = ("loss", "eval_loss", "eval_rewards/accuracies")
 """What is told of the newest entries that have it."""
@@ -66,7 +67,7 @@ def training_status(folder: str) -> TrainingStatus:
     for entry in read_metrics(run.folder):
         newest |= entry
     record = run.record(TrainingRecord)
-    written = [file.modified for file in storage.files_in(run.folder, METRICS)]
+    written = [file.modified for file in storage.files_in(run.folder, RunLayout.metrics)]
     return TrainingStatus(
         run_id=run.run_id,
         folder=run.folder,

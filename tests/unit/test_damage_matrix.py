@@ -34,7 +34,7 @@ from davir_ray.storage.typed import parsed
 from davir_ray.store.compaction import compact
 from davir_ray.store.measurements import MeasurementStore
 from davir_ray.store.prepared import Prepared
-from davir_ray.train.metrics import METRICS, read_metrics, write_metrics
+from davir_ray.train.metrics import read_metrics, write_metrics
 from tests.damages import DAMAGES, replaced
 from tests.measured import held, keys, losses_of
 from tests.records import drift, night_line, run_record
@@ -102,7 +102,9 @@ def run_in(folder: Path, run_id: str = "n-000000000001") -> Run:
     prepared = Prepared(str(folder / "prepared"), ("one",))
     prepared.write(0, EXAMPLES.empty_table(), TOKENS.empty_table())
     write_places(run, prepared, [Split("s", run_id, "parquet", 0, 1, (0,))])
-    storage.write_table(run.uri("scored", "0.parquet"), pa.table({"a": [run_id] * len(run_id)}))
+    storage.write_table(
+        storage.join(run.folder, "scored", "0.parquet"), pa.table({"a": [run_id] * len(run_id)})
+    )
     run.finish(run_record(run_id=run_id))
     return run
 
@@ -244,7 +246,7 @@ def lease_case():
 
 def run_case(name, read, other="n-0000000000022", logs=False):
     def make(folder, run_id="n-000000000001"):
-        return Path(run_in(folder, run_id).uri(name))
+        return Path(storage.join(run_in(folder, run_id).folder, name))
 
     return Case(make, read, None if logs else lambda folder: make(folder, other), logs)
 
@@ -262,7 +264,7 @@ def nights_case():
 def metrics_case():
     def make(folder):
         write_metrics(str(folder), [{"max_steps": 9, "step": step, "loss": 0.5} for step in range(3)])
-        return folder / METRICS
+        return folder / "metrics.jsonl"
 
     return Case(make, lambda path: [one["step"] for one in read_metrics(str(path.parent))], logs=True)
 
@@ -377,8 +379,8 @@ def test_verify_finds_a_sound_run_sound_by_whatever_path(tmp_path, monkeypatch, 
     (tmp_path / "latest").symlink_to(run.run_id)
     monkeypatch.chdir(run.folder)
     assert list(verify_run(given)) == []
-    Path(run.uri("places.json")).write_text("{}")
-    assert [one.uri for one in verify_run(given)] == [run.uri("places.json")]
+    Path(storage.join(run.folder, "places.json")).write_text("{}")
+    assert [one.uri for one in verify_run(given)] == [storage.join(run.folder, "places.json")]
 
 
 @pytest.mark.parametrize("damage", [name for name in DAMAGES if name != "gone"])
@@ -386,7 +388,7 @@ def test_verify_finds_a_sound_run_sound_by_whatever_path(tmp_path, monkeypatch, 
 def test_verify_sees_damage_in_a_run(tmp_path, name, damage):
     run = run_in(tmp_path)
     assert list(verify_run(run.folder)) == []
-    path = Path(run.uri(name))
+    path = Path(storage.join(run.folder, name))
     before = path.read_bytes()
     DAMAGES[damage](path, random.Random(f"{name} {damage}"))
     found = {one.uri for one in verify_run(run.folder)}

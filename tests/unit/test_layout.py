@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from davir_ray.storage import layout
+
 PACKAGE = Path(__file__).parents[2] / "davir_ray"
 ORDER = (
     "foreign_text",
@@ -74,3 +76,57 @@ def test_a_module_imports_only_what_stands_below_it(path):
 def test_a_module_that_imports_ray_says_so_in_its_name(path):
     uses_ray = any(name.split(".")[0] == "ray" for name in imported(path))
     assert not uses_ray or path.stem.startswith("ray_") or part_of(path) == "cluster"
+
+
+def layouts():
+    """Return the classes of storage/layout.py that name paths."""
+    return [one for one in vars(layout).values() if isinstance(one, type) and issubclass(one, layout.Layout)]
+
+
+FILES = {
+    one.name.rsplit("/", 1)[-1]
+    for paths in layouts()
+    for one in vars(paths).values()
+    if isinstance(one, layout.Below) and "." in one.name
+}
+"""Names of files that have one meaning wherever they stand."""
+
+
+def texts(tree: ast.AST) -> Iterator[str]:
+    """Yield the string constants of a file, those within f-strings too; no docstrings."""
+    told = {node.value for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    yield from (
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in told
+    )
+
+
+def names_given_to_join(tree: ast.AST) -> Iterator[ast.expr]:
+    """Yield what is a text in the code among the arguments of `storage.join`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "storage.join":
+            yield from (one for one in node.args[1:] if isinstance(one, ast.Constant))
+            yield from (one for one in node.args[1:] if isinstance(one, ast.JoinedStr))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_paths_of_a_store_and_of_runs_are_named_in_one_file(path):
+    if path == Path(layout.__file__):
+        return
+    tree = ast.parse(path.read_text())
+    assert not [text for text in texts(tree) if any(name in text for name in FILES)]
+    assert not [ast.unparse(name) for name in names_given_to_join(tree)]
+
+
+def test_the_tree_that_is_drawn_has_every_name():
+    names = {one.name for paths in layouts() for one in vars(paths).values() if isinstance(one, layout.Below)}
+    assert {name for name in names if name not in (layout.__doc__ or "")} == set()
+
+
+def test_a_layout_names_paths_and_its_class_bare_names():
+    assert layout.RunLayout.record == "record.json"
+    assert layout.RunLayout("s3://b/runs/r-1").record == "s3://b/runs/r-1/record.json"
+    assert layout.StoreLayout("/s/").measurements_of("f") == "/s/measurements/f"
+    assert layout.RunLayout("r").export("parquet") == "r/coreset"
+    assert layout.RunLayout("r").export("trl") == "r/exports/trl"

@@ -13,13 +13,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
+from davir_ray.coreset.rank import sortable
 from davir_ray.coreset.rules.best import exact
 from davir_ray.coreset.rules.rule import Mask, Rows, Rule, tokens_in
 from davir_ray.errors import RecipeError
 from davir_ray.schema import Need, View
 
 SortKeys = NDArray[np.uint64]
-SIGN = np.uint64(1 << 63)
 DIGIT = 16
 
 
@@ -67,12 +67,6 @@ def _mean_loss(table: pa.Table) -> NDArray[np.float64]:
     loss: NDArray[np.float64] = table["base_loss"].to_numpy()
     tokens = np.maximum(tokens_in(table), 1).astype(np.float64)
     return np.divide(loss, tokens)
-
-
-def sortable(values: NDArray[np.float64]) -> SortKeys:
-    """Turn floats into integers that sort alike."""
-    bits = (values + 0.0).view(np.uint64)  # adding zero makes -0.0 equal to 0.0
-    return np.where(bits & SIGN, ~bits, bits | SIGN)
 
 
 def order_statistics(scan: Callable[[], Iterator[SortKeys]], places: Sequence[int]) -> list[int]:

@@ -19,6 +19,7 @@ from pydantic import Field
 
 from davir_ray.coreset.rules.best import exact
 from davir_ray.coreset.rules.rule import Mask, Rows, Rule, TokenColumn
+from davir_ray.ids import GOLDEN
 
 Signature = NDArray[np.uint32]
 SEED = 1
@@ -82,7 +83,7 @@ def _shingles(ids: NDArray[np.int32], size: int) -> NDArray[np.uint32]:
     windows = sliding_window_view(ids.astype(np.uint64), min(size, len(ids)))
     state = np.full(len(windows), 0xCBF29CE484222325, dtype=np.uint64)
     for column in windows.T:
-        state = (state ^ column) * np.uint64(0x9E3779B97F4A7C15)
+        state = (state ^ column) * GOLDEN
         state ^= state >> np.uint64(29)
     return np.unique((state >> np.uint64(32)).astype(np.uint32))
 

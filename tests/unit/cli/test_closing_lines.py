@@ -13,6 +13,11 @@ MEASURED = {
 }
 
 
+def test_a_correlation_of_a_sample_says_so():
+    record = run_record(ranked=250_000, length_correlation=-0.2, length_correlation_rows=100_000)
+    assert "response length -0.20 (a sample of 100,000 rows)" in "\n".join(record_lines(record))
+
+
 def test_what_was_begun_again_is_told_where_there_was_any():
     lines = list(record_lines(run_record(**MEASURED)))
     assert "measured  base: 9 sequences; 3 were in the store; 4 begun again" in lines

@@ -111,6 +111,7 @@ def test_a_run_with_all_that_a_table_can_hold():
             )
         },
         length_correlation=0.5,
+        length_correlation_rows=1_012,
         best=(row(1, 0.9),),
         borderline=(row(3, 0.5), row(4, 0.4, "1:count")),
         worst=(row(1_012, -1.25, "0:quota"),),

@@ -25,9 +25,16 @@ def test_every_reason_and_cause_has_words():
     assert set(CAME) == set(WENT) == {str(cause) for cause in Cause}
 
 
+def test_a_correlation_of_a_sample_says_so():
+    text = "\n".join(drift_lines(drift(ranked_in_both=250_000, rank_correlation_rows=100_000)))
+    assert "over a sample of 100,000 of the 250,000 rows that both nights ranked" in text
+
+
 def test_a_drift_tells_causes_ranks_and_scores():
     core_set = CoreSetsCompared(before=3, after=4, both=2, change=0.6, came={"data": 2}, went={"others": 1})
-    changed = drift(core_set=core_set, rank_correlation=None, ranked_in_both=1, scores=SCORES)
+    changed = drift(
+        core_set=core_set, rank_correlation=None, rank_correlation_rows=1, ranked_in_both=1, scores=SCORES
+    )
     text = "\n".join(drift_lines(changed))
     assert "3 rows are new, 1 are gone, 9 in both" in text
     assert "3 -> 4 rows, 2 in both; 60.0% of the rows in either are in one alone" in text

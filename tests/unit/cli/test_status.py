@@ -47,7 +47,7 @@ def plan(tmp_path, run: Run, settled: tuple[str, ...], *, seconds_ago: float) ->
     """Write down a pass that began a while ago, when these chunks were settled."""
     names = [part_name(keys(*letters)) for letters in CHUNKS]
     table = {"name": names, "sequences": [len(one) for one in CHUNKS], "tokens": list(CHUNKS.values())}
-    storage.write_table(run.uri("work", "base", "plan.parquet"), pa.table(table))
+    storage.write_table(storage.join(run.folder, "work", "base", "plan.parquet"), pa.table(table))
     left = sum(tokens for letters, tokens in CHUNKS.items() if letters not in settled)
     run.event("prepare", splits=1)
     counts = {"sequences": 9, "tokens": 900, "tokens_left": left, "store": store_of(tmp_path).folder}
@@ -55,7 +55,7 @@ def plan(tmp_path, run: Run, settled: tuple[str, ...], *, seconds_ago: float) ->
     run.events[-1]["time"] -= seconds_ago
     run.events[-2]["time"] -= seconds_ago
     text = "".join(json.dumps(event) + "\n" for event in run.events)
-    storage.write_atomic(run.uri("events.jsonl"), text.encode())
+    storage.write_atomic(storage.join(run.folder, "events.jsonl"), text.encode())
 
 
 def settle(tmp_path, letters: str, *, seconds_ago: float) -> None:
@@ -159,7 +159,9 @@ def test_an_output_folder_has_a_line_a_run(tmp_path):
 def test_a_recipe_stands_for_its_output_and_json_says_the_same(tmp_path):
     run = begin(tmp_path)
     plan(tmp_path, run, (), seconds_ago=100)
-    (tmp_path / "r.yaml").write_bytes(storage.read_bytes(run.uri("recipe.json")))  # JSON is YAML
+    (tmp_path / "r.yaml").write_bytes(
+        storage.read_bytes(storage.join(run.folder, "recipe.json"))
+    )  # JSON is YAML
     told = [
         CliRunner().invoke(main, ["status", str(place), "--json"])
         for place in (tmp_path / "r.yaml", tmp_path / "runs", run.folder)

@@ -1,4 +1,5 @@
 import itertools
+from hashlib import blake2b
 
 import numpy as np
 import pytest
@@ -6,15 +7,28 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from davir_ray.coreset.rank_correlation import RankCorrelation
+from davir_ray.coreset import rank_correlation
+from davir_ray.coreset.rank_correlation import RankSample
+
+
+def ids(count):
+    hashes = b"".join(
+        blake2b(bytes([i % 256, i // 256 % 256, i // 65536]), digest_size=16).digest() for i in range(count)
+    )
+    return np.frombuffer(hashes, dtype="S16")
+
+
+def sample_of(score, length, cuts=(), keys=None):
+    sample = RankSample()
+    keys = ids(len(score)) if keys is None else keys
+    edges = [0, *sorted(min(cut, len(score)) for cut in cuts), len(score)]
+    for start, stop in itertools.pairwise(edges):
+        sample.add(keys[start:stop], score[start:stop], length[start:stop])
+    return sample
 
 
 def correlation(score, length, cuts=()):
-    result = RankCorrelation(np.bincount(length))
-    edges = [0, *sorted(min(cut, len(score)) for cut in cuts), len(score)]
-    for start, stop in itertools.pairwise(edges):
-        result.add(score[start:stop], length[start:stop])
-    return result.finish()
+    return sample_of(score, length, cuts).correlation()
 
 
 @st.composite
@@ -56,9 +70,24 @@ def test_nothing_to_correlate_gives_none():
     assert correlation(np.array([1.0]), np.array([3])) is None
 
 
-def test_many_rows_do_not_overflow():
+def test_of_many_rows_those_with_the_lowest_ids_are_sampled_however_they_come(monkeypatch):
+    monkeypatch.setattr(rank_correlation, "SAMPLE_ROWS", 500)
     rng = np.random.default_rng(1)
-    score = np.sort(rng.normal(size=300_000))[::-1]
-    length = rng.integers(1, 2000, 300_000)
-    expected = stats.spearmanr(score, length).statistic
-    assert correlation(score, length, [100_000]) == pytest.approx(expected, abs=1e-10)
+    score, length, keys = rng.normal(size=3000), rng.integers(1, 2000, 3000), ids(3000)
+    sample = sample_of(score, length, [40, 700, 700, 2999])
+    lowest = np.argsort(keys)[:500]
+    assert sample.keys.tolist() == keys[lowest].tolist()
+    expected = stats.spearmanr(score[lowest], length[lowest]).statistic
+    assert sample.correlation() == pytest.approx(expected, abs=1e-12)
+    again = sample_of(score[::-1], length[::-1], [1000], keys[::-1])
+    assert again.correlation() == sample.correlation()
+    assert (len(again), again.is_full) == (500, True)
+
+
+def test_a_sample_is_close_to_all_rows():
+    rng = np.random.default_rng(2)
+    score = rng.normal(size=300_000)
+    length = (100 + 20 * score + rng.normal(scale=30, size=300_000)).astype(np.int64)
+    sample = sample_of(score, length, [100_000])
+    assert len(sample) == 100_000
+    assert sample.correlation() == pytest.approx(stats.spearmanr(score, length).statistic, abs=0.01)

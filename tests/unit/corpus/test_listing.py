@@ -225,16 +225,6 @@ def test_the_digest_changes_with_the_files_and_with_nothing_else(tmp_path):
     assert list_corpus(config(tmp_path)).digest != touched
 
 
-def test_schemas_that_differ_are_all_listed(tmp_path):
-    write(tmp_path / "a.parquet")
-    write(tmp_path / "b.parquet")
-    pq.write_table(pa.table({"question": ["q"], "answer": ["a"], "n": [1]}), tmp_path / "c.parquet")
-    assert [schema.names for schema in list_corpus(config(tmp_path)).schemas] == [
-        ["question", "answer"],
-        ["question", "answer", "n"],
-    ]
-
-
 def test_a_file_that_is_forbidden_is_not_skipped_but_stops_the_run(tmp_path, monkeypatch):
     write(tmp_path / "a.parquet")
     path = write(tmp_path / "b.parquet")

@@ -11,9 +11,10 @@ from tests.records import run_record
 
 def finished(tmp_path, run_id, when):
     run = Run.named(str(tmp_path), run_id)
-    storage.write_atomic(run.uri("recipe.json"), b"{}")
+    storage.write_atomic(storage.join(run.folder, "recipe.json"), b"{}")
     storage.write_atomic(
-        run.uri("events.jsonl"), json.dumps({"time": when, "event": "select"}).encode() + b"\n"
+        storage.join(run.folder, "events.jsonl"),
+        json.dumps({"time": when, "event": "select"}).encode() + b"\n",
     )
     run.finish(run_record(run_id=run_id))
 
@@ -59,9 +60,10 @@ def test_the_references_that_earlier_runs_measured_are_known(tmp_path, monkeypat
         recipe = with_references(names if names == "org/name" else made)
         base = recipe.models.base.model_copy(update={"model_name_or_path": f"{tmp_path}/base"})
         recipe = recipe.model_copy(update={"models": recipe.models.model_copy(update={"base": base})})
-        storage.write_atomic(run.uri("recipe.json"), recipe.model_dump_json().encode())
+        storage.write_atomic(storage.join(run.folder, "recipe.json"), recipe.model_dump_json().encode())
         storage.write_atomic(
-            run.uri("events.jsonl"), json.dumps({"time": float(number), "event": "select"}).encode() + b"\n"
+            storage.join(run.folder, "events.jsonl"),
+            json.dumps({"time": float(number), "event": "select"}).encode() + b"\n",
         )
         run.finish(run_record(run_id=run.run_id, models={"base": ["a"], "reference": identities}))
     asked = with_references(references, output=str(tmp_path / "runs"))

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from davir_ray import storage
 from davir_ray.cli import main
 from davir_ray.cli.verify_runs import verify_run
 from davir_ray.errors import DamagedPart, StoreError
@@ -23,15 +24,15 @@ def run(tmp_path) -> Run:
     """A run that is finished, and has a result file."""
     tree = {"corpus": {"paths": "rows.jsonl"}, "models": {"base": "b", "reference": "r"}}
     run = Run.open(parse_recipe(tree | {"output": str(tmp_path), "store": str(tmp_path)}, "r"), "r-1")
-    Path(run.uri("scored")).mkdir()
-    Path(run.uri("scored", "0.parquet")).write_bytes(b"scores")
+    Path(storage.join(run.folder, "scored")).mkdir()
+    Path(storage.join(run.folder, "scored", "0.parquet")).write_bytes(b"scores")
     run.finish(run_record())
     return run
 
 
 def rewritten(run: Run, **changes) -> str:
     """Change fields of a record, as a program of another version writes it: sealed, and of other content."""
-    uri = run.uri("record.json")
+    uri = storage.join(run.folder, "record.json")
     tree = read_sealed(uri) | changes
     write_sealed(uri, {name: value for name, value in tree.items() if value != "absent"})
     return uri
@@ -43,7 +44,7 @@ def test_a_record_reads_as_it_was_written(run):
     assert record.results["scored/0.parquet"].bytes == 6
     assert run.record(RunRecord) == record
     assert "results" not in record.tree()
-    assert json.loads(Path(run.uri("record.json")).read_text())["schema_version"] == 1
+    assert json.loads(Path(storage.join(run.folder, "record.json")).read_text())["schema_version"] == 1
 
 
 def test_a_record_of_a_training_is_another_kind(run, tmp_path):

@@ -102,10 +102,10 @@ def test_a_deepspeed_file_counts_by_its_content_and_not_by_its_path(tmp_path):
 def test_a_run_is_unfinished_until_its_record_is_written(tmp_path):
     run = Run.open(recipe(tmp_path), "name-1")
     assert run.record(RunRecord) is None
-    storage.write_atomic(run.uri("work", "x"), b"1")
+    storage.write_atomic(storage.join(run.folder, "work", "x"), b"1")
     run.finish(run_record())
     assert Run.open(recipe(tmp_path), "name-1").record(RunRecord).rows == 12
-    assert not storage.exists(run.uri("work"))
+    assert not storage.exists(storage.join(run.folder, "work"))
 
 
 def test_events_go_on_where_a_stopped_run_left_them(tmp_path):
@@ -124,8 +124,8 @@ def test_a_run_folder_stands_for_its_recipe(tmp_path):
 
 def finished_run(tmp_path) -> Run:
     run = Run.open(recipe(tmp_path), "name-1")
-    storage.write_atomic(run.uri("scored", "0.parquet"), b"scores")
-    storage.write_atomic(run.uri("coreset", "0.parquet"), b"rows")
+    storage.write_atomic(storage.join(run.folder, "scored", "0.parquet"), b"scores")
+    storage.write_atomic(storage.join(run.folder, "coreset", "0.parquet"), b"rows")
     run.finish(run_record())
     return run
 
@@ -135,7 +135,7 @@ def finished_run(tmp_path) -> Run:
 def test_a_run_whose_results_or_record_are_gone_or_cut_is_not_finished(tmp_path, name, damage, capsys):
     run = finished_run(tmp_path)
     assert run.record(RunRecord).rows == 12
-    path = Path(run.uri(name))
+    path = Path(storage.join(run.folder, name))
     if damage == "gone":
         path.unlink()
     else:
@@ -144,7 +144,7 @@ def test_a_run_whose_results_or_record_are_gone_or_cut_is_not_finished(tmp_path,
     assert run.reopen(RunRecord) is None
     said = capsys.readouterr().err
     assert ("the run is not finished any more" in said and str(path) in said) or not path.exists()
-    assert not Path(run.uri("record.json")).exists()
+    assert not Path(storage.join(run.folder, "record.json")).exists()
 
 
 @pytest.mark.parametrize("given", ["name-1", "./name-1/", "latest", "name-1/../latest"])
@@ -180,16 +180,16 @@ def test_results_that_are_listed_are_not_asked_for_by_name(tmp_path, monkeypatch
     assert asked == []
     monkeypatch.setattr(storage, "files_below", lambda _: [])  # a listing that lags
     assert run.record(RunRecord).rows == 12
-    assert sorted(asked) == [run.uri("coreset", "0.parquet"), run.uri("scored", "0.parquet")]
+    assert sorted(asked) == [f"{run.folder}/{name}/0.parquet" for name in ("coreset", "scored")]
 
 
 def test_a_run_whose_recipe_is_damaged_says_who_writes_it_again(tmp_path):
     run = Run.open(recipe(tmp_path), "name-1")
     run.event("prepare")
     for text in ("{", "[]", "{}", ""):
-        Path(run.uri("recipe.json")).write_text(text)
+        Path(storage.join(run.folder, "recipe.json")).write_text(text)
         with pytest.raises(StoreError, match=r"recipe.json.*`davir score` with the recipe file"):
             load_run_or_recipe(run.folder, ())
-    Path(run.uri("recipe.json")).unlink()
+    Path(storage.join(run.folder, "recipe.json")).unlink()
     with pytest.raises(StoreError, match=r"recipe.json: is gone; `davir score` with the recipe file"):
         Run.at(run.folder)

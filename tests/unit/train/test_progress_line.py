@@ -3,7 +3,7 @@ import threading
 import pytest
 
 from davir_ray.train import ray_fit
-from davir_ray.train.metrics import METRICS, write_metrics
+from davir_ray.train.metrics import write_metrics
 from davir_ray.train.ray_fit import progress_line
 
 
@@ -49,6 +49,6 @@ def test_a_damaged_log_is_looked_at_again(tmp_path, monkeypatch, capsys):
                 write_metrics(str(tmp_path), [{"step": 1, "max_steps": 4, "loss": 0.5}])
             return self.looks == 3
 
-    (tmp_path / METRICS).write_text("text\n")
+    (tmp_path / "metrics.jsonl").write_text("text\n")
     ray_fit._watch(str(tmp_path), Looks())
     assert capsys.readouterr().err.count("train: step 1 of 4, loss 0.5") == 1

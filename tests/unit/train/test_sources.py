@@ -31,7 +31,7 @@ def refused(monkeypatch, recipe) -> str:
 
 def finish(tmp_path, recipe) -> None:
     run = Run.named(str(tmp_path), "n-000000000001")
-    storage.write_atomic(run.uri("recipe.json"), recipe.model_dump_json().encode())
+    storage.write_atomic(storage.join(run.folder, "recipe.json"), recipe.model_dump_json().encode())
     run.finish(run_record(run_id=run.run_id))
 
 

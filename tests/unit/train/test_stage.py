@@ -58,9 +58,9 @@ def test_frozen_log_probabilities_come_from_the_store_unless_it_computes_otherwi
 def test_a_training_keeps_the_log_that_its_checkpoint_goes_on_with_and_no_other(tmp_path, checkpoints):
     run = Run.of(str(tmp_path / "name-train-1"))
     write_metrics(run.folder, [{"step": 1, "max_steps": 4}])
-    storage.write_atomic(run.uri("checkpoints", "snapshot.json"), b"{}")
+    storage.write_atomic(storage.join(run.folder, "checkpoints", "snapshot.json"), b"{}")
     for number in range(checkpoints):
-        storage.write_atomic(run.uri("checkpoints", f"checkpoint-{number}", "weights"), b"1")
+        storage.write_atomic(storage.join(run.folder, "checkpoints", f"checkpoint-{number}", "weights"), b"1")
     forget_old_log(run)
     assert len(read_metrics(run.folder)) == checkpoints
 
