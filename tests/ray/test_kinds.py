@@ -1,5 +1,6 @@
 """Kinds of measurement on real Ray: one of a single file goes through all that serves kinds, and tokens meet sums."""
 
+import os
 import subprocess
 import sys
 import time
@@ -49,9 +50,10 @@ def write_corpus(folder: Path, name: str, numbers: range) -> None:
 def kill_while_measuring(folder: Path, recipe: dict) -> int:
     """Start a run of the recipe, kill its driver with SIGKILL, and return how many parts it had written."""
     (folder / "test.yaml").write_text(yaml.safe_dump(recipe))
-    address = ray.get_runtime_context().gcs_address
-    command = [sys.executable, "-c", CODE, "score", str(folder / "test.yaml"), "--address", address]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command = [sys.executable, "-c", CODE, "score", str(folder / "test.yaml")]
+    variables = os.environ | {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen(command, cwd=ROOT, env=variables, **quiet)
     end = time.monotonic() + 300
     while len(parts := list(folder.glob("store/measurements/*/*.parquet"))) < 3:
         assert time.monotonic() < end, "nothing was measured"
