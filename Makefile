@@ -2,9 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready-$(shell cat requirements/cpu.txt pyproject.toml | cksum | cut -d' ' -f1)
-RECIPES := jobs/recipes
+DOCS_READY := .venv-docs/.ready-$(shell cksum <requirements/docs.txt | cut -d' ' -f1)
 
-.PHONY: quickstart install test test-fast test-nightly test-gpu bench bench-gpu lint lock clean
+.PHONY: quickstart install test test-fast test-nightly test-gpu bench bench-gpu docs lint lock clean
 
 quickstart: $(READY)  ## the main job on an embedded default
 	$(BIN)/python jobs/quickstart.py
@@ -36,6 +36,14 @@ bench: $(READY)  ## speed on this machine, beside its peers and limits
 bench-gpu: $(READY)
 	$(BIN)/python benchmarks/gpu_throughput.py
 
+docs: $(DOCS_READY)  ## the documents as a site in site/; fails on a broken link
+	.venv-docs/bin/mkdocs build --strict --quiet
+
+$(DOCS_READY):
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/pip install --quiet --no-deps -r requirements/docs.txt
+	rm -f .venv-docs/.ready-* && touch $@
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -45,4 +53,4 @@ lock:  ## resolve requirements/cpu.in into pinned requirements/cpu.txt
 	requirements/lock.sh
 
 clean:
-	rm -rf .venv quickstart
+	rm -rf .venv .venv-docs site quickstart
