@@ -37,7 +37,7 @@ bench-gpu: $(READY)
 	$(BIN)/python benchmarks/gpu_throughput.py
 
 docs: $(DOCS_READY)  ## the documents as a site in site/; fails on a broken link
-	.venv-docs/bin/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
 
 $(DOCS_READY):
 	$(PYTHON) -m venv .venv-docs

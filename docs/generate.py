@@ -108,7 +108,7 @@ def named(columns: Iterable[str]) -> str:
 
 def verbs_page() -> Iterator[str]:
     """Yield the page of the verbs of `davir`."""
-    yield from ["# Verbs", "", f"{davir.help} `davir VERB --help` prints what stands here.", ""]
+    yield from ["# Verbs", "", f"{davir.help} A verb with `--help` prints what stands here.", ""]
     yield "The [exit codes](../faults.md#exit-codes) are the same for all."
     for name, verb in verbs(davir, "davir"):
         yield from verb_section(name, verb)

@@ -25,9 +25,8 @@ def test_the_cron_job_forbids_two_at_once_and_submits_files_that_exist():
     assert mounted == {volume["name"] for volume in pod["volumes"]}
 
 
-def test_the_readme_names_files_of_a_night_that_exist():
-    text = (ROOT / "README.md").read_text()
-    section = text[text.index("## Every night") :].split("\n## ")[0]
-    named = set(re.findall(r"jobs/[\w./-]+\.(?:py|yaml)", section))
+def test_the_page_of_a_night_names_files_that_exist():
+    text = (ROOT / "docs" / "nightly.md").read_text()
+    named = set(re.findall(r"jobs/[\w./-]+\.(?:py|yaml)", text))
     assert {"jobs/nightly.py", "jobs/nightly-cronjob.yaml"} <= named
     assert [name for name in named if not (ROOT / name).is_file()] == []
