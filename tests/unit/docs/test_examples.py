@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import yaml
 
-from davir_ray.config import ScoreConfig, parse_recipe
+from davir_ray.config import parse_recipe
 from davir_ray.errors import RecipeError
 from davir_ray.scores.score import Measured, Score
 from tests.documented_commands import FENCED, MARKDOWN, ROOT
@@ -55,7 +55,7 @@ def test_a_score_of_a_document_scores(name, block):
     losses = {need: np.array([2.0, 6.0]) * (1 + index) for index, need in enumerate(score.needs)}
     tokens = {view: np.array([2, 3]) for _, view in score.needs}
     measured = Measured(losses, tokens, np.array([b"a" * 16, b"b" * 16]))
-    assert np.isfinite(score.compute(measured, ScoreConfig())).all()
+    assert np.isfinite(score.compute(measured, parse_recipe(SMALLEST, name).score)).all()
 
 
 def test_all_python_of_the_documents_is_run_somewhere():
