@@ -75,6 +75,12 @@ def test_the_exit_codes():
     assert told == raised | {0, 130}
 
 
+def test_the_page_of_a_night_names_jobs_that_are_there():
+    named = set(re.findall(r"jobs/[\w./-]+\.(?:py|yaml)", (ROOT / "docs" / "nightly.md").read_text()))
+    assert {"jobs/nightly.py", "jobs/nightly-cronjob.yaml"} <= named
+    assert [name for name in named if not (ROOT / name).is_file()] == []
+
+
 NOT_THERE = {"corpus/csv_files.py", "site/"}
 """What a change would add, and what is built."""
 
