@@ -2,9 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready-$(shell cat requirements/cpu.txt pyproject.toml | cksum | cut -d' ' -f1)
-RECIPES := jobs/recipes
+DOCS_READY := .venv-docs/.ready-$(shell cksum <requirements/docs.txt | cut -d' ' -f1)
 
-.PHONY: quickstart install test test-fast test-nightly test-gpu bench bench-gpu schemas lint lock clean
+.PHONY: quickstart install test test-fast test-nightly test-gpu bench bench-gpu docs schemas lint lock clean
 
 quickstart: $(READY)  ## the main job on an embedded default
 	$(BIN)/python jobs/quickstart.py
@@ -39,6 +39,14 @@ bench-gpu: $(READY)
 schemas: $(READY)  ## docs/records.md and docs/schemas/ from the code
 	$(BIN)/python docs/records.py
 
+docs: $(DOCS_READY)  ## the documents as a site in site/; fails on a broken link
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
+
+$(DOCS_READY):
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/pip install --quiet --no-deps -r requirements/docs.txt
+	rm -f .venv-docs/.ready-* && touch $@
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -48,4 +56,4 @@ lock:  ## resolve requirements/cpu.in into pinned requirements/cpu.txt
 	requirements/lock.sh
 
 clean:
-	rm -rf .venv quickstart
+	rm -rf .venv .venv-docs site quickstart

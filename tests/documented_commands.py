@@ -16,7 +16,11 @@ from pathlib import Path
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
-MARKDOWN = ("README.md", "CONTRIBUTING.md")
+MARKDOWN = (
+    "README.md",
+    "CONTRIBUTING.md",
+    *sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("docs/**/*.md")),
+)
 YAML = (
     "cluster.yaml",
     "jobs/nightly-cronjob.yaml",
@@ -41,15 +45,6 @@ FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 BESIDE = re.compile(r"\s+#.*$")
 """What is said of a command on its own line."""
 
-OTHER_BLOCKS = (
-    "corpus -> reference -> measurements",  # the pipeline
-    "training  quickstart-reference-",  # what the quickstart prints
-    "davir/runs/<",  # what lies in a folder
-    "davir/runs/nightly/",
-    "davir_ray/\n",  # the packages
-)
-"""How blocks without a language begin that hold no commands."""
-
 
 @dataclass(frozen=True)
 class Command:
@@ -61,7 +56,7 @@ class Command:
 
 
 def documented() -> list[Command]:
-    """Return all commands of the documents, each once a file. Raises `ValueError` for a block of neither kind."""
+    """Return all commands of the documents, each once a file. Raises `ValueError` for a line that is none."""
     readers = {
         **dict.fromkeys(MARKDOWN, blocks),
         **dict.fromkeys(YAML, comments),
@@ -93,12 +88,10 @@ def of_block(block: str) -> Iterator[str]:
     lines = [BESIDE.sub("", line) for line in re.sub(r" *\\\n *", " ", block).splitlines()]
     if lines[0].startswith("$ "):
         lines = [line for line in lines if line.startswith("$ ")]
-    elif block.startswith(OTHER_BLOCKS):
-        return
     for line in lines:
         if not (found := COMMAND.fullmatch(line)):
             raise ValueError(
-                f"{line!r} begins with no known program; name its block in OTHER_BLOCKS if it is no command"
+                f"{line!r} begins with no known program; give its block a language (text) if it is no command"
             )
         yield found[1]
 

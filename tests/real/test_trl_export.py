@@ -61,10 +61,10 @@ def exported(tmp_path_factory, tiny_models) -> dict[str, str]:
     return files
 
 
-def readme_trainer() -> type[DPOTrainer]:
-    """Run the trainer that the README gives to users."""
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    (code,) = (block for block in re.findall(r"```python\n(.*?)```", readme, re.S) if "DPOTrainer" in block)
+def documented_trainer() -> type[DPOTrainer]:
+    """Run the trainer that the documents give to users."""
+    page = (Path(__file__).parents[2] / "docs" / "results.md").read_text()
+    (code,) = (block for block in re.findall(r"```python\n(.*?)```", page, re.S) if "DPOTrainer" in block)
     names: dict = {}
     exec(code, names)
     return names["FrozenDPOTrainer"]
@@ -115,7 +115,7 @@ def test_stock_trl_trains_on_the_plain_export_with_either_setting(stock, exporte
 
 
 def test_frozen_log_probabilities_are_those_that_trl_computes(stock, exported, tiny_models, tmp_path):
-    trainer = trained(readme_trainer(), tiny_models[0], exported["trl_frozen"], tmp_path, True)
+    trainer = trained(documented_trainer(), tiny_models[0], exported["trl_frozen"], tmp_path, True)
     for name in ("ref_chosen_logps", "ref_rejected_logps"):
         assert list(trainer.train_dataset[name]) == pytest.approx(list(stock.train_dataset[name]), rel=1e-4)
     assert losses_of(trainer) == pytest.approx(losses_of(stock), abs=1e-4)

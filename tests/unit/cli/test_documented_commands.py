@@ -52,7 +52,7 @@ def check_make(words):
 
 def check_pip(words):
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    named = re.fullmatch(r"davir-ray\[([\w,-]+)\]", words[1])
+    named = re.fullmatch(r"(?:davir-ray|\.)\[([\w,-]+)\]", words[1])
     assert words[0] == "install"
     assert named is not None
     assert set(named[1].split(",")) <= set(extras)
@@ -168,6 +168,7 @@ def test_there_are_commands_of_every_document():
     assert {
         "README.md",
         "CONTRIBUTING.md",
+        "docs/training.md",
         "cluster.yaml",
         "jobs/nightly-cronjob.yaml",
         "jobs/score.py",
