@@ -90,7 +90,7 @@ def _entropy_within(logits: Tensor, sums: Tensor) -> Tensor:
     return -logprobs.exp().mul_(logprobs).sum(-1)
 
 
-def _entropy(sums: Sequence[Tensor], total: Tensor, within: Sequence[Tensor]) -> Tensor:
+def _entropy(sums: list[Tensor], total: Tensor, within: list[Tensor]) -> Tensor:
     """Return the entropy [R] over all slices: of which slice a token lies in, and of which token of it.
 
     Every term is positive, so nothing cancels, as it would in the log-sum-exp less the mean logit.
