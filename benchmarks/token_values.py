@@ -3,8 +3,8 @@
     OMP_NUM_THREADS=1 .venv/bin/python -m benchmarks.token_values --model quickstart/models/smollm2-135m-instruct
 
 The transformers engine measures the same rows in turn, with nothing, ranks, entropies and both wanted, several times
-over. With OMP_NUM_THREADS=1 it counts CPU seconds, which other programs on the machine disturb less than the time on
-the clock. Prints a table, and writes benchmarks/token_values.json.
+over. With OMP_NUM_THREADS=1 it counts CPU seconds, which other programs disturb less than the time on the clock.
+Prints a table, and writes benchmarks/token_values.json.
 """
 
 import argparse
@@ -36,8 +36,8 @@ def main() -> None:
     )
     parser.add_argument("--model", required=True)
     parser.add_argument("--corpus", type=Path, default=ROOT.parent / "shared" / "data" / "alpaca-5k")
-    parser.add_argument("--rows", type=int, default=48)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--rows", type=int, default=12)
+    parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "token_values.json")
     options = parser.parse_args()
     sequences = read_rows(options.corpus, options.model, options.rows)
