@@ -92,19 +92,25 @@ class Found:
 
 def show(run_dir: str, which: Which, limit: int) -> Found:
     """Find rows of a finished run, and their text in the corpus. Raises `RecipeError`."""
+    run, record = finished_run(run_dir)
+    recipe, _ = load_run_or_recipe(run_dir, ())
+    _check_rule(which, [rule.type for rule in recipe.select])
+    rows, total = find_rows(storage.list_files(run.paths.scored, ".parquet"), which, limit)
+    if not rows and (which.id is not None or which.place is not None):
+        raise RecipeError(f"{run_dir}: no row of the run is {_asked(which)}")
+    texts = rows_at(recipe.corpus, record.formats, [(row["file"], row["row"]) for row in rows])
+    return Found(tuple(row | _text_of(row, texts[row["file"], row["row"]]) for row in rows), total)
+
+
+def finished_run(run_dir: str) -> tuple[Run, RunRecord]:
+    """Open a finished run; return it with its record. Raises `RecipeError`."""
     run = Run.at(run_dir)
     record = run.record(RunRecord)
     if record is None:
         raise RecipeError(
             f"{run_dir}: is not finished, so its rows are not ranked yet; {run.resume} goes on with it"
         )
-    recipe, _ = load_run_or_recipe(run_dir, ())
-    _check_rule(which, [rule.type for rule in recipe.select])
-    rows, total = _find(storage.list_files(run.paths.scored, ".parquet"), which, limit)
-    if not rows and (which.id is not None or which.place is not None):
-        raise RecipeError(f"{run_dir}: no row of the run is {_asked(which)}")
-    texts = rows_at(recipe.corpus, record.formats, [(row["file"], row["row"]) for row in rows])
-    return Found(tuple(row | _text_of(row, texts[row["file"], row["row"]]) for row in rows), total)
+    return run, record
 
 
 def _check_rule(which: Which, rules: Sequence[str]) -> None:
@@ -122,7 +128,8 @@ def _asked(which: Which) -> str:
     return " and ".join(asked) + (" and fits the rest of what was asked" if also else "")
 
 
-def _find(parts: Sequence[str], which: Which, limit: int) -> tuple[list[Shown], int]:
+def find_rows(parts: Sequence[str], which: Which, limit: int) -> tuple[list[Shown], int]:
+    """Read the first rows of a scored table that are meant, and count all."""
     rows: list[Shown] = []
     total = 0
     for uri in parts:

@@ -232,14 +232,49 @@ def validate(recipe: str, overrides: tuple[str, ...], limit: int | None) -> None
 
 
 @main.command()
-@RECIPE
+@argument("recipe_or_run")
 @SET
-@click.option("--rows", default=3, type=click.IntRange(min=1), help="How many rows to show.")
-def inspect(recipe: str, overrides: tuple[str, ...], rows: int) -> None:
-    """Print rows as tokens, coloured by what is scored."""
-    from davir_ray.cli.inspection import inspect as lines
+@click.option("--rows", type=click.IntRange(min=1), help="How many rows of a recipe to show: 3.")
+@click.option(
+    "--row", "row_id", metavar="ID", help="A row of a run: your own id (corpus.id), or the example id."
+)
+@click.option("--view", metavar="VIEW", help="Of a row of a run: response, or response_alone or rejected.")
+@JSON
+def inspect(
+    recipe_or_run: str,
+    overrides: tuple[str, ...],
+    rows: int | None,
+    row_id: str | None,
+    view: str | None,
+    as_json: bool,
+) -> None:
+    """Print rows of a recipe as tokens, coloured by what is scored; or one row of a finished run, by token losses."""
+    if row_id is None:
+        if view is not None or as_json:
+            raise click.UsageError("--view and --json are for a row of a run: say which with --row ID")
+        return _inspect_recipe(recipe_or_run, overrides, rows)
+    if overrides or rows is not None:
+        raise click.UsageError("--set and --rows are for a recipe, and --row is for a run")
+    from davir_ray.cli.token_lines import as_dict, coloured_lines, table_lines
+    from davir_ray.cli.token_losses import token_row
+    from davir_ray.schema import View
 
-    print_lines(lines(_load(recipe, overrides, None)[0], rows, colour=sys.stdout.isatty()))
+    if view is not None and view not in list(View):
+        raise click.BadParameter(f"{view!r} is not one of {', '.join(View)}", param_hint="--view")
+    row, tokenizer = token_row(recipe_or_run, row_id, View(view or View.RESPONSE))
+    print_lines((coloured_lines if sys.stdout.isatty() else table_lines)(row, tokenizer.decode))
+    if as_json:
+        click.echo(json.dumps(as_dict(row, tokenizer.decode)))
+
+
+def _inspect_recipe(recipe: str, overrides: tuple[str, ...], rows: int | None) -> None:
+    from davir_ray.cli.inspection import inspect as lines
+    from davir_ray.errors import RecipeError
+    from davir_ray.runs.run import holds_run
+
+    if holds_run(recipe):
+        raise RecipeError(f"{recipe}: is a run; --row ID shows the tokens of a row, `davir show` prints ids")
+    print_lines(lines(_load(recipe, overrides, None)[0], rows or 3, colour=sys.stdout.isatty()))
 
 
 @main.command()

@@ -16,34 +16,38 @@ from huggingface_hub.errors import HFValidationError
 from davir_ray.errors import ModelError, ModelNotFound
 from davir_ray.storage.filesystems import filesystem, reaching
 
-WANTED = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
+NO_WEIGHTS = ("*.json", "*.jinja", "*.model", "*.txt")
+WANTED = ("*.safetensors", *NO_WEIGHTS)
 UNWANTED = ("*/*", "consolidated*")
 """Subfolders hold other formats; `consolidated` is Mistral's second copy of the same weights."""
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
-def fetch(name: str, revision: str | None, cache_dir: str | Path) -> Path:
-    """Return the local folder of a path, URI or hub id, downloading it if need be. Raises `ModelError`."""
+def fetch(name: str, revision: str | None, cache_dir: str | Path, wanted: tuple[str, ...] = WANTED) -> Path:
+    """Return the local folder of a path, URI or hub id, downloading it if need be. Raises `ModelError`.
+
+    wanted: patterns of the files that are downloaded.
+    """
     if name.startswith("file://"):
         name = name.removeprefix("file://")
     folder = Path(name).expanduser()
     if revision and ("://" in name or folder.is_dir()):
         raise ModelError(f"{name}: is no model of the hub, where alone revision {revision} has an effect")
     if "://" in name:
-        return _download(name, Path(cache_dir).expanduser())
+        return _download(name, Path(cache_dir).expanduser(), wanted)
     if folder.is_dir():
         return folder.resolve()
     if folder.exists():
         raise ModelError(f"{name}: is a file; expected the model's folder")
     if not HUB_ID.fullmatch(name) or name.startswith("."):
         raise ModelNotFound(f"{name}: there is no such folder")
-    return _download_from_hub(name, revision)
+    return _download_from_hub(name, revision, wanted)
 
 
-def _download_from_hub(name: str, revision: str | None) -> Path:
+def _download_from_hub(name: str, revision: str | None, wanted: tuple[str, ...]) -> Path:
     try:
         path = snapshot_download(
-            name, revision=revision, allow_patterns=list(WANTED), ignore_patterns=list(UNWANTED)
+            name, revision=revision, allow_patterns=list(wanted), ignore_patterns=list(UNWANTED)
         )
     except (OSError, HFValidationError) as error:  # all errors of the hub and of the network are OSErrors
         version = f" at revision {revision}" if revision else ""
@@ -54,12 +58,12 @@ def _download_from_hub(name: str, revision: str | None) -> Path:
     return Path(path)
 
 
-def _download(uri: str, cache_dir: Path) -> Path:
+def _download(uri: str, cache_dir: Path, wanted: tuple[str, ...]) -> Path:
     """Copy the folder behind a URI into a cache folder that is named by a hash of its listing."""
     try:
         with reaching(uri, ModelError):
             fs, root = filesystem(uri)
-            files = _listing(fs, root)
+            files = _listing(fs, root, wanted)
             digest = hashlib.blake2b(json.dumps([uri, files]).encode(), digest_size=16).hexdigest()
             folder = cache_dir / "models" / digest
             if files and not folder.is_dir():
@@ -67,28 +71,28 @@ def _download(uri: str, cache_dir: Path) -> Path:
     except OSError as error:  # there is no such folder, or it is a file
         raise ModelNotFound(f"{uri}: cannot be read: {_first_line(error)}") from error
     if not files:
-        raise ModelNotFound(f"{uri}: there is no model there (no {', '.join(WANTED)})")
+        raise ModelNotFound(f"{uri}: there is no model there (no {', '.join(wanted)})")
     return folder
 
 
-def _listing(fs: AbstractFileSystem, root: str) -> list[tuple[str, int, str]]:
+def _listing(fs: AbstractFileSystem, root: str, wanted: tuple[str, ...]) -> list[tuple[str, int, str]]:
     """Name, size and checksum of each wanted file. The checksum is the store's own: nothing is read."""
     found = fs.ls(root, detail=True)
     files = {info["name"]: info for info in found if info["type"] == "file"}
     return [
         (name, int(files[path]["size"]), str(fs.checksum(path)))
         for path in sorted(files)
-        if is_wanted(name := path.rsplit("/", 1)[-1])
+        if is_wanted(name := path.rsplit("/", 1)[-1], wanted)
     ]
 
 
-def is_wanted(name: str) -> bool:
+def is_wanted(name: str, wanted: tuple[str, ...] = WANTED) -> bool:
     """Tell whether a file at the top of a model's folder belongs to the model as it is read here."""
 
     def fits(patterns: tuple[str, ...]) -> bool:
         return any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
 
-    return fits(WANTED) and not fits(UNWANTED)
+    return fits(wanted) and not fits(UNWANTED)
 
 
 def _copy(fs: AbstractFileSystem, root: str, names: list[str], folder: Path) -> None:

@@ -18,7 +18,7 @@ from davir_ray.errors import ModelError, ModelNotFound
 from davir_ray.models.adapter import CONFIG as ADAPTER_CONFIG
 from davir_ray.models.adapter import WEIGHTS as ADAPTER_WEIGHTS
 from davir_ray.models.adapter import Adapter, check_fit, is_adapter, read_adapter, read_json
-from davir_ray.models.fetch import fetch, is_wanted
+from davir_ray.models.fetch import NO_WEIGHTS, fetch, is_wanted
 from davir_ray.models.safetensors_header import tensor_shapes
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "vocab.txt")
@@ -133,6 +133,14 @@ def resolve(config: ModelConfig, cache_dir: str | Path = CACHE) -> ResolvedModel
         )
     adapter = config.adapter_name_or_path
     return _describe(folder, fetch(adapter, None, cache_dir) if adapter else None, config.model_name_or_path)
+
+
+def tokenizer_folder(config: ModelConfig, cache_dir: str | Path = CACHE) -> str:
+    """Bring a model's tokenizer to this machine without its weights, where it is not here. Raises `ModelError`."""
+    adapter = config.adapter_name_or_path
+    if adapter and _has_tokenizer(folder := fetch(adapter, None, cache_dir, NO_WEIGHTS)):
+        return str(folder)
+    return str(fetch(config.model_name_or_path, config.revision, cache_dir, NO_WEIGHTS))
 
 
 def _describe(folder: Path, adapter: Path | None, name: str) -> ResolvedModel:

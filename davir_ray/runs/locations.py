@@ -41,6 +41,12 @@ class Places:
             contents[inside] = keys_of(examples["example_id"])[order][index[inside]]
         return contents
 
+    def split_of(self, path: str, row: int) -> int:
+        """Return the split that a row of a file is in. Raises `DamagedPart` if none is."""
+        for split in self._overlapping(path, np.array([row])):
+            return split
+        raise DamagedPart(RunLayout.places, f"has no place for row {row} of {path}")
+
     def _overlapping(self, path: str, rows: NDArray[np.int64]) -> list[int]:
         """List the splits of a file that may hold one of these rows."""
         starts = sorted((first, split) for split, (name, first) in enumerate(self.splits) if name == path)

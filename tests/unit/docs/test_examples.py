@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import yaml
 
-from davir_ray.config import parse_recipe
 from davir_ray.errors import RecipeError
+from davir_ray.recipe import parse_recipe
 from davir_ray.scores.score import Measured, Score
 from tests.documented_commands import FENCED, MARKDOWN, ROOT
 
