@@ -3,6 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready-$(shell cat requirements/cpu.txt pyproject.toml | cksum | cut -d' ' -f1)
 RECIPES := jobs/recipes
+SHELL := bash -o pipefail
+LANE = 2>&1 | sed --unbuffered 's/^/$@: /'
 
 .PHONY: quickstart install test test-ray test-others test-fast test-nightly test-gpu bench bench-gpu lint lock clean
 
@@ -19,13 +21,13 @@ $(READY):
 	rm -f .venv/.ready-* && touch $@
 
 test: $(READY)  ## everything that runs without a GPU, in two lanes: starting processes keeps one CPU busy, not two
-	$(MAKE) --no-print-directory --keep-going --jobs=2 --output-sync=line test-ray test-others
+	$(MAKE) --no-print-directory --keep-going --jobs=2 test-ray test-others
 
 test-ray: $(READY)  ## one lane of `make test`: the tests of jobs on Ray
-	$(BIN)/python -m pytest -m "not nightly" tests/ray
+	$(BIN)/python -m pytest -m "not nightly" tests/ray $(LANE)
 
 test-others: $(READY)  ## the other lane: the unit tier, and real models and engines
-	$(BIN)/python -m pytest -m "not nightly" tests/unit tests/real
+	$(BIN)/python -m pytest -m "not nightly" tests/unit tests/real $(LANE)
 
 test-fast: $(READY)  ## the unit tier: no Ray, no real model
 	$(BIN)/python -m pytest -m "not nightly" tests/unit
