@@ -149,7 +149,7 @@ def tear(folder: Path) -> int:
 def test_torn_files_beside_whole_ones_are_passed_over(place):
     place.restore(finished=True)
     assert tear(place.folder / "store") > 10
-    assert tear(place.folder / "runs") > 10
+    assert tear(place.folder / "runs") > 8
     Path(place.record["run_dir"], "record.json").unlink()  # so that the run is an unfinished one
     record = place.start()
     assert place.tables() == place.calm
