@@ -4,7 +4,11 @@ BIN := .venv/bin
 READY := .venv/.ready-$(shell cat requirements/cpu.txt pyproject.toml | cksum | cut -d' ' -f1)
 DOCS_READY := .venv-docs/.ready-$(shell cksum <requirements/docs.txt | cut -d' ' -f1)
 
-.PHONY: quickstart install test test-fast test-nightly test-gpu bench bench-gpu docs schemas lint lock clean
+SHELL := bash
+.SHELLFLAGS := -o pipefail -c
+LANE = 2>&1 | sed --unbuffered 's/^/$@: /'
+
+.PHONY: quickstart install test test-ray test-others test-fast test-nightly test-gpu bench bench-gpu docs schemas lint lock clean
 
 quickstart: $(READY)  ## the main job on an embedded default
 	$(BIN)/python jobs/quickstart.py
@@ -18,8 +22,14 @@ $(READY):
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
 	rm -f .venv/.ready-* && touch $@
 
-test: $(READY)  ## everything that runs without a GPU
-	$(BIN)/python -m pytest -m "not gpu and not nightly"
+test: $(READY)  ## everything that runs without a GPU, in two lanes: starting processes keeps one CPU busy, not two
+	$(MAKE) --no-print-directory --keep-going --jobs=2 test-ray test-others
+
+test-ray: $(READY)  ## one lane of `make test`: the tests of jobs on Ray
+	$(BIN)/python -m pytest -m "not nightly" tests/ray $(LANE)
+
+test-others: $(READY)  ## the other lane: the unit tier, and real models and engines
+	$(BIN)/python -m pytest -m "not nightly" tests/unit tests/real $(LANE)
 
 test-fast: $(READY)  ## the unit tier: no Ray, no real model
 	$(BIN)/python -m pytest -m "not nightly" tests/unit

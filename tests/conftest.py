@@ -11,6 +11,9 @@ settings.register_profile(
 )  # machines differ in speed; CI repeats itself
 settings.load_profile("davir")
 
+os.environ.setdefault("RAY_num_workers_soft_limit", "8")
+"""Ray ends idle workers beyond the number of CPUs after a second; to start another takes seconds of imports."""
+
 ROOT = Path(__file__).resolve().parent.parent
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' "
@@ -68,7 +71,7 @@ def smollm2() -> str:
 
 @pytest.fixture(scope="session")
 def ray_cluster():
-    """Ray on this machine, with two CPUs, for all tests of a session that need it."""
+    """Ray on this machine for all tests of a session that need it: two CPUs, and a lost node is noticed in seconds."""
     import ray
 
     from davir_ray.cluster import ray_session
@@ -80,6 +83,7 @@ def ray_cluster():
         include_dashboard=False,
         logging_level="error",
         object_store_memory=300 * 2**20,
+        _system_config={"health_check_initial_delay_ms": 1000, "health_check_period_ms": 500},
     )
     ray_session.quiet_ray_data()
     yield

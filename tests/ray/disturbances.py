@@ -25,10 +25,15 @@ def wait_for_checkpoint(folder: Path, alive: Callable[[], bool] = lambda: True, 
 
 def train_workers(pid: int | None = None) -> list[psutil.Process]:
     """Find the processes that train among the descendants of a process, by default of this one."""
+    return workers("RayTrainWorker", pid)
+
+
+def workers(name: str, pid: int | None = None) -> list[psutil.Process]:
+    """Find the processes of Ray that hold an actor of a class, among the descendants of a process."""
     found = []
     for child in psutil.Process(pid).children(recursive=True):
         try:
-            if "RayTrainWorker" in " ".join(child.cmdline()):
+            if name in " ".join(child.cmdline()):
                 found.append(child)
         except psutil.Error:  # it ended meanwhile
             continue

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 import ray
@@ -17,6 +18,7 @@ from davir_ray.logprobs.kinds import LOSS
 from davir_ray.recipe import Recipe
 from davir_ray.runs.record import RunRecord
 from davir_ray.runs.run import Run
+from davir_ray.storage.files import TEMPORARY
 from davir_ray.store.compaction import compact
 from davir_ray.store.measurements import MeasurementStore
 from tests import nights
@@ -72,7 +74,7 @@ class Place:
         return {
             str(file.relative_to(run)): file.read_bytes()
             for file in files
-            if file.is_file() and file.suffix != ".damaged"
+            if file.is_file() and file.suffix != ".damaged" and not file.name.startswith(TEMPORARY)
         }
 
     def restore(self, *, finished: bool) -> None:
@@ -135,6 +137,26 @@ def test_results_that_are_gone_or_cut_are_made_again_from_the_measurements(place
     assert record.measured == {"base": 0, "reference": 0}
     assert place.start().reused == record.reused
     assert "finished already" in capfd.readouterr().err
+
+
+def tear(folder: Path) -> int:
+    """Put the first half of every file beside it, as a process leaves it that was killed while it wrote."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    for path in files:
+        data = path.read_bytes()
+        path.with_name(f"{TEMPORARY}{uuid4().hex}-{path.name}").write_bytes(data[: len(data) // 2])
+    return len(files)
+
+
+def test_torn_files_beside_whole_ones_are_passed_over(place):
+    place.restore(finished=True)
+    assert tear(place.folder / "store") > 10
+    assert tear(place.folder / "runs") > 8
+    Path(place.record.run_dir, "record.json").unlink()  # so that the run is an unfinished one
+    record = place.start()
+    assert place.tables() == place.calm
+    assert record.measured == {"base": 0, "reference": 0}
+    assert next(iter(verify_lines(place.recipe.store, delete=False))).startswith("sound")
 
 
 def ends_well(place: Place, path: Path, damage: Callable[[], None], *, finished: bool) -> bool:

@@ -1,8 +1,9 @@
 """Whatever is killed, and whenever: the run ends with the bytes of an undisturbed one, and hardly does work again.
 
 The victims are the process of an engine, a process that runs a task, a whole node and the driver; the stages are all
-that a run has. `make test` plays one round of four strikes, `make test-nightly` 33 rounds of one strike each,
-drawn from their seeds, a third of them with a real engine. A round whose victim could not be struck is played again.
+that a run has. One round has four strikes, and 33 have one each, drawn from their seeds, a third of them with a real
+engine. A round whose victim could not be struck is played again. `make test` strikes at moments that have names
+(test_named_kills.py).
 In `record` the core-set is complete, and the record may be written or not: the run still tidies up, and ends.
 """
 
@@ -26,7 +27,7 @@ HANDFUL = Round(
     ),
 )
 NIGHTLY = [drawn(seed) for seed in range(33)]
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.ray, pytest.mark.nightly, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +81,6 @@ def test_a_run_that_is_struck_four_times_ends_like_one_left_alone(grounds):
     play(grounds, HANDFUL)
 
 
-@pytest.mark.nightly
 @pytest.mark.parametrize("round_", NIGHTLY, ids=lambda one: f"{one.name}-{one.engine}")
 def test_a_run_that_is_struck_at_random_ends_like_one_left_alone(grounds, round_):
     play(grounds, round_)

@@ -3,6 +3,8 @@
 import hashlib
 import json
 import random
+import shutil
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,9 +16,12 @@ from davir_ray import pipeline
 from davir_ray.cli import main
 from davir_ray.coreset.export import SIDE
 from davir_ray.errors import NotMeasured, RecipeError, StoreError
+from davir_ray.measure.kind import resolve_kind
 from davir_ray.recipe import parse_recipe
 from davir_ray.runs.record import RunRecord
 from davir_ray.schema import SCORED
+from davir_ray.store.compaction import compact
+from davir_ray.store.holdings import models_in
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
@@ -79,6 +84,22 @@ def first(tmp_path_factory, tiny_models, ray_cluster):
     folder = tmp_path_factory.mktemp("first")
     write_corpus(folder / "corpus", ROWS, 3)
     return pipeline.score(recipe(folder, tiny_models, folder / "corpus"), "test")
+
+
+@pytest.fixture
+def copied(first, tmp_path) -> Path:
+    """Copy the store and the runs of the first run; return the folder of its corpus."""
+    folder = Path(first.run_dir).parents[1]
+    for name in ("store", "runs"):
+        shutil.copytree(folder / name, tmp_path / name)
+    return folder / "corpus"
+
+
+@pytest.fixture
+def again(first, tiny_models):
+    """Start the first run once more."""
+    folder = Path(first.run_dir).parents[1]
+    return partial(pipeline.score, recipe(folder, tiny_models, folder / "corpus"), "test")
 
 
 def test_every_row_is_in_the_scored_table_once(first):
@@ -171,7 +192,7 @@ def test_exports_load_with_datasets(first):
         assert load_dataset("json", data_files=files, split="train").num_rows == first.selected
 
 
-@pytest.mark.parametrize("shards", [1, 7])
+@pytest.mark.parametrize("shards", [pytest.param(1, marks=pytest.mark.nightly), 7])
 def test_neither_order_nor_sharding_nor_actors_change_the_result(first, tmp_path, tiny_models, shards):
     rows = list(ROWS)
     random.Random(shards).shuffle(rows)
@@ -198,19 +219,14 @@ def test_many_splits_and_ranges_give_the_bytes_that_few_do_when_joined(
     assert len(list(Path(again.scored).iterdir())) == 5
 
 
-def test_a_finished_run_is_not_done_again(tmp_path, tiny_models):
-    write_corpus(tmp_path / "corpus", ROWS, 2)
-    asked = recipe(tmp_path, tiny_models, tmp_path / "corpus")
-    one = pipeline.score(asked, "test")
-    again = pipeline.score(asked, "test")
+def test_a_finished_run_is_not_done_again(first, again):
     none = {"base": 0, "reference": 0}
-    assert again == one.model_copy(update={"measured": none, "reused": one.measured})
-    assert sum(one.measured.values()) > 0
+    assert again() == first.model_copy(update={"measured": none, "reused": first.measured})
+    assert sum(first.measured.values()) > 0
 
 
-def test_another_choice_touches_no_model(tmp_path, tiny_models):
+def test_choosing_says_what_to_do_without_measurements_and_touches_no_model_with_them(tmp_path, tiny_models):
     write_corpus(tmp_path / "corpus", ROWS, 2)
-    one = pipeline.score(recipe(tmp_path, tiny_models, tmp_path / "corpus"), "test")
     asked = recipe(
         tmp_path,
         tiny_models,
@@ -218,6 +234,9 @@ def test_another_choice_touches_no_model(tmp_path, tiny_models):
         select=[{"type": "count", "count": 5}],
         score={"name": "rho_sum"},
     )
+    with pytest.raises(NotMeasured, match="davir score"):
+        pipeline.score(asked, "test", may_measure=False)
+    one = pipeline.score(recipe(tmp_path, tiny_models, tmp_path / "corpus"), "test")
     other = pipeline.score(asked, "test", may_measure=False)
     assert other.selected == 5
     assert other.run_id != one.run_id
@@ -225,20 +244,8 @@ def test_another_choice_touches_no_model(tmp_path, tiny_models):
     assert other.reused == one.measured
 
 
-def test_choosing_without_measurements_says_what_to_do(tmp_path, tiny_models):
-    write_corpus(tmp_path / "corpus", ROWS, 2)
-    asked = recipe(tmp_path, tiny_models, tmp_path / "corpus")
-    with pytest.raises(NotMeasured, match="davir score"):
-        pipeline.score(asked, "test", may_measure=False)
-    other = recipe(
-        tmp_path, tiny_models, tmp_path / "corpus", select=[{"type": "threshold", "min_score": 9.0}]
-    )
-    pipeline.score(other, "test")
-    assert pipeline.score(asked, "test", may_measure=False).measured == {"base": 0, "reference": 0}
-
-
 def test_an_empty_core_set_is_a_file_without_rows(tmp_path, tiny_models):
-    shards = [tmp_path / "corpus" / f"{index:02d}.jsonl" for index in range(12)]
+    shards = [tmp_path / "corpus" / f"{index:02d}.jsonl" for index in range(5)]
     shards[0].parent.mkdir()
     for index, shard in enumerate(shards):
         shard.write_text("".join(json.dumps(row) + "\n" for row in ROWS[index : index + 1]))
@@ -250,16 +257,30 @@ def test_an_empty_core_set_is_a_file_without_rows(tmp_path, tiny_models):
         select=[{"type": "threshold", "min_score": 9.0}],
     )
     record = pipeline.score(asked, "test")
-    assert (record.rows, record.selected, record.dropped_by) == (12, 0, {"0:threshold": 12})
+    assert (record.rows, record.selected, record.dropped_by) == (5, 0, {"0:threshold": 5})
+    assert record.not_read == {"corpus": {"id": 5}}
     empty = pq.read_table(record.coreset["parquet"])
     assert (empty.num_rows, empty.column_names) == (0, ["id", "question", "answer", *SIDE])
     assert all(next(Path(folder).iterdir()).exists() for folder in record.coreset.values())
 
 
-def test_a_start_whose_lease_was_taken_over_leaves_the_tables_alone(tmp_path, tiny_models, monkeypatch):
-    write_corpus(tmp_path / "corpus", ROWS[:20], 1)
-    first = pipeline.score(recipe(tmp_path, tiny_models, tmp_path / "corpus"), "test")
-    run = Path(first.run_dir)
+def test_a_compacted_store_gives_the_same_bytes(first, copied, tmp_path, tiny_models):
+    shutil.rmtree(tmp_path / "runs")
+    models = models_in(str(tmp_path / "store"), resolve_kind)
+    assert all(len(model.parts()) >= 3 for model in models)
+    for model in models:
+        compact(model)
+        assert len(model.parts()) == 1
+    second = pipeline.score(recipe(tmp_path, tiny_models, copied), "test")
+    assert second.measured == {"base": 0, "reference": 0}
+    assert second.reused == first.measured == {"base": 120, "reference": 120}
+    assert digest(second) == digest(first) != {}
+
+
+def test_a_start_whose_lease_was_taken_over_leaves_the_tables_alone(
+    first, copied, tmp_path, tiny_models, monkeypatch
+):
+    run = tmp_path / "runs" / first.run_id
     (run / "record.json").unlink()
     measure_models = pipeline.measure_models
 
@@ -271,7 +292,7 @@ def test_a_start_whose_lease_was_taken_over_leaves_the_tables_alone(tmp_path, ti
     monkeypatch.setattr(pipeline, "measure_models", overtaken)
     written = {part: part.stat().st_mtime_ns for part in run.glob("*/*.parquet")}
     with pytest.raises(StoreError, match="another start has taken over"):
-        pipeline.score(recipe(tmp_path, tiny_models, tmp_path / "corpus"), "test")
+        pipeline.score(recipe(tmp_path, tiny_models, copied), "test")
     assert {part: part.stat().st_mtime_ns for part in written} == written
     assert written
 
@@ -287,25 +308,11 @@ def test_a_reference_that_is_the_base_is_warned_of(tmp_path, tiny_models):
         assert told.output.count("warning   the reference is the model that the base is") == warned
 
 
-def test_a_run_whose_corpus_has_changed_is_not_resumed_as_another(tmp_path, tiny_models):
-    write_corpus(tmp_path / "corpus", ROWS[:20], 1)
-    asked = recipe(tmp_path, tiny_models, tmp_path / "corpus", corpus={"paths": f"{tmp_path}/corpus/*"})
-    record = pipeline.score(asked, "test")
-    assert record.not_read == {"corpus": {"id": 20}}
-    run_id = record.run_id
-    assert pipeline.score(asked, "test", resumed=run_id).run_id == run_id
-    pq.write_table(pa.Table.from_pylist(ROWS[20:22]), tmp_path / "corpus" / "new.parquet")
+def test_a_run_whose_corpus_has_changed_is_not_resumed_as_another(first, again):
+    run_id = first.run_id
+    assert again(resumed=run_id)["run_id"] == run_id
+    new = Path(first.run_dir).parents[1] / "corpus" / "new.parquet"
+    pq.write_table(pa.Table.from_pylist(ROWS[20:22]), new)
     with pytest.raises(RecipeError, match=f"{run_id}: cannot be resumed: its corpus"):
-        pipeline.score(asked, "test", resumed=run_id)
-
-
-def test_new_rows_alone_are_measured_on_the_second_night(tmp_path, tiny_models):
-    write_corpus(tmp_path / "corpus", ROWS[:100], 2)
-    pipeline.score(recipe(tmp_path, tiny_models, tmp_path / "corpus"), "test")
-    prepared = {part: part.stat().st_mtime_ns for part in tmp_path.glob("store/prepared/*/*/*.parquet")}
-    pq.write_table(pa.Table.from_pylist(ROWS[100:]), tmp_path / "corpus" / "night2.parquet")
-    second = pipeline.score(recipe(tmp_path, tiny_models, tmp_path / "corpus"), "test")
-    assert second.measured == {"base": 20, "reference": 20}
-    after = {part: part.stat().st_mtime_ns for part in tmp_path.glob("store/prepared/*/*/*.parquet")}
-    assert prepared.items() <= after.items()
-    assert len(after) == len(prepared) + 2, "only the new file was tokenised"
+        again(resumed=run_id)
+    new.unlink()

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 from scipy import stats
 
 from davir_ray import inputs
@@ -21,6 +21,7 @@ from davir_ray.errors import PastLimits
 from davir_ray.nightly.limits import check_limits
 from davir_ray.nightly.night import run_night
 from davir_ray.nightly.nights import NightRecord
+from davir_ray.recipe import load_recipe
 from davir_ray.runs.lease import Lease, take
 from davir_ray.storage.sealed import read_sealed
 from tests import nights
@@ -53,8 +54,19 @@ def first(folder, tiny_models, ray_cluster):
     return run_night(nights.recipe(folder, tiny_models), "test")
 
 
+def prepared_parts(folder: Path) -> dict[Path, int]:
+    """What is prepared, and when it was written."""
+    return {part: part.stat().st_mtime_ns for part in folder.glob("store/prepared/*/*/*.parquet")}
+
+
 @pytest.fixture(scope="module")
-def second(folder, tiny_models, first):
+def prepared_first(folder, first):
+    """What the first night prepared."""
+    return prepared_parts(folder)
+
+
+@pytest.fixture(scope="module")
+def second(folder, tiny_models, first, prepared_first):
     """A second night: ten rows more."""
     nights.write(folder / "corpus", "a2", nights.rows(100, 110))
     return run_night(nights.recipe(folder, tiny_models), "test")
@@ -93,6 +105,12 @@ def test_a_first_night_measures_everything_and_has_no_drift(first):
     assert first.drift is None
     assert first.past_limits == ()
     assert any("no night before" in line for line in night_lines(first))
+
+
+def test_the_second_night_prepares_the_new_file_alone(folder, prepared_first, second):
+    new = prepared_parts(folder).items() - prepared_first.items()
+    assert prepared_first.items() <= prepared_parts(folder).items()
+    assert sorted(part.parent.name for part, _ in new) == ["examples", "tokens"]
 
 
 def test_the_second_night_measures_the_new_rows_and_names_them(first, second):
@@ -193,51 +211,54 @@ def test_many_partitions_give_the_drift_that_one_does(first, second, fourth, mon
     assert far.ranked_in_both == len(both) == 80
 
 
-def test_a_night_stopped_before_its_line_is_closed_by_the_next_start(tmp_path, tiny_models):
-    nights.write(tmp_path / "corpus", "a", nights.rows(0, 8))
-    nights.write(tmp_path / "corpus", "b", nights.rows(8, 10))
-    recipe = nights.recipe(tmp_path, tiny_models)
-    one = run_night(recipe, "test")
-    (tmp_path / "runs/nightly/test/nights.jsonl").unlink()
-    again = run_night(recipe, "test")
-    assert again.is_new
-    assert again.night.measured == one.night.measured == {"base": 10, "reference": 10}
-
-
-def write_recipe(folder: Path, models: tuple[str, str], **changes) -> str:
-    tree = nights.recipe(folder, models, **changes).model_dump(mode="json")
+@pytest.fixture(scope="module")
+def ten_rows(tmp_path_factory, tiny_models) -> Path:
+    """A folder with the recipe `night.yaml`, for ten rows of which one cannot be scored."""
+    folder = tmp_path_factory.mktemp("ten-rows")
+    nights.write(folder / "corpus", "a", nights.rows(0, 8))
+    nights.write(folder / "corpus", "b", [{"question": "What?", "answer": ""}, *nights.rows(8, 9)])
+    tree = nights.recipe(folder, tiny_models).model_dump(mode="json")
     (folder / "night.yaml").write_text(yaml.safe_dump(tree))
-    return str(folder / "night.yaml")
+    return folder
 
 
-def test_a_start_beside_another_does_nothing_and_says_so(tmp_path, tiny_models):
-    nights.write(tmp_path / "corpus", "a", nights.rows(0, 8))
-    nights.write(tmp_path / "corpus", "b", nights.rows(8, 10))
-    recipe = write_recipe(tmp_path, tiny_models)
-    lease = take(str(tmp_path / "runs/nightly/night/lease"))
+def davir_nightly(folder: Path, *options: str) -> Result:
+    return CliRunner().invoke(main, ["nightly", str(folder / "night.yaml"), *options])
+
+
+def test_a_start_beside_another_does_nothing_and_says_so(ten_rows):
+    lease = take(str(ten_rows / "runs/nightly/night/lease"))
     assert isinstance(lease, Lease)
     with lease:
-        done = CliRunner().invoke(main, ["nightly", recipe, "--json"])
+        done = davir_nightly(ten_rows, "--json")
     assert done.exit_code == 0, done.output
     assert f"another start is at work since {time.strftime('%Y')}" in done.stdout
     assert json.loads(done.stdout.splitlines()[-1])["busy"]["pid"] == os.getpid()
-    assert not list((tmp_path / "runs").glob("night-*"))
-    done = CliRunner().invoke(main, ["nightly", recipe, "--json"])
+    assert not list((ten_rows / "runs").glob("night-*"))
+
+
+@pytest.fixture(scope="module")
+def past_limits(ten_rows) -> list[Result]:
+    """The night of the ten rows, which is past a limit, as it is told twice."""
+    return [davir_nightly(ten_rows) for _ in range(2)]
+
+
+def test_a_night_past_its_limits_is_written_down_and_ends_with_exit_code_8(ten_rows, past_limits):
+    for done in past_limits:
+        assert done.exit_code == 8, done.output
+        assert "nightly.max_failed_fraction: 0.05, and 1 of 10 rows have no score" in done.output
+    assert [line["failed"] for line in lines_of(ten_rows, "night")] == [1]
+    done = davir_nightly(ten_rows, "--set", "nightly.max_failed_fraction=0.2", "--json")
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout.splitlines()[-1])["night"]["rows"] == 10
 
 
-def test_a_night_past_its_limits_is_written_down_and_ends_with_exit_code_8(tmp_path, tiny_models):
-    nights.write(tmp_path / "corpus", "a", nights.rows(0, 8))
-    nights.write(tmp_path / "corpus", "b", [{"question": "What?", "answer": ""}, *nights.rows(8, 9)])
-    recipe = write_recipe(tmp_path, tiny_models)
-    for _ in range(2):
-        done = CliRunner().invoke(main, ["nightly", recipe])
-        assert done.exit_code == 8, done.output
-        assert "nightly.max_failed_fraction: 0.05, and 1 of 10 rows have no score" in done.output
-    assert [line["failed"] for line in lines_of(tmp_path, "night")] == [1]
-    done = CliRunner().invoke(main, ["nightly", recipe, "--set", "nightly.max_failed_fraction=0.2"])
-    assert done.exit_code == 0, done.output
+def test_a_night_stopped_before_its_line_is_closed_by_the_next_start(ten_rows, past_limits):
+    (before,) = lines_of(ten_rows, "night")
+    (ten_rows / "runs/nightly/night/nights.jsonl").unlink()
+    again = run_night(load_recipe(str(ten_rows / "night.yaml")), "night")
+    assert again.is_new
+    assert again.night.measured == before["measured"] == {"base": 9, "reference": 9}
 
 
 def counted(monkeypatch) -> Counter[str]:

@@ -60,21 +60,34 @@ def test_the_plan_of_a_finished_run_has_nothing_to_do(folder, tiny_models, first
     assert "nothing to measure" in "\n".join(plan_lines(plan))
 
 
-def test_new_and_changed_rows_are_told_apart_by_their_places(folder, tiny_models, first):
+@pytest.fixture(scope="module")
+def grown(folder, tiny_models, first):
+    """Plans of a corpus of which three rows are new and two changed: as it is, and without word of the last rows."""
     nights.write(folder / "corpus", "a", nights.rows(0, 18) + nights.rows(18, 20, "No") + nights.rows(40, 43))
     plan = preview(slow(folder, tiny_models), "test")
+    places = f"{first[1].run_dir}/places.json"
+    kept = storage.read_bytes(places)
+    storage.delete(places)
+    without_word = preview(slow(folder, tiny_models), "test")
+    storage.write_atomic(places, kept)
     nights.write(folder / "corpus", "a", nights.rows(0, 20))
+    return plan, without_word
+
+
+def test_new_and_changed_rows_are_told_apart_by_their_places(grown, first):
+    plan, _ = grown
     assert why(plan) == {one: {"changed_row": 2, "new_row": 3} for one in ("base", "reference")}
     assert plan.reused == {"base": 28, "reference": 28}
     assert plan.last_run == first[1].run_id
     assert not plan.finished
 
 
-def test_the_time_is_that_of_earlier_runs(folder, tiny_models, first):
-    nights.write(folder / "corpus", "a2", nights.rows(50, 60))
-    plan = preview(slow(folder, tiny_models), "test")
-    (folder / "corpus" / "a2.parquet").unlink()
-    _, record = first
+def test_without_word_of_the_last_rows_new_and_changed_are_one(grown):
+    assert why(grown[1]) == {one: {"new_or_changed": 5} for one in ("base", "reference")}
+
+
+def test_the_time_is_that_of_earlier_runs(grown, first):
+    plan, record = grown[0], first[1]
     events = [json.loads(line) for line in storage.read_bytes(f"{record.run_dir}/events.jsonl").splitlines()]
     tokens = next(one["tokens"] for one in events if one["event"] == "measure")
     busy = next(one["busy"] for one in events if one["event"] == "measured")
@@ -123,17 +136,6 @@ def test_a_view_that_no_run_asked_for_is_not_measured(folder, tiny_models, first
     plan = preview(slow(folder, tiny_models, score={"name": "ifd"}), "test")
     views = {view.view: view.why for view in plan.views}
     assert views == {"response": {}, "response_alone": {"not_measured": 30}}
-
-
-def test_without_word_of_the_last_rows_new_and_changed_are_one(folder, tiny_models, first):
-    nights.write(folder / "corpus", "a2", nights.rows(50, 52))
-    places = f"{first[1].run_dir}/places.json"
-    kept = storage.read_bytes(places)
-    storage.delete(places)
-    plan = preview(slow(folder, tiny_models), "test")
-    storage.write_atomic(places, kept)
-    (folder / "corpus" / "a2.parquet").unlink()
-    assert why(plan) == {one: {"new_or_changed": 2} for one in ("base", "reference")}
 
 
 def test_a_reference_that_is_still_to_be_made_counts_as_new(folder, tiny_models, first):

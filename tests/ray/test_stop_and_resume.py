@@ -12,15 +12,17 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import ray
 import yaml
 from click.testing import CliRunner
 
 from davir_ray.cli import main
 from davir_ray.runs.record import RunRecord
+from tests.ray.disturbances import workers
 
 ROOT = Path(__file__).resolve().parents[2]
 ROWS = 40
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
 
 @pytest.fixture
@@ -49,7 +51,9 @@ def command(tmp_path, tiny_models):
 
 
 def start(command: list[str]) -> subprocess.Popen:
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    variables = os.environ | {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+    return subprocess.Popen(command, cwd=ROOT, env=variables, **pipes)
 
 
 def finish(command: list[str]) -> RunRecord:
@@ -77,7 +81,9 @@ def kill_in_the_middle(command: list[str], folder: Path) -> None:
         time.sleep(0.05)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    time.sleep(1)  # Ray's processes notice that their driver is gone
+    while workers("ChunkMeasurer"):  # until Ray notices that their driver is gone
+        assert time.monotonic() < end, "the engines outlive their driver"
+        time.sleep(0.05)
 
 
 @pytest.mark.nightly

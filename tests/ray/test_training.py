@@ -48,17 +48,21 @@ def cut(micro_batch: int, accumulated: int = 1, workers: int = 1) -> dict:
 
 
 SFT = {
-    "ZeRO-2": cut(8) | {"zero_stage": 2},
-    "ZeRO-3, rows one by one": cut(1, 8) | {"zero_stage": 3},
+    "ZeRO-2, rows one by one": cut(1, 8) | {"zero_stage": 2},
     "ZeRO-0, two workers": cut(4, 1, 2) | {"zero_stage": 0},
     "no DeepSpeed, two workers, two micro-batches each": cut(2, 2, 2) | {"zero_stage": None},
 }
+SFT_NIGHTLY = {"ZeRO-2": cut(8) | {"zero_stage": 2}, "ZeRO-3, rows one by one": cut(1, 8) | {"zero_stage": 3}}
+"""ZeRO-2 also trains in SFT, ZeRO-3 in PAIRS."""
 PAIRS = {
     "ZeRO-2, rows one by one": cut(1, 8) | {"zero_stage": 2, "objective": "dpo"},
     "ZeRO-3, two workers": cut(4, 1, 2) | {"zero_stage": 3, "objective": "dpo", "frozen_logps": "trainer"},
     "DavIR-DPO without DeepSpeed, two micro-batches": cut(4, 2)
     | {"zero_stage": None, "objective": "davir_dpo"},
 }
+
+
+ALL_ROWS = {"engine": {"type": "transformers"}, "select": [{"type": "fraction", "fraction": 1.0}]}
 
 
 @pytest.fixture(scope="module")
@@ -85,10 +89,9 @@ def train_all(folder: Path, base: str, corpus: str, cases: dict, **sections) -> 
 def sft(folder, tiny_models, ray_cluster):
     """Trainings on a core-set of all rows."""
     corpus = trainings.write_rows(folder / "rows.parquet", ROWS)
-    sections = {"engine": {"type": "transformers"}, "select": [{"type": "fraction", "fraction": 1.0}]}
-    scoring = trainings.recipe(folder, tiny_models[0], corpus, {}, **sections)
+    scoring = trainings.recipe(folder, tiny_models[0], corpus, {}, **ALL_ROWS)
     scored = pipeline.score(scoring, "test")
-    return scored, train_all(folder, tiny_models[0], corpus, SFT, **sections)
+    return scored, train_all(folder, tiny_models[0], corpus, SFT, **ALL_ROWS)
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +145,13 @@ def check_curve(name: str, record: TrainingRecord, plain: plain_training.Curve) 
 @pytest.mark.parametrize("name", SFT)
 def test_sft_is_plain_pytorch_however_the_batch_is_cut(name, sft, plain_sft):
     check_curve(name, sft[1][name], plain_sft)
+
+
+@pytest.mark.nightly
+def test_sft_is_plain_pytorch_with_more_stages_of_zero(folder, tiny_models, sft, plain_sft):
+    corpus = str(folder / "rows.parquet")
+    for name, record in train_all(folder, tiny_models[0], corpus, SFT_NIGHTLY, **ALL_ROWS).items():
+        check_curve(name, record, plain_sft)
 
 
 @pytest.mark.parametrize("name", PAIRS)

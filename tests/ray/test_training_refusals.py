@@ -24,6 +24,12 @@ def corpora(tmp_path_factory):
     return trainings.write_rows(folder / "rows.parquet", 12), trainings.write_pairs(folder / "p.parquet", 3)
 
 
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    """A folder for runs over the rows: the first of them measures."""
+    return tmp_path_factory.mktemp("measured")
+
+
 def refused(kind: type[DavirError], recipe) -> str:
     """Return the message with which a training is refused; no run holds anything of Ray Train, or a record."""
     with pytest.raises(kind) as error:
@@ -48,17 +54,17 @@ def test_a_run_that_is_not_finished_has_no_core_set(tmp_path, tiny_models, corpo
     assert not (tmp_path / "runs").exists()
 
 
-def test_an_empty_core_set_is_refused(tmp_path, tiny_models, corpora):
+def test_an_empty_core_set_is_refused(measured, tiny_models, corpora):
     nothing = {"select": [{"type": "threshold", "min_score": 1e9}]}
-    recipe = trainings.recipe(tmp_path, tiny_models[0], corpora[0], {}, **nothing)
+    recipe = trainings.recipe(measured, tiny_models[0], corpora[0], {}, **nothing)
     assert pipeline.score(recipe, "test").selected == 0
     assert "there is no row to train on" in refused(TrainingError, recipe)
 
 
-def test_a_batch_larger_than_the_core_set_is_refused(tmp_path, tiny_models, corpora):
+def test_a_batch_larger_than_the_core_set_is_refused(measured, tiny_models, corpora):
     train = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 3, "num_workers": 2}
     recipe = trainings.recipe(
-        tmp_path, tiny_models[0], corpora[0], train, select=[{"type": "count", "count": 11}]
+        measured, tiny_models[0], corpora[0], train, select=[{"type": "count", "count": 11}]
     )
     assert pipeline.score(recipe, "test").selected == 11
     message = refused(TrainingError, recipe)

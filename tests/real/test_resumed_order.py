@@ -55,7 +55,7 @@ def test_every_checkpoint_leads_to_the_same_end(strategy, tiny_models, tmp_path)
     epochs = [[row for batch in batches[first : first + 5] for row in batch] for first in (0, 5)]
     assert [sorted(epoch) for epoch in epochs] == [list(range(10, 10 + ROWS))] * 2
     assert (epochs[0] == epochs[1]) == (strategy == "sequential")
-    for step in (2, 5, 7, 10, 11):
+    for step in (2, 5, 11):  # within an epoch, at its end, within a later one
         resumed, ends = train(
             tiny_models[0], tmp_path / "resumed", strategy, str(tmp_path / f"checkpoint-{step}")
         )

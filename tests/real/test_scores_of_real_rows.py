@@ -14,7 +14,7 @@ from davir_ray import pipeline
 from davir_ray.recipe import parse_recipe
 
 CORPUS = Path(__file__).resolve().parents[3] / "shared" / "data" / "alpaca-5k"
-ROWS = 64
+ROWS = 32
 pytestmark = [
     pytest.mark.real,
     pytest.mark.ray,

@@ -6,9 +6,6 @@ the folder, and vLLM token by token.
 
 import importlib.util
 import json
-import os
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -23,8 +20,7 @@ from davir_ray.runs.record import TrainingRecord
 from davir_ray.tokens.tokenizer import load_tokenizer, tokenizer_identity
 from davir_ray.train import steps as training
 from tests import trainings
-from tests.conftest import ROOT
-from tests.real.test_vllm_engine import TOLERANCE, plain, worst
+from tests.real.test_vllm_engine import TOLERANCE, in_child, plain, worst
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(900)]
 
@@ -103,13 +99,8 @@ def by_vllm(trained, smollm2, rows, tmp_path_factory) -> dict[str, list[np.ndarr
     jobs = []
     for kind, record in trained.items():
         model, adapter = parts(kind, record, smollm2)
-        jobs.append({"model": model, "adapter": adapter, "sequences": rows, "out": str(out / kind)})
-    settings = {"max_length": 128, "too_long": False}
-    (out / "jobs.json").write_text(json.dumps([job | settings for job in jobs]))
-    command = [sys.executable, "-m", "tests.real.vllm_child", str(out / "jobs.json")]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+        jobs.append({"model": model, "adapter": adapter, "calls": {str(out / kind): rows}})
+    in_child([job | {"max_length": 128, "refused": None} for job in jobs], out, {})
     return {kind: list(np.load(out / f"{kind}.npz").values()) for kind in trained}
 
 

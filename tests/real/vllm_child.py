@@ -2,8 +2,9 @@
 
     python -m tests.real.vllm_child JOBS.json
 
-A job: {"model", "adapter", "sequences": [[ids, scored], ...], "out"}; writes log-probabilities to out.npz, and ranks to
-out.ranks.npz.
+A job is an engine: {"model", "adapter", "max_length", "calls": {OUT: [[ids, scored], ...]}, "refused"}. The
+log-probabilities of a call are written to OUT.npz, and its ranks to OUT.ranks.npz; what the engine says of a sequence
+that is too long, to the file that `refused` names, if it names one.
 """
 
 import json
@@ -22,12 +23,13 @@ def main(path: str) -> None:
         engine = VllmEngine(
             job["model"], adapter_path=job["adapter"], dtype="float32", max_length=job["max_length"]
         )
-        sequences = [TokenSequence(np.array(i, np.int32), np.array(s, bool)) for i, s in job["sequences"]]
-        np.savez(job["out"], *engine.logprobs(sequences))
-        ranked = engine.token_values(sequences, frozenset({"rank"}))
-        np.savez(job["out"] + ".ranks", *[one.rank for one in ranked])
-        if job["too_long"]:
-            Path(job["out"] + ".refused").write_text(refusal(engine, job["max_length"]))
+        if job["refused"]:
+            Path(job["refused"]).write_text(refusal(engine, job["max_length"]))
+        for out, rows in job["calls"].items():
+            sequences = [TokenSequence(np.array(i, np.int32), np.array(s, bool)) for i, s in rows]
+            np.savez(out, *engine.logprobs(sequences))
+            ranked = engine.token_values(sequences, frozenset({"rank"}))
+            np.savez(f"{out}.ranks", *[one.rank for one in ranked])
         engine.close()
 
 

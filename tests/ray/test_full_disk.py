@@ -1,4 +1,4 @@
-"""What a crash or a full disk leaves behind: torn files are passed over, and a full disk stops a run that can go on."""
+"""A full disk stops a run, which can go on."""
 
 import json
 import os
@@ -7,48 +7,18 @@ import subprocess
 import time
 from contextlib import suppress
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
 
-from davir_ray import pipeline
-from davir_ray.cli.store_lines import verify_lines
-from davir_ray.recipe import load_recipe
-from davir_ray.storage.files import TEMPORARY
 from tests.ray.kill_rounds import Outcome, command_of, environment, write_corpus
 
 ROOT = Path(__file__).resolve().parents[2]
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.nightly]
 
 
 def models_beside(folder: Path, models: tuple[str, str]) -> None:
     for name, model in zip(("base", "reference"), models, strict=True):
         shutil.copytree(model, folder / "models" / name)
-
-
-def tear(folder: Path) -> int:
-    """Put the first half of every file beside it, as a process leaves it that was killed while it wrote."""
-    files = [path for path in folder.rglob("*") if path.is_file()]
-    for path in files:
-        data = path.read_bytes()
-        path.with_name(f"{TEMPORARY}{uuid4().hex}-{path.name}").write_bytes(data[: len(data) // 2])
-    return len(files)
-
-
-@pytest.mark.usefixtures("ray_cluster")
-def test_torn_files_beside_whole_ones_are_passed_over(tmp_path, tiny_models):
-    models_beside(tmp_path, tiny_models)
-    path = command_of(tmp_path, write_corpus(tmp_path / "corpus", 8, 6), "QuickHash")[-2]
-    recipe = load_recipe(path, ["export.formats=[parquet]"])
-    calm = Outcome(tmp_path, {"record": pipeline.score(recipe, "torn").tree()})
-    tables = calm.tables()
-    assert tear(tmp_path / "store") > 10
-    assert tear(calm.run) > 10
-    (calm.run / "record.json").unlink()  # so that the run is an unfinished one
-    again = Outcome(tmp_path, {"record": pipeline.score(recipe, "torn").tree()})
-    assert again.tables() == tables
-    assert again.told["record"]["measured"] == {"base": 0, "reference": 0}
-    assert next(iter(verify_lines(recipe.store, delete=False))).startswith("sound")
 
 
 @pytest.fixture
@@ -94,7 +64,6 @@ def finish(command: list[str]) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.nightly
 def test_a_full_disk_stops_a_run_which_goes_on_once_there_is_room(tmp_path, disk, tiny_models):
     corpus = write_corpus(tmp_path / "corpus", 8, 6)
     for name in ("full", "calm"):
