@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from davir_ray.config import Recipe
+from davir_ray.recipe import Recipe
 from docs.tables import table
 
 Models = list[type[BaseModel]]

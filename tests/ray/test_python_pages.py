@@ -34,12 +34,12 @@ def test_python_of_the_documents_runs(folder):
     first, again = blocks("docs/python.md", "python")
     names: dict = {}
     exec(first, names)
-    assert names["record"]["selected"] == 5
-    assert sum(names["record"]["measured"].values()) == 80
+    assert names["record"].selected == 5
+    assert sum(names["record"].measured.values()) == 80
     exec(again, names)
-    assert names["record"]["score"] == "rho_mean"
-    assert set(names["record"]["measured"].values()) == {0}
+    assert names["record"].score == "rho_mean"
+    assert set(names["record"].measured.values()) == {0}
     (reading,) = (block for block in blocks("docs/results.md", "python") if "load_dataset" in block)
-    names = {"load_dataset": load_dataset, "run_id": names["record"]["run_id"]}
+    names = {"load_dataset": load_dataset, "run_id": names["record"].run_id}
     exec(reading.replace("<run_id>", names["run_id"]), names)
     assert names["coreset"].column_names[:2] == ["question", "answer"]

@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel
 
-from davir_ray.config import Recipe
+from davir_ray.recipe import Recipe
 from docs.generate import REFERENCE, pages
 from docs.recipe_page import fields_of, homes_of, models_in, section
 
