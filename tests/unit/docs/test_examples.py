@@ -8,6 +8,7 @@ from davir_ray.errors import RecipeError
 from davir_ray.recipe import parse_recipe
 from davir_ray.scores.score import Measured, Score
 from tests.documented_commands import FENCED, MARKDOWN, ROOT
+from tests.measured import losses_table
 
 BLOCKS = [
     (name, language, block)
@@ -18,7 +19,7 @@ LANGUAGES = {"", "text", "yaml", "python", "json", "mermaid"}
 RECIPES = [(name, block) for name, language, block in BLOCKS if language == "yaml"]
 PYTHON = [(name, block) for name, language, block in BLOCKS if language == "python"]
 SCORES = [(name, block) for name, block in PYTHON if "Score(" in block]
-RUN_ELSEWHERE = {"docs/python.md", "docs/results.md"}
+RUN_ELSEWHERE = {"docs/python.md", "docs/records.md", "docs/results.md"}
 """By tests/ray/test_python_pages.py and tests/real/test_trl_export.py."""
 SMALLEST = {"corpus": {"paths": "rows.parquet", "group_by": "group"}, "models": {"base": "b"}}
 
@@ -52,8 +53,8 @@ def test_a_score_of_a_document_scores(name, block):
     names: dict = {}
     exec(block, names)
     (score,) = (value for value in names.values() if isinstance(value, Score))
-    losses = {need: np.array([2.0, 6.0]) * (1 + index) for index, need in enumerate(score.needs)}
-    tokens = {view: np.array([2, 3]) for _, view in score.needs}
+    losses = {need: losses_table([2.0 + index, 6.0 + index]) for index, need in enumerate(score.needs)}
+    tokens = {need.view: np.array([2, 3]) for need in score.needs}
     measured = Measured(losses, tokens, np.array([b"a" * 16, b"b" * 16]))
     assert np.isfinite(score.compute(measured, parse_recipe(SMALLEST, name).score)).all()
 
