@@ -25,6 +25,7 @@ from davir_ray.store.measurements import MeasurementStore, fingerprint
 from davir_ray.store.prepared import Prepared
 from davir_ray.store.ray_prepare import Preparation, SplitPreparer
 from davir_ray.tokens.tokenizer import load_tokenizer
+from tests.records import run_record
 
 ROWS = [
     ("k0", "Two?", "2 \x1b[31mé東"),
@@ -84,7 +85,7 @@ class MadeRun:
     def finish(self, references: int = 1, measured: bool = True) -> None:
         models = {"base": ["base"], "reference": [f"reference {index}" for index in range(references)]}
         folders = {"base": self.store("base", LOSS).folder} if measured else {}
-        Run.of(str(self.folder)).finish({"models": models, "measurements": folders})
+        Run.of(str(self.folder)).finish(run_record(models=models, measurements=folders))
 
     def store(self, model: str, kind) -> MeasurementStore:
         name = fingerprint(kind.name, model, NUMERICS)

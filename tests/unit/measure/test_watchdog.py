@@ -35,7 +35,9 @@ def lives(pid: int) -> bool:
 def test_a_process_that_is_stuck_ends_with_all_that_it_started():
     code, told, child = stuck("time.sleep")
     assert (code, told) == (1, ["the engine stalled: no answer within 0.2 seconds"])
-    assert not lives(child)
+    end = time.monotonic() + 10
+    while lives(child):  # the kernel ends it in its own time
+        assert time.monotonic() < end
 
 
 def test_a_process_that_is_stuck_and_lets_no_other_thread_run_ends_too():
