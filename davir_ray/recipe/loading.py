@@ -28,7 +28,8 @@ def load_recipe(path: str | PathLike[str], overrides: Sequence[str] = ()) -> Rec
         tree, lines = read_yaml(text)
     except YamlProblem as problem:
         raise RecipeError(f"{path} line {problem.line}: {problem}") from problem
-    return parse_recipe(tree, str(path), overrides, lines)
+    by_a_run = str(path).endswith(".json")  # a recipe.json, which has every setting
+    return parse_recipe(tree, str(path), overrides, lines, as_written=not by_a_run)
 
 
 def parse_recipe(

@@ -163,10 +163,10 @@ def test_an_output_folder_has_a_line_a_run(tmp_path):
 def test_a_recipe_stands_for_its_output_and_json_says_the_same(tmp_path):
     run = begin(tmp_path)
     plan(tmp_path, run, (), seconds_ago=100)
-    (tmp_path / "r.yaml").write_text(json.dumps(recipe_for(tmp_path)))  # JSON is YAML
+    (tmp_path / "r.json").write_bytes(storage.read_bytes(run.paths.recipe))  # JSON is YAML
     told = [
         CliRunner().invoke(main, ["status", str(place), "--json"])
-        for place in (tmp_path / "r.yaml", tmp_path / "runs", run.folder)
+        for place in (tmp_path / "r.json", tmp_path / "runs", run.folder)
     ]
     assert [one.exit_code for one in told] == [0, 0, 0]
     assert [len(one.output.splitlines()) > 2 for one in told] == [False, False, True]
