@@ -54,5 +54,5 @@ def test_weights_go_to_the_host():
 
 def test_a_configuration_of_the_user_s_own_is_taken_as_it_is():
     own = {"zero_optimization": {"stage": 3}, "train_batch_size": 16}
-    train = TrainConfig(zero_stage=1, offload_optimizer=True, deepspeed=own)
+    train = TrainConfig(deepspeed=own)
     assert deepspeed_config(train) == own

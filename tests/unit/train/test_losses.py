@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from davir_ray.config import ScoreConfig
 from davir_ray.schema import View
 from davir_ray.scores.davir import DAVIR
-from davir_ray.scores.score import Measured
+from davir_ray.scores.score import BASE, REFERENCE, Measured
 from davir_ray.train.losses import LEAST_NATS, davir_dpo_loss, davir_ratio
+from tests.measured import losses_table
 
 BETAS = (0.1, 2.0, 10.0)
 CHOSEN, REJECTED = (-110.0, -20.0, -3.5, -61.0), (-90.0, -45.0, -7.0, -60.0)
@@ -139,8 +140,8 @@ def test_a_likelier_chosen_side_or_an_unlikelier_rejected_one_lowers_the_loss(c,
 
 
 def test_the_ratio_is_the_davir_score_with_the_frozen_policy_as_base():
-    base, reference = ("base", View.RESPONSE), ("reference", View.RESPONSE)
-    losses = {base: -np.array(FROZEN_CHOSEN), reference: -np.array(CHOSEN)}
+    nats = {BASE: -np.array(FROZEN_CHOSEN), REFERENCE: -np.array(CHOSEN)}
+    losses = {need: losses_table(one) for need, one in nats.items()}
     ids = np.array([bytes([65 + i]) * 16 for i in range(4)], dtype="S16")
     measured = Measured(losses, {View.RESPONSE: np.array([40, 7, 2, 31])}, ids)
     score = DAVIR.compute(measured, ScoreConfig())
