@@ -167,7 +167,7 @@ def test_exports_load_with_datasets(first):
     folder = first.coreset["parquet"]
     assert load_dataset("parquet", data_dir=folder, split="train").num_rows == first.selected
     for name in ("jsonl", "messages", "trl"):
-        files = f"{first['coreset'][name]}/*.jsonl"
+        files = f"{first.coreset[name]}/*.jsonl"
         assert load_dataset("json", data_files=files, split="train").num_rows == first.selected
 
 
