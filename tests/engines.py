@@ -6,7 +6,7 @@ from pathlib import Path
 from threading import Event
 
 from davir_ray.logprobs.hash_engine import HashEngine
-from davir_ray.schema import View
+from davir_ray.schema import Need, View
 from davir_ray.scores.score import Score
 
 POISON = [ord(letter) for letter in "KILL"]
@@ -124,4 +124,4 @@ def divided(measured, config):
     return 1 // 0
 
 
-MISTAKEN = Score("mistaken", "1 / 0", (("base", View.RESPONSE),), "none", divided)
+MISTAKEN = Score("mistaken", "1 / 0", (Need("loss", "base", View.RESPONSE),), "none", divided)

@@ -19,7 +19,7 @@ class FirstTokenRule(Rule):
     """Keep the best row of each first token."""
 
     cuts: ClassVar[Literal["groups"]] = "groups"
-    needs: ClassVar[tuple[Need, ...]] = (("reference", View.RESPONSE),)
+    needs: ClassVar[tuple[Need, ...]] = (Need("loss", "reference", View.RESPONSE),)
 
     type: Literal["first_token"] = "first_token"
     any_number_of: int = Field(0, ge=0)
