@@ -78,7 +78,7 @@ def write_pairs(arguments: argparse.Namespace, folder: str) -> int:
     }
     inputs = check_inputs(parse_recipe(tree, "benchmark"), PAIRS)
     ray_session.connect()
-    job = job_of(inputs, Run.open(inputs.recipe, "benchmark"), engine_for(inputs))
+    job = job_of(inputs, Run.begin(inputs.recipe, "benchmark"), engine_for(inputs))
     prepare_corpus(job)
     measure_models(job, may_measure=True)
     found = look_up_need(job, "loss", "base")

@@ -39,7 +39,7 @@ def compare(model: str, corpus: str, rows: int) -> dict[str, Any]:
     """Time the measuring stage of the pipeline, then the engine alone on the same chunks."""
     from davir_ray.inputs import check_inputs
     from davir_ray.job import open_job, prepare_corpus
-    from davir_ray.measure.ray_measure import measure, plan, unsettled
+    from davir_ray.measure.ray_measure import chunks_left, measure, plan
     from davir_ray.recipe import parse_recipe
 
     with tempfile.TemporaryDirectory() as folder:
@@ -57,7 +57,7 @@ def compare(model: str, corpus: str, rows: int) -> dict[str, Any]:
         planned = plan(measurement)
         threads = os.cpu_count() or 1
         started = time.monotonic()
-        engine_seconds = measure(measurement, planned, unsettled(measurement, planned)).busy
+        engine_seconds = measure(measurement, planned, chunks_left(measurement, planned)).busy
         stage_seconds = time.monotonic() - started
         chunks = [
             ray.get(ray.remote(read_sequences).remote(measurement, row)) for row in planned.chunks.to_pylist()

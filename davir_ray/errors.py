@@ -107,7 +107,7 @@ class DamagedPart(StoreError):
 
     def __init__(self, uri: str, reason: str) -> None:
         super().__init__(f"{uri}: {reason}")
-        self.args = (uri, reason)  # what pickle and `ray_session.told` make it of again
+        self.args = (uri, reason)  # what pickle and `ray_session.encode_error` make it of again
         self.uri = uri
         self.reason = reason
 

@@ -32,7 +32,7 @@ from davir_ray.logprobs.choice import Choice, check_adapters, choose_engine, num
 from davir_ray.measure.chunks import CHUNK_TOKENS
 from davir_ray.measure.kind import implying, kind_identity, resolve_kind
 from davir_ray.measure.measurement import Measurement, Plan
-from davir_ray.measure.ray_measure import in_hand, measure, plan, unsettled
+from davir_ray.measure.ray_measure import chunks_left, count_interrupted, measure, plan
 from davir_ray.measure.ray_room import await_engine
 from davir_ray.models.resolve import ResolvedModel
 from davir_ray.progress import say
@@ -92,7 +92,7 @@ def open_job(inputs: Inputs, name: str, resumed: str | None = None) -> Job:
             f"{RunLayout.recipe} are not what they were when it began; `davir score` with its recipe begins another "
             "run, and finds in the store what this one has measured"
         )
-    run = Run.open(inputs.recipe, run_id)
+    run = Run.begin(inputs.recipe, run_id)
     begun(run.resume)
     say(f"run {run.run_id} (if it stops, the same command goes on, or: {run.resume})")
     say(f"engine: {choice.type}, {choice.dtype} on {choice.device} ({choice.reason})")
@@ -227,7 +227,7 @@ def measure_models(job: Job, may_measure: bool) -> dict[str, Plan]:
             raise NotMeasured(
                 f"{planned.missing:,} sequences are not measured under {label}; `davir score` measures them"
             )
-        todo = unsettled(measurement, planned)
+        todo = chunks_left(measurement, planned)
         tokens_left = sum(row["tokens"] for row in todo)
         job.run.event(
             "measure",
@@ -236,7 +236,7 @@ def measure_models(job: Job, may_measure: bool) -> dict[str, Plan]:
             sequences=planned.missing,
             tokens=planned.tokens,
             tokens_left=tokens_left,
-            again=in_hand(measurement, todo),
+            again=count_interrupted(measurement, todo),
             store=measurement.store.folder,
         )
         left = sum(row["sequences"] for row in todo)

@@ -104,7 +104,7 @@ def show(run_dir: str, which: Which, limit: int) -> Found:
 
 def finished_run(run_dir: str) -> tuple[Run, RunRecord]:
     """Open a finished run; return it with its record. Raises `RecipeError`."""
-    run = Run.at(run_dir)
+    run = Run.existing(run_dir)
     record = run.record(RunRecord)
     if record is None:
         raise RecipeError(

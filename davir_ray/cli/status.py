@@ -104,7 +104,7 @@ def _status_of(folder: str) -> RunStatus | TrainingStatus | None:
 
 def status(folder: str) -> RunStatus:
     """Look at one run."""
-    run = Run.at(folder)
+    run = Run.existing(folder)
     record = run.record(RunRecord)
     last: Event = run.events[-1] if run.events else {"event": "begun"}
     stage = f"{last['event']} {last['role']}" if "role" in last else last["event"]
@@ -143,7 +143,7 @@ def _pass(event: Event, chunks: list[dict[str, Any]], *, under_way: bool) -> Pas
     """Compare the chunks of a pass with the store; `event` is its latest start. None if the store is damaged."""
     store = MeasurementStore(event["store"], LOSS)  # of any kind: only names are listed
     try:
-        settled = store.settled()
+        settled = store.chunks_done()
     except DamagedPart as damage:
         say(f"{damage}; how far the run is, is not known until it goes on")
         return None

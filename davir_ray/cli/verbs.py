@@ -156,7 +156,7 @@ def resume(run_dir: str, as_json: bool) -> None:
     """Go on with scoring that was stopped, by the recipe in the run's folder."""
     from davir_ray.runs.run import Run
 
-    run = Run.at(run_dir)
+    run = Run.existing(run_dir)
     loaded = _load(run_dir, (), None)
     from davir_ray import pipeline
     from davir_ray.cli.closing_lines import resumed_lines

@@ -159,7 +159,7 @@ def batches(dataset: ray.data.Dataset) -> AbstractContextManager[Iterator[Any]]:
     return closing(iter(dataset.iter_batches(batch_size=None)))  # type: ignore[type-var]
 
 
-def told(error: Exception) -> str:
+def encode_error(error: Exception) -> str:
     """Write an error as a worker hands it to the driver: Ray Data would lose it in an exception of its own.
 
     One that nobody foresaw is told with its traceback.
@@ -170,7 +170,7 @@ def told(error: Exception) -> str:
     return f"{type(error).__name__}: {json.dumps(error.args)}"
 
 
-def raise_told(text: str, stage: type[DavirError] = DavirError) -> None:
+def raise_encoded(text: str, stage: type[DavirError] = DavirError) -> None:
     """Raise the error that a worker told of; nothing happens for an empty text.
 
     stage: whose exit code has what nobody foresaw.

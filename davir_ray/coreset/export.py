@@ -51,7 +51,7 @@ class Fetched:
 
 
 @dataclass(frozen=True)
-class Layout:
+class CoresetFiles:
     """The files of a core-set. folders: one a source, or `""` for all rows; rows: how many each has."""
 
     folders: tuple[str, ...]

@@ -52,7 +52,7 @@ def choose_bounds(sample: NDArray[np.bytes_], ranges: int) -> NDArray[np.bytes_]
     return np.sort(sample)[[len(sample) * index // ranges for index in range(1, ranges)]]
 
 
-def settle(table: pa.Table, keys: NDArray[np.bytes_], files: Sequence[str]) -> pa.Table:
+def mark_repeats(table: pa.Table, keys: NDArray[np.bytes_], files: Sequence[str]) -> pa.Table:
     """Sort a range, and let the first row of each content, by its place in the corpus, stand for its repeats.
 
     `table` has the columns of ray_rank.ROWS; files: the file of each split. Equal keys of scored rows are equal

@@ -27,8 +27,8 @@ from davir_ray.coreset.export import (
     SCORE_COLUMN,
     SHAPES,
     SIDE,
+    CoresetFiles,
     Fetched,
-    Layout,
     Template,
     content,
     files_column,
@@ -94,10 +94,10 @@ class Export:
         known = {name: index for index, name in enumerate(self.sources)}
         return np.array([known.get(split.source, 0) for split in self.splits], dtype=np.int64)
 
-    def layout(self, counts: Counts) -> Layout:
+    def layout(self, counts: Counts) -> CoresetFiles:
         """Lay out the files of the core-set."""
         rows = tuple(self.by_folder(counts).sum(axis=0).tolist())
-        return Layout(tuple(map(folder_name, self.sources)), rows, self.config.rows_per_file)
+        return CoresetFiles(tuple(map(folder_name, self.sources)), rows, self.config.rows_per_file)
 
     def by_folder(self, counts: Counts) -> Counts:
         """Count selected rows by part and by folder."""
@@ -239,7 +239,7 @@ def _schemas(export: Export, seen: dict[int, Seen]) -> dict[int, pa.Schema]:
     }
 
 
-def _await(export: Export, layout: Layout) -> None:
+def _await(export: Export, layout: CoresetFiles) -> None:
     for name in export.written:
         for folder, files in zip(layout.folders, layout.files, strict=True):
             storage.await_files(_join(export.folder(name), folder), files)
@@ -291,7 +291,7 @@ def _shaped(
     }
 
 
-def deal_files(export: Export, layout: Layout, *fetched: Fetched) -> list[list[Fetched]]:
+def deal_files(export: Export, layout: CoresetFiles, *fetched: Fetched) -> list[list[Fetched]]:
     """Send each row to the file of the core-set that it belongs to."""
     dealt: list[list[Fetched]] = [[] for _ in range(sum(layout.files))]
     for rows in fetched:
@@ -302,7 +302,9 @@ def deal_files(export: Export, layout: Layout, *fetched: Fetched) -> list[list[F
     return dealt
 
 
-def write_file(export: Export, layout: Layout, schemas: dict[int, pa.Schema], *pieces: list[Fetched]) -> None:
+def write_file(
+    export: Export, layout: CoresetFiles, schemas: dict[int, pa.Schema], *pieces: list[Fetched]
+) -> None:
     """Write one file of the core-set in every asked format, if it has rows."""
     present = [one for piece in pieces for one in piece]
     if not present:
@@ -317,7 +319,7 @@ def write_file(export: Export, layout: Layout, schemas: dict[int, pa.Schema], *p
     write_formats(export, rows.take(np.argsort(place)), layout.folders[folder], number)
 
 
-def write_empty(export: Export, layout: Layout, folder: int) -> None:
+def write_empty(export: Export, layout: CoresetFiles, folder: int) -> None:
     """Write the file without rows of a folder to which none were chosen; it has the columns of its corpus files."""
     mine = {
         split.path: split for split, at in zip(export.splits, export.folder_of, strict=True) if at == folder

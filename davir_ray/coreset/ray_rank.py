@@ -1,7 +1,7 @@
 """The Ray stage that scores and ranks the whole corpus without sorting it.
 
     splits -> <run>/ranked/scored/00000.parquet ...   the rows of some splits, in order of their rank keys
-           -> <run>/ranked/settled/00000.parquet ...  a range of rank keys of all of them
+           -> <run>/ranked/marked/00000.parquet ...  a range of rank keys of all of them
            -> <run>/ranked/00000.parquet ...          the same rows with their ranks
 
 Rows go from one step to the next through files, not through Ray's object store: these rows are wide, each step takes
@@ -28,9 +28,9 @@ from davir_ray.coreset.rank import (
     choose_bounds,
     ids_in,
     keys_in,
+    mark_repeats,
     number,
     sample_keys,
-    settle,
 )
 from davir_ray.coreset.rules.rule import TokenColumn
 from davir_ray.errors import StalePlan
@@ -156,12 +156,12 @@ def rank(ranking: Ranking, found: Mapping[Asked, list[Any]], rows: Sequence[int]
     surveyed = survey(ranking, found, blocks_of(widths))
     blocks, samples = zip(*_scored(ranking, found, surveyed, blocks_of(widths), share, folder), strict=True)
     bounds = choose_bounds(np.concatenate(samples), ranges)
-    counts = _settled(ranking, blocks, bounds, folder)
+    counts = _marked(ranking, blocks, bounds, folder)
     storage.delete(RankedLayout(folder).scored)
     ranked = Ranked(folder, ranges, *map(sum, zip(*counts, strict=True)))
     write, before = ray.remote(write_range), [0, *accumulate(scored for _, scored in counts)]
     ray.get([write.remote(ranked, index, before[index]) for index in range(ranges)])
-    storage.delete(RankedLayout(folder).settled)
+    storage.delete(RankedLayout(folder).marked)
     return ranked
 
 
@@ -220,12 +220,12 @@ def _scored(
     return done
 
 
-def _settled(
+def _marked(
     ranking: Ranking, blocks: tuple[ScoredRows, ...], bounds: NDArray[np.bytes_], folder: str
 ) -> list[tuple[int, int]]:
-    """Settle every range; see `settle_range`."""
-    task, shared, files = ray.remote(settle_range), ray.put(blocks), ray.put(ranking.files)
-    uris = [numbered(RankedLayout(folder).settled, index) for index in range(len(bounds) + 1)]
+    """Settle every range; see `mark_range`."""
+    task, shared, files = ray.remote(mark_range), ray.put(blocks), ray.put(ranking.files)
+    uris = [numbered(RankedLayout(folder).marked, index) for index in range(len(bounds) + 1)]
     done: list[tuple[int, int]] = ray.get(
         [
             task.remote(shared, bounds, index, ranking.config.order, files, uri)
@@ -313,18 +313,18 @@ def _made_of_tokens(ranking: Ranking, split: int, rows: int) -> dict[str, pa.Arr
     return made
 
 
-def settle_range(
+def mark_range(
     blocks: tuple[ScoredRows, ...], bounds: Any, index: int, order: Order, files: tuple[str, ...], uri: str
 ) -> tuple[int, int]:
-    """Write one range, sorted and with its repeats settled; count its rows, and those of them that have a score."""
+    """Write one range, sorted and with its repeats marked; count its rows, and those of them that have a score."""
     pieces = storage.concurrently(lambda block: block.within(bounds, index, order), blocks)
     table = pa.concat_tables(pieces).combine_chunks()
-    table = settle(table, keys_in(table, order), files)
+    table = mark_repeats(table, keys_in(table, order), files)
     storage.write_table(uri, table)
     return len(table), len(table) - table["score"].null_count
 
 
 def write_range(ranked: Ranked, index: int, before: int) -> None:
     """Number the rows of a range and write it. before: how many rows with a rank are in the ranges before it."""
-    table = storage.read_table(numbered(RankedLayout(ranked.folder).settled, index))
+    table = storage.read_table(numbered(RankedLayout(ranked.folder).marked, index))
     storage.write_table(ranked.uri(index), number(table, before, ranked.ranked))

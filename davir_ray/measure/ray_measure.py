@@ -21,7 +21,7 @@ import ray.data
 
 from davir_ray import storage
 from davir_ray.cluster import ray_session
-from davir_ray.cluster.ray_session import told
+from davir_ray.cluster.ray_session import encode_error
 from davir_ray.cluster.unexpected import stage
 from davir_ray.errors import DamagedPart, EngineDied, EngineError, ModelError, StoreError
 from davir_ray.ids import Keys, keys_of
@@ -101,9 +101,9 @@ def asked_of(measurement: Measurement, split: int, found: pa.Table, failed: Keys
     return sequences.append_column("missing", pa.array(missing))
 
 
-def unsettled(measurement: Measurement, planned: Plan) -> list[dict[str, Any]]:
+def chunks_left(measurement: Measurement, planned: Plan) -> list[dict[str, Any]]:
     """Return the chunks of a plan that nobody has measured yet, as rows."""
-    done = measurement.store.settled() if len(planned.chunks) else ()
+    done = measurement.store.chunks_done() if len(planned.chunks) else ()
     return [row for row in planned.chunks.to_pylist() if row["name"] not in done]
 
 
@@ -133,12 +133,12 @@ def measure(measurement: Measurement, planned: Plan, todo: list[dict[str, Any]])
             effort.busy += float(batch["seconds"].sum())
             effort.again += int(batch["again"].sum())
             for text in batch["error"].tolist():
-                ray_session.raise_told(text, EngineError)
-    storage.await_listing(lambda: not unsettled(measurement, planned), measurement.store.folder)
+                ray_session.raise_encoded(text, EngineError)
+    storage.await_listing(lambda: not chunks_left(measurement, planned), measurement.store.folder)
     return effort
 
 
-def in_hand(measurement: Measurement, todo: list[dict[str, Any]]) -> int:
+def count_interrupted(measurement: Measurement, todo: list[dict[str, Any]]) -> int:
     """Count the sequences of chunks that engines had begun when an earlier start was stopped."""
     if not todo:
         return 0
@@ -193,7 +193,7 @@ def read_chunk(measurement: Measurement, batch: dict[str, Any]) -> pa.Table:
     try:
         return _read_chunk(measurement, split, index)
     except Exception as problem:
-        return chunk_of("", CHUNK_ROWS.empty_table(), told(problem))
+        return chunk_of("", CHUNK_ROWS.empty_table(), encode_error(problem))
 
 
 def _read_chunk(measurement: Measurement, split: int, index: int) -> pa.Table:
@@ -236,7 +236,7 @@ class ChunkMeasurer:
             # Raising would leave Ray with a dead engine in a live actor; ending the process gets a new one.
             end_process()
         except Exception as problem:
-            error = told(problem)
+            error = encode_error(problem)
         seconds = monotonic() - started
         told_of = {
             "tokens": sum(len(one.ids) for _, one in sequences),

@@ -106,7 +106,7 @@ def _job(recipe: Recipe, name: str) -> tuple[Job, bool]:
     inputs = check_inputs(recipe)
     ray_session.connect()
     choice = engine_for(inputs)
-    run = Run.named(inputs.recipe.output, name_run(inputs, choice, name))
+    run = Run.in_output(inputs.recipe.output, name_run(inputs, choice, name))
     job = job_of(inputs, run, choice)
     return (_without_reference(job) if to_make else job), to_make
 

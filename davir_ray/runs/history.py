@@ -36,7 +36,7 @@ class PastRun:
 
 def past_run(folder: str) -> PastRun | None:
     """Read a run from its folder; None if it is not finished and whole, or not there."""
-    run = Run.of(folder)
+    run = Run.from_folder(folder)
     if (record := run.record(RunRecord)) is None:
         return None
     try:

@@ -30,7 +30,7 @@ from davir_ray.storage.sealed import read_object, write_sealed
 WRITTEN_AGAIN = (
     "`davir score` with the recipe file that began the run writes it again, and goes on with what is measured"
 )
-HOW_NOT_WHAT: dict[str, Any] = {
+NOT_IN_RUN_ID: dict[str, Any] = {
     "engine": {"replicas", "num_cpus", "stall_seconds", "gpu_memory_utilization", "wait_seconds"},
     "output": True,
     "store": True,
@@ -47,18 +47,18 @@ The reference counts by its content, as every model does.
 
 def run_id_of(recipe: Recipe, name: str, *content: str) -> str:
     """Name a run: `name`, and a hash of its recipe and of the content (corpus, models) that it works on."""
-    settings = recipe.model_dump(mode="json", exclude=HOW_NOT_WHAT)
+    settings = recipe.model_dump(mode="json", exclude=NOT_IN_RUN_ID)
     text = json.dumps([settings, content], sort_keys=True)
     return f"{name}-{blake2b(text.encode(), digest_size=6).hexdigest()}"
 
 
-HOW_TRAINED = {"max_failures", "num_cpus_per_worker", "report_to", "save_total_limit", "wait_seconds"}
+NOT_IN_TRAINING_ID = {"max_failures", "num_cpus_per_worker", "report_to", "save_total_limit", "wait_seconds"}
 """Settings of a training that leave its result as it is."""
 
 
 def training_id_of(train: TrainConfig, name: str, *content: str) -> str:
     """Name a training: `name`, and a hash of its settings and of the content (rows, base) that it works on."""
-    settings = train.model_dump(mode="json", exclude=HOW_TRAINED)
+    settings = train.model_dump(mode="json", exclude=NOT_IN_TRAINING_ID)
     text = json.dumps([settings, content], sort_keys=True)
     return f"{name}-{blake2b(text.encode(), digest_size=6).hexdigest()}"
 
@@ -76,22 +76,22 @@ class Run:
     events: list[Event] = field(default_factory=list)
 
     @classmethod
-    def named(cls, output: str, run_id: str) -> "Run":
+    def in_output(cls, output: str, run_id: str) -> "Run":
         """Name a run, whether it was begun or not."""
         return cls(run_id, OutputLayout(output).run(run_id))
 
     @classmethod
-    def of(cls, folder: str) -> "Run":
+    def from_folder(cls, folder: str) -> "Run":
         """Name the run in a folder, whether it was begun or not."""
-        return cls.named(*storage.real_folder(folder).rsplit("/", 1))
+        return cls.in_output(*storage.real_folder(folder).rsplit("/", 1))
 
     @classmethod
-    def open(cls, recipe: Recipe, run_id: str, written_as: str = RunLayout.recipe) -> "Run":
+    def begin(cls, recipe: Recipe, run_id: str, written_as: str = RunLayout.recipe) -> "Run":
         """Begin a run, or take up one that was begun: write its recipe down.
 
         That of a training has another name: `davir resume` and `davir select` are for runs that score.
         """
-        run = cls.named(recipe.output, run_id)
+        run = cls.in_output(recipe.output, run_id)
         storage.write_atomic(
             storage.join(run.folder, written_as),
             json.dumps(recipe.model_dump(mode="json"), indent=2).encode(),
@@ -100,7 +100,7 @@ class Run:
         return run
 
     @classmethod
-    def at(cls, folder: str) -> "Run":
+    def existing(cls, folder: str) -> "Run":
         """Look at a run that was begun. Raises `RecipeError` if the folder holds none."""
         folder = storage.real_folder(folder)
         if holds_training(folder):
@@ -109,7 +109,7 @@ class Run:
             raise StoreError(f"{RunLayout(folder).recipe}: is gone; {WRITTEN_AGAIN}")
         if not holds_run(folder):
             raise RecipeError(f"{folder}: holds no run: there is no {RunLayout.recipe} in it")
-        run = cls.of(folder)
+        run = cls.from_folder(folder)
         run.read_events()
         return run
 

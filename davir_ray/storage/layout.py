@@ -23,7 +23,7 @@
       chunks/00000.parquet              the rows of each chunk of a split
       journal/<chunk>.json              how far a chunk is that an engine has begun
     ranked/00000.parquet                while it ranks: all rows in order,
-    ranked/scored/  ranked/settled/     and the two steps on the way there
+    ranked/scored/  ranked/marked/     and the two steps on the way there
     scored/00000.parquet                every row with its score and rank
     unscored/00000.jsonl                the rows without one, with the reason
     coreset/part-00000.parquet          the chosen rows; of several sources, coreset/<source>/
@@ -190,7 +190,7 @@ class RankedLayout(Layout):
     """The paths of the steps of ranking."""
 
     scored = Below("scored")
-    settled = Below("settled")
+    marked = Below("marked")
 
 
 def probe_file(folder: str) -> str:

@@ -2,8 +2,9 @@
 
 A merged part is written whole, with the names of all parts that went into it, before those are deleted. So at every
 moment each measurement can be listed, a reader that comes too late for a part finds it by its name
-(`MeasurementStore.read`), and a run that resumes still knows its chunks (`MeasurementStore.settled`). A compaction that
-is stopped leaves measurements twice, equal, and the next one finishes its work. Two at once do no harm.
+(`MeasurementStore.read`), and a run that resumes still knows its chunks (`MeasurementStore.chunks_done`). A
+compaction that is stopped leaves measurements twice, equal, and the next one finishes its work. Two at once do no
+harm.
 """
 
 from collections.abc import Iterator, Sequence

@@ -190,7 +190,7 @@ class MeasurementStore:
         rows = [row for file in self.failed_parts() for row in self.read_failed(file.uri).to_pylist()]
         return {row["sequence_id"]: row["reason"] for row in rows}
 
-    def settled(self) -> frozenset[str]:
+    def chunks_done(self) -> frozenset[str]:
         """Name the chunks that are measured, or whose failures are written down."""
         return self.part_names().union(file.stem for file in self.failed_parts())
 

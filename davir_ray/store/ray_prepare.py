@@ -13,7 +13,7 @@ import ray.data
 
 from davir_ray import storage
 from davir_ray.cluster import ray_session
-from davir_ray.cluster.ray_session import told
+from davir_ray.cluster.ray_session import encode_error
 from davir_ray.config import CorpusConfig, TokensConfig
 from davir_ray.corpus.not_read import NotRead
 from davir_ray.corpus.reading import Parsed, examples, not_read_columns
@@ -61,7 +61,7 @@ def prepare(preparation: Preparation, workers: int) -> None:
     with ray_session.batches(dataset) as batches:
         for batch in batches:
             for text in batch["error"].tolist():
-                ray_session.raise_told(text, CorpusError)
+                ray_session.raise_encoded(text, CorpusError)
             bad.update(batch["split"][batch["bad"]].tolist())
             progress.add(len(batch["split"]), int(batch["rows"].sum()), int(batch["size"].sum()))
     storage.await_listing(lambda: bad <= preparation.prepared.bad().keys(), preparation.prepared.folder)
@@ -88,17 +88,17 @@ class SplitPreparer:
             plan.prepared.write(index, examples, tokens, collected.not_read)
         except UnreadableFile as error:
             if plan.corpus.on_bad_file == "error":
-                return {"error": told(error)}
+                return {"error": encode_error(error)}
             return self._leave_out(index, error)
         except Exception as error:
-            return {"error": told(error)}
+            return {"error": encode_error(error)}
         return {"rows": len(examples), "size": examples.nbytes + tokens.nbytes}
 
     def _leave_out(self, index: int, reason: UnreadableFile) -> dict[str, Any]:
         try:
             self.preparation.prepared.write_bad(index, str(reason))
         except Exception as error:
-            return {"error": told(error)}
+            return {"error": encode_error(error)}
         return {"bad": True}
 
     def _collect(self, split: Split) -> "Collected":

@@ -18,7 +18,7 @@ from davir_ray.train.rows import TRAINING, order, training_rows
 
 
 @dataclass(frozen=True)
-class Written:
+class RowsWritten:
     """What was written. rows: distinct ones; left_out: picked ones that lack what training needs."""
 
     rows: int
@@ -28,7 +28,7 @@ class Written:
 
 def write_rows(
     prepared: Prepared, pick: Pick, found: Sequence[Any] | None, folder: str, *, pairs: bool
-) -> Written:
+) -> RowsWritten:
     """Write the picked rows of every split.
 
     found: for each split a reference to its FOUND table under the frozen policy.
@@ -40,7 +40,7 @@ def write_rows(
     ]
     done = ray.get(refs)
     left_out = sum(missing for missing, _ in done)
-    return Written(count_rows(folder), left_out, max((largest for _, largest in done), default=-1))
+    return RowsWritten(count_rows(folder), left_out, max((largest for _, largest in done), default=-1))
 
 
 def write_split(

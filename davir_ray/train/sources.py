@@ -19,7 +19,7 @@ from davir_ray.job import engine_for, name_run, scan_folder
 from davir_ray.recipe import Recipe
 from davir_ray.runs.history import past_runs
 from davir_ray.runs.record import RunRecord
-from davir_ray.runs.run import HOW_NOT_WHAT, Run
+from davir_ray.runs.run import NOT_IN_RUN_ID, Run
 from davir_ray.schema import Need
 from davir_ray.storage.damage import set_aside
 from davir_ray.train.checks import needs_of
@@ -73,7 +73,7 @@ def core_set_source(recipe: Recipe, name: str, needs: tuple[Need, ...]) -> Sourc
     """Name the rows of a core-set. Raises `TrainingError` if its run is not finished."""
     inputs = check_inputs(recipe)
     run_id = name_run(inputs, engine_for(inputs), name)
-    run = Run.named(recipe.output, run_id)
+    run = Run.in_output(recipe.output, run_id)
     if (record := run.record(RunRecord)) is None:
         raise TrainingError(
             f"run {run_id} has no core-set yet; `davir score` makes it, `davir run` does all"
@@ -110,7 +110,7 @@ def _settings(tree: Mapping[str, Any]) -> dict[str, Any]:
     """Name as `section.setting` what a recipe, given as plain data, says of the result of a run."""
     found: dict[str, Any] = {}
     for section, values in tree.items():
-        skipped = HOW_NOT_WHAT.get(section, ())
+        skipped = NOT_IN_RUN_ID.get(section, ())
         if skipped is True:
             continue
         one = values if isinstance(values, Mapping) else {"": values}

@@ -41,7 +41,7 @@ from davir_ray.train.checks import (
 )
 from davir_ray.train.metrics import read_metrics
 from davir_ray.train.ray_fit import await_workers, fit
-from davir_ray.train.ray_rows import Written, count_shared, write_rows
+from davir_ray.train.ray_rows import RowsWritten, count_shared, write_rows
 from davir_ray.train.settings import beta_of, dtype_of, learning_rate_of
 from davir_ray.train.sources import Source
 from davir_ray.train.task import TrainTask
@@ -71,7 +71,7 @@ def training_run(source: Source, held_out: Source | None, train: TrainConfig, na
     choice = engine_for(inputs)
     if frozen_from(train, choice, device_of(train)) == "store":
         content.append(json.dumps(numerics(choice, inputs.recipe.engine)))
-    return Run.named(inputs.recipe.output, training_id_of(with_deepspeed(train), name, *content))
+    return Run.in_output(inputs.recipe.output, training_id_of(with_deepspeed(train), name, *content))
 
 
 @stage(TrainingError)
@@ -109,7 +109,7 @@ def _train(
     for one in filter(None, (source, held_out)):
         check_pairs(one.inputs.listing.has_pairs, train, one.what)
     await_workers(train, device)
-    run = Run.open(source.inputs.recipe, run.run_id, RunLayout.training)
+    run = Run.begin(source.inputs.recipe, run.run_id, RunLayout.training)
     begun()
     forget_old_log(run)
     say(f"training {run.run_id} on {source.what} (if it stops, the same command goes on)")
@@ -194,7 +194,7 @@ def write_all_rows(training: Training) -> RowCounts:
     return RowCounts(written.rows, written.left_out, held_out.rows, held_out.left_out, shared)
 
 
-def _write_rows(training: Training, source: Source, folder: str, work_folder: str) -> Written:
+def _write_rows(training: Training, source: Source, folder: str, work_folder: str) -> RowsWritten:
     run = training.run
     job = job_of(source.inputs, run, training.choice, work=work_folder)
     job = job.only("base") if training.frozen == "store" else job.only(None)
@@ -202,7 +202,7 @@ def _write_rows(training: Training, source: Source, folder: str, work_folder: st
     return mended(work, job.prepared, job.stores, run.forget_work)
 
 
-def _write_picked(training: Training, source: Source, job: Job, folder: str) -> Written:
+def _write_picked(training: Training, source: Source, job: Job, folder: str) -> RowsWritten:
     prepare_corpus(job)
     found = None
     if training.frozen == "store":

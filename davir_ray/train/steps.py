@@ -58,7 +58,7 @@ def with_reference(recipe: Recipe, name: str) -> Recipe:
 def with_made(recipe: Recipe, reference: ReferenceRecord) -> Recipe:
     """Return the recipe with the models that `make_reference` has just made under `models.reference`."""
     recipe = anchored(recipe)
-    return _naming(recipe, [Run.named(recipe.output, one.run_id) for one in reference.trainings])
+    return _naming(recipe, [Run.in_output(recipe.output, one.run_id) for one in reference.trainings])
 
 
 def _naming(recipe: Recipe, runs: list[Run]) -> Recipe:

@@ -62,7 +62,7 @@ class TrainingStatus(Written):
 
 def training_status(folder: str) -> TrainingStatus:
     """Look at one training."""
-    run = Run.of(folder)
+    run = Run.from_folder(folder)
     newest: dict[str, Any] = {}
     for entry in read_metrics(run.folder):
         newest |= entry

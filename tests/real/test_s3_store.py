@@ -44,7 +44,7 @@ def test_a_store_on_s3_is_told_of_checked_compacted_and_pruned(bucket):
     assert compact(store) == Compaction(merged=2, made=1, sequences=3)
     assert len(store.parts()) == 1
     assert len(store.read(listed)) == 3, "a reader that listed the parts before finds them where they went"
-    assert store.settled() >= {part_name(keys("a", "b")), part_name(keys("b", "c"))}
+    assert store.chunks_done() >= {part_name(keys("a", "b")), part_name(keys("b", "c"))}
     assert held(store)[1].tolist() == held(other)[1].tolist() == [1.0, 2.0, 3.0]
 
     torn = [other.parts()[0].uri, storage.join(prepared.folder, "tokens", "split.parquet")]

@@ -44,7 +44,7 @@ def test_a_finished_run_on_s3_holds_the_model_and_nothing_that_only_training_nee
     fs, path = filesystem(record.run_dir)
     tops = {file.removeprefix(f"{path}/").split("/")[0] for file in fs.find(path)}
     assert tops == {"training.json", "record.json", "events.jsonl", "metrics.jsonl", "model", "lease"}
-    assert Run.of(record.run_dir).record(TrainingRecord).tree() == record.tree()
+    assert Run.from_folder(record.run_dir).record(TrainingRecord).tree() == record.tree()
     made = json.loads(storage.read_bytes(storage.join(record.model, "davir_training.json")))
     assert made["run_id"] == record.run_id
 

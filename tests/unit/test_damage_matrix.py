@@ -97,7 +97,7 @@ def measurement_in(folder: Path, run: str = "n-1") -> Measurement:
 
 def run_in(folder: Path, run_id: str = "n-000000000001") -> Run:
     tree = {"corpus": {"paths": "rows.parquet"}, "models": {"base": run_id, "reference": "r"}}
-    run = Run.open(parse_recipe(tree | {"output": str(folder), "store": str(folder)}, "r"), run_id)
+    run = Run.begin(parse_recipe(tree | {"output": str(folder), "store": str(folder)}, "r"), run_id)
     run.event("measure", role="base", again=len(run.events))
     prepared = Prepared(str(folder / "prepared"), ("one",))
     prepared.write(0, EXAMPLES.empty_table(), TOKENS.empty_table())
@@ -279,13 +279,13 @@ def drift_case():
 
 
 def events_of(path):
-    run = Run.of(str(path.parent))
+    run = Run.from_folder(str(path.parent))
     run.read_events()
     return [one["event"] for one in run.events] or None
 
 
 def record_of(path):
-    return Run.of(str(path.parents[0])).record(RunRecord)
+    return Run.from_folder(str(path.parents[0])).record(RunRecord)
 
 
 CASES = {

@@ -273,7 +273,7 @@ def test_overrides_are_quoted_safely(tmp_path, monkeypatch, verb):
 
 def test_runs_and_stores_of_hostile_names_are_told_safely(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    run = Run.open(parse_recipe(tree(), "r"), f"{HOSTILE}-0123456789ab")
+    run = Run.begin(parse_recipe(tree(), "r"), f"{HOSTILE}-0123456789ab")
     run.event("measure", role="base", store=HOSTILE, tokens_left=1)
     MeasurementStore(f"{HOSTILE}store/measurements/{HOSTILE}", LOSS).describe(
         {"model": HOSTILE, "path": HOSTILE, "adapter": None, "numerics": {HOSTILE: HOSTILE}}

@@ -65,8 +65,8 @@ def test_an_engine_without_its_gpu_is_refused_where_something_is_to_be_measured(
     todo = [{"tokens": 5, "sequences": 1}] * missing
     for name, value in (
         ("plan", Plan(3, missing, 5 * missing, pa.table({}))),
-        ("unsettled", todo),
-        ("in_hand", 0),
+        ("chunks_left", todo),
+        ("count_interrupted", 0),
         ("measure", Effort(0.0, 0)),
     ):
         monkeypatch.setattr(job, name, lambda *_, value=value: value)

@@ -48,7 +48,7 @@ def run(request, tmp_path) -> Path:
     for index, part in enumerate([slice(0, 2), slice(2, None)]):
         table = pa.Table.from_pylist(scored_rows(file, tree["corpus"])[part], schema=SCORED)
         pq.write_table(table, folder / "scored" / f"{index:05d}.parquet")
-    Run.of(str(folder)).finish(run_record(formats={"corpus": "question_answer"}))
+    Run.from_folder(str(folder)).finish(run_record(formats={"corpus": "question_answer"}))
     return folder
 
 

@@ -30,7 +30,7 @@ def recipe_for(tmp_path) -> dict[str, object]:
 
 
 def begin(tmp_path, name: str = "name-1") -> Run:
-    return Run.open(parse_recipe(recipe_for(tmp_path), "r"), name)
+    return Run.begin(parse_recipe(recipe_for(tmp_path), "r"), name)
 
 
 def settled(sequences: int, sequences_planned: int, tokens: int, tokens_planned: int) -> PassStatus:
@@ -192,7 +192,7 @@ def test_a_training_has_a_line_beside_the_runs_and_can_be_told_of(tmp_path):
         "progress  step 5 of 12, loss 1.25, eval_loss 1.125; 0s ago",
         "resume    the command that began it goes on with it",
     ]
-    Run.of(str(folder)).finish(training_record())
+    Run.from_folder(str(folder)).finish(training_record())
     told = CliRunner().invoke(main, ["status", place, "--json"])
     runs = json.loads(told.output.splitlines()[-1])["runs"]
     assert [(one["run_id"], one["finished"]) for one in runs] == [(run.run_id, False), (folder.name, True)]

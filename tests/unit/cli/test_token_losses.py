@@ -72,7 +72,7 @@ class MadeRun:
         )
         told = SplitPreparer(plan)({"split": np.array([0])})
         assert told["error"] == [""]
-        write_places(Run.of(str(self.folder)), prepared, listing.splits)
+        write_places(Run.from_folder(str(self.folder)), prepared, listing.splits)
         return prepared
 
     def _scored(self, file: Path) -> pa.Table:
@@ -85,7 +85,7 @@ class MadeRun:
     def finish(self, references: int = 1, measured: bool = True) -> None:
         models = {"base": ["base"], "reference": [f"reference {index}" for index in range(references)]}
         folders = {"base": self.store("base", LOSS).folder} if measured else {}
-        Run.of(str(self.folder)).finish(run_record(models=models, measurements=folders))
+        Run.from_folder(str(self.folder)).finish(run_record(models=models, measurements=folders))
 
     def store(self, model: str, kind) -> MeasurementStore:
         name = fingerprint(kind.name, model, NUMERICS)

@@ -63,7 +63,7 @@ def corpus(folder: Path) -> str:
         ("train", training, "train", 1),
         ("run", training, "check_trainings", 1),
         ("reference", training, "make_reference", 1),
-        ("resume", Run, "at", 1),
+        ("resume", Run, "existing", 1),
         ("status", status, "statuses", 1),
         ("show", shown, "show", 1),
         ("store info", runs, "place_of", 1),
@@ -123,7 +123,7 @@ def job_with_chunks():
 def test_what_an_engine_raises_comes_back_with_the_workers_traceback():
     text = told_by(fall)
     with pytest.raises(Unexpected) as raised:
-        ray_session.raise_told(text, EngineError)
+        ray_session.raise_encoded(text, EngineError)
     (told,), code = ending(raised.value)
     assert told.startswith("error: unexpected Foreign: first line; ")
     assert code == EngineError.exit_code
@@ -135,13 +135,13 @@ def told_by(function) -> str:
     try:
         function()
     except Foreign as error:
-        return ray_session.told(error)
+        return ray_session.encode_error(error)
     raise AssertionError
 
 
 def test_an_error_of_ours_comes_back_from_a_worker_as_it_was():
     with pytest.raises(StoreError, match=r"^the store: is full$"):
-        ray_session.raise_told(ray_session.told(StoreError("the store: is full")), EngineError)
+        ray_session.raise_encoded(ray_session.encode_error(StoreError("the store: is full")), EngineError)
 
 
 def test_rays_wrapper_never_stands_before_our_own_sentence():

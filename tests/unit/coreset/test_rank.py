@@ -3,7 +3,7 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from davir_ray.coreset.rank import choose_bounds, number, rank_keys, sample_keys, settle
+from davir_ray.coreset.rank import choose_bounds, mark_repeats, number, rank_keys, sample_keys
 from davir_ray.coreset.ray_rank import ROWS
 from davir_ray.ids import keys_of
 
@@ -70,7 +70,7 @@ def settled(*values):
     table = pa.Table.from_pylist(list(values), schema=ROWS)
     score = np.array([value["score"] if value["score"] is not None else np.nan for value in values])
     keys = rank_keys(score, keys_of(table["example_id"]), "highest")
-    return settle(table, keys, ["a.jsonl", "b.jsonl"]).to_pylist()
+    return mark_repeats(table, keys, ["a.jsonl", "b.jsonl"]).to_pylist()
 
 
 def test_the_first_by_location_stands_for_its_repeats_and_they_name_it():

@@ -35,8 +35,8 @@ def written(tmp_path: Path) -> dict[str, dict]:
     """Return one JSON object of each kind, of those in a file as the file has it."""
     trained, run = records.training_record(), records.run_record()
     job = records.job_record(reference=records.reference_record(), train=trained)
-    Run.named(str(tmp_path), "run").finish(run)
-    Run.named(str(tmp_path), "training").finish(trained)
+    Run.in_output(str(tmp_path), "run").finish(run)
+    Run.in_output(str(tmp_path), "training").finish(trained)
     for name in ("run/recipe.json", "training/training.json"):
         (tmp_path / name).write_text("{}")
     Nights(str(tmp_path)).add(records.night_line())

@@ -117,5 +117,5 @@ def test_damage_keeps_its_file_on_the_way_from_a_worker():
     assert isinstance(crossed, DamagedPart)
     assert crossed.cause.uri == damage.uri
     with pytest.raises(DamagedPart, match="is torn") as caught:
-        ray_session.raise_told(ray_session.told(damage))
+        ray_session.raise_encoded(ray_session.encode_error(damage))
     assert caught.value.uri == damage.uri

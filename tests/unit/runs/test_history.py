@@ -10,7 +10,7 @@ from tests.records import run_record
 
 
 def finished(tmp_path, run_id, when):
-    run = Run.named(str(tmp_path), run_id)
+    run = Run.in_output(str(tmp_path), run_id)
     storage.write_atomic(storage.join(run.folder, "recipe.json"), b"{}")
     storage.write_atomic(
         storage.join(run.folder, "events.jsonl"),
@@ -55,7 +55,7 @@ def test_the_references_that_earlier_runs_measured_are_known(tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     runs = [("ref", ["b1"]), ("ref", ["b2"]), (["one", "two"], ["c1", "c2"]), ("org/name", ["d1"])]
     for number, (names, identities) in enumerate(runs):
-        run = Run.named(str(tmp_path / "runs"), f"n-00000000000{number}")
+        run = Run.in_output(str(tmp_path / "runs"), f"n-00000000000{number}")
         made = [f"{tmp_path}/{name}" for name in names] if isinstance(names, list) else f"{tmp_path}/{names}"
         recipe = with_references(names if names == "org/name" else made)
         base = recipe.models.base.model_copy(update={"model_name_or_path": f"{tmp_path}/base"})

@@ -60,7 +60,7 @@ def test_only_splits_that_may_hold_a_row_are_read(tmp_path):
 def test_places_are_kept_with_the_run(tmp_path):
     made = prepared(tmp_path, [(0, "a")], [(7, "b")])
     splits = [Split("s", "x", "parquet", first, 1, (0,)) for first in (0, 7)]
-    write_places(Run.named(str(tmp_path), "n-1"), made, splits)
+    write_places(Run.in_output(str(tmp_path), "n-1"), made, splits)
     places = read_places(str(tmp_path / "n-1"))
     assert places == Places(made, (("x", 0), ("x", 7)))
     assert contents(places, "x", 7) == [key("b")]
@@ -69,6 +69,6 @@ def test_places_are_kept_with_the_run(tmp_path):
 def test_places_are_unknown_without_their_file_and_once_the_tokens_are_pruned(tmp_path):
     assert read_places(str(tmp_path / "n-1")) is None
     made = prepared(tmp_path, [(0, "a")])
-    write_places(Run.named(str(tmp_path), "n-1"), made, [Split("s", "x", "parquet", 0, 1, (0,))])
+    write_places(Run.in_output(str(tmp_path), "n-1"), made, [Split("s", "x", "parquet", 0, 1, (0,))])
     storage.delete(made.folder)
     assert read_places(str(tmp_path / "n-1")) is None

@@ -23,7 +23,7 @@ from tests.records import night_line, run_record, training_record
 def run(tmp_path) -> Run:
     """A run that is finished, and has a result file."""
     tree = {"corpus": {"paths": "rows.jsonl"}, "models": {"base": "b", "reference": "r"}}
-    run = Run.open(parse_recipe(tree | {"output": str(tmp_path), "store": str(tmp_path)}, "r"), "r-1")
+    run = Run.begin(parse_recipe(tree | {"output": str(tmp_path), "store": str(tmp_path)}, "r"), "r-1")
     Path(storage.join(run.folder, "scored")).mkdir()
     Path(storage.join(run.folder, "scored", "0.parquet")).write_bytes(b"scores")
     run.finish(run_record())
@@ -48,13 +48,13 @@ def test_a_record_reads_as_it_was_written(run):
 
 
 def test_a_record_of_a_training_is_another_kind(run, tmp_path):
-    made = Run.named(str(tmp_path), "r-sft-1").finish(training_record())
+    made = Run.in_output(str(tmp_path), "r-sft-1").finish(training_record())
     assert load_training(f"{tmp_path}/r-sft-1") == made
     with pytest.raises(DamagedPart):
         load_record(f"{tmp_path}/r-sft-1")
     with pytest.raises(DamagedPart):
         load_training(run.folder)
-    assert Run.named(str(tmp_path), "r-sft-1").record(TrainingRecord) == made
+    assert Run.in_output(str(tmp_path), "r-sft-1").record(TrainingRecord) == made
 
 
 def test_a_run_that_is_not_finished_has_no_record(tmp_path):
@@ -114,6 +114,6 @@ def test_counters_take_any_label():
 
 
 def test_figures_that_are_no_numbers_come_back_as_they_were(tmp_path):
-    run = Run.named(str(tmp_path), "r-sft-1")
+    run = Run.in_output(str(tmp_path), "r-sft-1")
     run.finish(training_record(train_loss=float("nan")))
     assert str(run.record(TrainingRecord).train_loss) == "nan"

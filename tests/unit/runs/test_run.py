@@ -100,30 +100,30 @@ def test_a_deepspeed_file_counts_by_its_content_and_not_by_its_path(tmp_path):
 
 
 def test_a_run_is_unfinished_until_its_record_is_written(tmp_path):
-    run = Run.open(recipe(tmp_path), "name-1")
+    run = Run.begin(recipe(tmp_path), "name-1")
     assert run.record(RunRecord) is None
     storage.write_atomic(storage.join(run.folder, "work", "x"), b"1")
     run.finish(run_record())
-    assert Run.open(recipe(tmp_path), "name-1").record(RunRecord).rows == 12
+    assert Run.begin(recipe(tmp_path), "name-1").record(RunRecord).rows == 12
     assert not storage.exists(storage.join(run.folder, "work"))
 
 
 def test_events_go_on_where_a_stopped_run_left_them(tmp_path):
-    Run.open(recipe(tmp_path), "name-1").event("begin", rows=1)
-    Run.open(recipe(tmp_path), "name-1").event("again")
+    Run.begin(recipe(tmp_path), "name-1").event("begin", rows=1)
+    Run.begin(recipe(tmp_path), "name-1").event("again")
     lines = storage.read_bytes(str(tmp_path / "name-1" / "events.jsonl")).decode().splitlines()
     assert [json.loads(line)["event"] for line in lines] == ["begin", "again"]
 
 
 def test_a_run_folder_stands_for_its_recipe(tmp_path):
-    run = Run.open(recipe(tmp_path), "my-name-0a1b")
+    run = Run.begin(recipe(tmp_path), "my-name-0a1b")
     loaded, name = load_run_or_recipe(run.folder, ["score.name=rho_sum"])
     assert name == "my-name"
     assert loaded == recipe(tmp_path, score={"name": "rho_sum"})
 
 
 def finished_run(tmp_path) -> Run:
-    run = Run.open(recipe(tmp_path), "name-1")
+    run = Run.begin(recipe(tmp_path), "name-1")
     storage.write_atomic(storage.join(run.folder, "scored", "0.parquet"), b"scores")
     storage.write_atomic(storage.join(run.folder, "coreset", "0.parquet"), b"rows")
     run.finish(run_record())
@@ -152,7 +152,7 @@ def test_a_run_is_the_same_by_whatever_path_its_folder_is_named(tmp_path, monkey
     run = finished_run(tmp_path)
     (tmp_path / "latest").symlink_to("name-1")
     monkeypatch.chdir(tmp_path)
-    for found in (Run.of(given), Run.at(given)):
+    for found in (Run.from_folder(given), Run.existing(given)):
         assert (found.run_id, found.folder) == ("name-1", run.folder)
         assert found.record(RunRecord).rows == 12
     assert load_run_or_recipe(given, ())[1] == "name"
@@ -162,8 +162,8 @@ def test_within_its_folder_a_run_is_called_by_its_name(tmp_path, monkeypatch):
     run = finished_run(tmp_path)
     monkeypatch.chdir(run.folder)
     assert load_run_or_recipe(".", ())[1] == "name"
-    assert Run.at(".").record(RunRecord).rows == 12
-    assert Run.of("memory://runs/name-1/") == Run("name-1", "memory://runs/name-1")
+    assert Run.existing(".").record(RunRecord).rows == 12
+    assert Run.from_folder("memory://runs/name-1/") == Run("name-1", "memory://runs/name-1")
 
 
 def test_a_recipe_behind_a_link_is_called_by_the_name_of_the_link(tmp_path):
@@ -184,7 +184,7 @@ def test_results_that_are_listed_are_not_asked_for_by_name(tmp_path, monkeypatch
 
 
 def test_a_run_whose_recipe_is_damaged_says_who_writes_it_again(tmp_path):
-    run = Run.open(recipe(tmp_path), "name-1")
+    run = Run.begin(recipe(tmp_path), "name-1")
     run.event("prepare")
     for text in ("{", "[]", "{}", ""):
         Path(storage.join(run.folder, "recipe.json")).write_text(text)
@@ -192,4 +192,4 @@ def test_a_run_whose_recipe_is_damaged_says_who_writes_it_again(tmp_path):
             load_run_or_recipe(run.folder, ())
     Path(storage.join(run.folder, "recipe.json")).unlink()
     with pytest.raises(StoreError, match=r"recipe.json: is gone; `davir score` with the recipe file"):
-        Run.at(run.folder)
+        Run.existing(run.folder)

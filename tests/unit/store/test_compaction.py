@@ -35,13 +35,13 @@ def test_small_parts_become_one_that_holds_the_same(tmp_path):
 def test_a_chunk_stays_settled_through_compactions(tmp_path):
     store = store_with(tmp_path / "m", *PARTS)
     store.write_failed("chunk-that-failed", {keys("z")[0]: "died"})
-    before = store.settled()
+    before = store.chunks_done()
     assert len(before) == 4
     compact(store)
     store_with(tmp_path / "m", ("f", [6.0]))
     compact(store)
     assert len(store.parts()) == 1
-    assert store.settled() >= before | {part_name(keys("f"))}
+    assert store.chunks_done() >= before | {part_name(keys("f"))}
 
 
 def test_a_compaction_of_what_is_compact_changes_nothing(tmp_path):
@@ -80,10 +80,10 @@ def test_a_compaction_that_was_stopped_before_it_deleted_is_finished_by_the_next
     (merged,) = other.parts()
     uri = storage.join(store.folder, "merged", f"{merged.stem}.parquet")
     storage.write_atomic(uri, storage.read_bytes(merged.uri))
-    before = store.settled()
+    before = store.chunks_done()
     compact(store)
     assert [part.uri for part in store.parts()] == [uri]
-    assert store.settled() == before
+    assert store.chunks_done() == before
     assert as_lists(held(store)) == as_lists(held(other))
 
 
@@ -94,7 +94,7 @@ def test_a_part_that_adds_nothing_leaves_its_name_and_goes(tmp_path):
     store_with(tmp_path / "m", ("ca", [3.0, 1.0]))
     compact(store)
     assert [part.uri for part in store.parts()] == [merged.uri]
-    assert part_name(keys("c", "a")) in store.settled()
+    assert part_name(keys("c", "a")) in store.chunks_done()
     assert len(held(store)[0]) == 5
 
 
@@ -157,7 +157,7 @@ def test_whatever_is_written_and_compacted_in_any_order_is_there(tmp_path_factor
         listed.append([part.uri for part in store.parts()])
     letters = sorted(set("".join(names)))
     assert as_lists(held(store)) == [keys(*letters).tolist(), [float(ord(letter)) for letter in letters]]
-    assert store.settled() >= {part_name(keys(*pair)) for pair in names}
+    assert store.chunks_done() >= {part_name(keys(*pair)) for pair in names}
     for number, uris in enumerate(listed):
         found = set(sorted_losses(store.read(uris))[0].tolist())
         written = {pair for pair in walk[: number + 1] if pair != "compact"}
@@ -184,7 +184,7 @@ def test_a_run_that_reads_and_writes_meanwhile_misses_nothing(tmp_path):
         while not over.is_set():
             known = list(written)
             listed = [part.uri for part in store.parts()]
-            assert store.settled() >= {part_name(keys(one, f"{one}x")) for one in known}
+            assert store.chunks_done() >= {part_name(keys(one, f"{one}x")) for one in known}
             found = set(sorted_losses(store.read(listed))[0].tolist())
             assert found >= set(keys(*known).tolist())
 

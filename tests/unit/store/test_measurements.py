@@ -39,7 +39,7 @@ def test_a_sequence_in_two_parts_counts_once(tmp_path):
 def test_a_store_that_was_never_written_is_empty(tmp_path):
     store = MeasurementStore(str(tmp_path / "none"), LOSS)
     assert store.parts() == []
-    assert store.settled() == frozenset()
+    assert store.chunks_done() == frozenset()
     assert len(store.read([])) == 0
 
 

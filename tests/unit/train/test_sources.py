@@ -30,7 +30,7 @@ def refused(monkeypatch, recipe) -> str:
 
 
 def finish(tmp_path, recipe) -> None:
-    run = Run.named(str(tmp_path), "n-000000000001")
+    run = Run.in_output(str(tmp_path), "n-000000000001")
     storage.write_atomic(storage.join(run.folder, "recipe.json"), recipe.model_dump_json().encode())
     run.finish(run_record(run_id=run.run_id))
 

@@ -56,7 +56,7 @@ def test_frozen_log_probabilities_come_from_the_store_unless_it_computes_otherwi
 
 @pytest.mark.parametrize("checkpoints", [0, 1])
 def test_a_training_keeps_the_log_that_its_checkpoint_goes_on_with_and_no_other(tmp_path, checkpoints):
-    run = Run.of(str(tmp_path / "name-train-1"))
+    run = Run.from_folder(str(tmp_path / "name-train-1"))
     write_metrics(run.folder, [{"step": 1, "max_steps": 4}])
     storage.write_atomic(storage.join(run.folder, "checkpoints", "snapshot.json"), b"{}")
     for number in range(checkpoints):
