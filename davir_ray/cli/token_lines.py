@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from davir_ray.foreign_text import Shown
+from davir_ray.schema import Role
 from davir_ray.tokens.preview import END, REST, visible
 from davir_ray.tokens.rendering import Ids, Marks
 
@@ -76,7 +77,7 @@ class TokenRow:
     title: Mapping[str, Any]
     ids: Ids
     counts: Marks
-    models: Mapping[str, ModelTokens]
+    models: Mapping[Role, ModelTokens]
 
     @property
     def num_tokens(self) -> int:
