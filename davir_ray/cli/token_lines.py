@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from davir_ray.foreign_text import Shown
+from davir_ray.schema import Role
 from davir_ray.tokens.preview import END, REST, visible
 from davir_ray.tokens.rendering import Ids, Marks
 
@@ -76,7 +77,7 @@ class TokenRow:
     title: Mapping[str, Any]
     ids: Ids
     counts: Marks
-    models: Mapping[str, ModelTokens]
+    models: Mapping[Role, ModelTokens]
 
     @property
     def num_tokens(self) -> int:
@@ -86,7 +87,7 @@ class TokenRow:
     @property
     def losses(self) -> dict[str, Values]:
         """Role -> losses of the counted tokens [S], in nats; `difference` -> base - reference, if both are known."""
-        known = {
+        known: dict[str, Values] = {
             role: one.values["losses"].astype(np.float64)
             for role, one in self.models.items()
             if "losses" in one.values
@@ -196,7 +197,7 @@ def _title(row: TokenRow) -> str:
 
 def _totals(row: TokenRow) -> dict[str, str]:
     """Return a line of totals for each model, and for the difference."""
-    sums = {role: one.loss for role, one in row.models.items()}
+    sums: dict[str, float] = {role: one.loss for role, one in row.models.items()}
     if {"base", "reference"} <= set(sums):
         sums["difference"] = sums["base"] - sums["reference"]
     return {name: _total(name, loss, row) for name, loss in sums.items()}
