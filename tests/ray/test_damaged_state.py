@@ -203,9 +203,9 @@ def test_of_two_starts_at_once_the_second_waits_and_tells_the_same(tmp_path, tin
     told = [one.communicate(timeout=400) for one in starts]
     assert [one.returncode for one in starts] == [0, 0], told
     records = [json.loads(out.splitlines()[-1]) for out, _ in told]
-    assert records[0].run_id == records[1].run_id
+    assert records[0]["run_id"] == records[1]["run_id"]
     said = sorted((err for _, err in told), key=lambda err: "finished already" in err)
     assert "finished already" not in said[0]
     assert "another start is at work since" in said[1]
     assert ": waiting for it" in said[1]
-    assert sorted(sum(record.measured.values()) for record in records)[0] == 0
+    assert sorted(sum(record["measured"].values()) for record in records)[0] == 0

@@ -129,8 +129,8 @@ def test_what_nobody_foresaw_in_a_worker_is_told_in_one_line(
     place, tmp_path, tiny_models, calm, engine, score, line, where, code
 ):
     asked = recipe(place, tiny_models, engine, score={"name": score})
-    (tmp_path / "recipe.yaml").write_text(asked.model_dump_json(exclude_none=True))
-    told = CliRunner().invoke(main, ["score", str(tmp_path / "recipe.yaml")])
+    (tmp_path / "recipe.json").write_text(asked.model_dump_json(exclude_none=True))
+    told = CliRunner().invoke(main, ["score", str(tmp_path / "recipe.json")])
     last = told.output.splitlines()[-1]
     assert last.startswith(f"error: unexpected {line}; the full traceback is in ")
     assert (told.exit_code, "Traceback" in told.output, "ray.exceptions" in told.output) == (

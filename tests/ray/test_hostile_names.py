@@ -85,6 +85,6 @@ def test_hostile_names_reach_neither_the_terminal_nor_a_log_raw(tmp_path, recipe
     }
     assert all(path.read_bytes().isascii() for path in kept)
     for record in (json.loads(path.read_text()) for path in runs):
-        assert set(record.sources) == {HOSTILE}
-        assert set(pq.read_table(record.scored)["source"].to_pylist()) == {HOSTILE}
-        assert HOSTILE in pq.read_table(record.coreset["parquet"]).column_names
+        assert set(record["sources"]) == {HOSTILE}
+        assert set(pq.read_table(record["scored"])["source"].to_pylist()) == {HOSTILE}
+        assert HOSTILE in pq.read_table(record["coreset"]["parquet"]).column_names

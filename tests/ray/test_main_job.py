@@ -301,8 +301,8 @@ def test_a_reference_that_is_the_base_is_warned_of(tmp_path, tiny_models):
     write_corpus(tmp_path / "corpus", ROWS[:5], 1)
     for models, warned in ((tiny_models, 0), (tiny_models[:1] * 2, 1)):
         asked = recipe(tmp_path, models, tmp_path / "corpus", corpus={"paths": f"{tmp_path}/corpus/*"})
-        (tmp_path / "recipe.yaml").write_text(asked.model_dump_json(exclude_none=True))
-        told = CliRunner().invoke(main, ["validate", str(tmp_path / "recipe.yaml")])
+        (tmp_path / "recipe.json").write_text(asked.model_dump_json(exclude_none=True))
+        told = CliRunner().invoke(main, ["validate", str(tmp_path / "recipe.json")])
         assert told.exit_code == 0, told.output
         assert "not read  corpus: id (all 5 rows); the first 5 rows were looked at\n" in told.output
         assert told.output.count("warning   the reference is the model that the base is") == warned
@@ -310,7 +310,7 @@ def test_a_reference_that_is_the_base_is_warned_of(tmp_path, tiny_models):
 
 def test_a_run_whose_corpus_has_changed_is_not_resumed_as_another(first, again):
     run_id = first.run_id
-    assert again(resumed=run_id)["run_id"] == run_id
+    assert again(resumed=run_id).run_id == run_id
     new = Path(first.run_dir).parents[1] / "corpus" / "new.parquet"
     pq.write_table(pa.Table.from_pylist(ROWS[20:22]), new)
     with pytest.raises(RecipeError, match=f"{run_id}: cannot be resumed: its corpus"):

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import yaml
 from click.testing import CliRunner, Result
 from scipy import stats
 
@@ -213,17 +212,17 @@ def test_many_partitions_give_the_drift_that_one_does(first, second, fourth, mon
 
 @pytest.fixture(scope="module")
 def ten_rows(tmp_path_factory, tiny_models) -> Path:
-    """A folder with the recipe `night.yaml`, for ten rows of which one cannot be scored."""
+    """A folder with the recipe `night.json`, for ten rows of which one cannot be scored."""
     folder = tmp_path_factory.mktemp("ten-rows")
     nights.write(folder / "corpus", "a", nights.rows(0, 8))
     nights.write(folder / "corpus", "b", [{"question": "What?", "answer": ""}, *nights.rows(8, 9)])
     tree = nights.recipe(folder, tiny_models).model_dump(mode="json")
-    (folder / "night.yaml").write_text(yaml.safe_dump(tree))
+    (folder / "night.json").write_text(json.dumps(tree))
     return folder
 
 
 def davir_nightly(folder: Path, *options: str) -> Result:
-    return CliRunner().invoke(main, ["nightly", str(folder / "night.yaml"), *options])
+    return CliRunner().invoke(main, ["nightly", str(folder / "night.json"), *options])
 
 
 def test_a_start_beside_another_does_nothing_and_says_so(ten_rows):
@@ -256,7 +255,7 @@ def test_a_night_past_its_limits_is_written_down_and_ends_with_exit_code_8(ten_r
 def test_a_night_stopped_before_its_line_is_closed_by_the_next_start(ten_rows, past_limits):
     (before,) = lines_of(ten_rows, "night")
     (ten_rows / "runs/nightly/night/nights.jsonl").unlink()
-    again = run_night(load_recipe(str(ten_rows / "night.yaml")), "night")
+    again = run_night(load_recipe(str(ten_rows / "night.json")), "night")
     assert again.is_new
     assert again.night.measured == before["measured"] == {"base": 9, "reference": 9}
 

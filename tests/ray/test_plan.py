@@ -3,7 +3,6 @@
 import json
 
 import pytest
-import yaml
 from click.testing import CliRunner
 
 from davir_ray import pipeline, storage
@@ -153,8 +152,8 @@ def test_a_reference_that_is_still_to_be_made_counts_as_new(folder, tiny_models,
 
 def test_davir_plan_and_a_dry_run_print_the_same(folder, tiny_models, first):
     tree = slow(folder, tiny_models).model_dump(mode="json")
-    (folder / "test.yaml").write_text(yaml.safe_dump(tree))
-    commands = (["plan", str(folder / "test.yaml")], ["score", str(folder / "test.yaml"), "--dry-run"])
+    (folder / "test.json").write_text(json.dumps(tree))
+    commands = (["plan", str(folder / "test.json")], ["score", str(folder / "test.json"), "--dry-run"])
     one, other = (CliRunner().invoke(main, [*command, "--json"]) for command in commands)
     assert one.exit_code == other.exit_code == 0, one.output + other.output
     assert one.stdout == other.stdout

@@ -48,7 +48,7 @@ def recipe_in(tmp_path_factory, tiny_models):
     def make(name: str):
         (root / name).mkdir(exist_ok=True)
         recipe = trainings.recipe(root / name, tiny_models[0], corpus, train)
-        (root / name / "test.yaml").write_text(recipe.model_dump_json(exclude_none=True))
+        (root / name / "test.json").write_text(recipe.model_dump_json(exclude_none=True))
         return recipe, root / name
 
     return make
@@ -115,7 +115,7 @@ def test_a_killed_worker_is_replaced(recipe_in, calm):
 @pytest.mark.nightly
 def test_a_killed_driver_is_resumed_by_the_same_command(recipe_in, calm):
     _, folder = recipe_in("driver")
-    words = ("davir_ray.cli", "train", "--json", str(folder / "test.yaml"))
+    words = ("davir_ray.cli", "train", "--json", str(folder / "test.json"))
     process = command(*words)
     wait_for_checkpoint(folder, alive=lambda: process.poll() is None)
     os.kill(process.pid, signal.SIGKILL)
@@ -128,5 +128,5 @@ def test_a_killed_driver_is_resumed_by_the_same_command(recipe_in, calm):
 @pytest.mark.nightly
 def test_a_lost_node_is_replaced_by_another(recipe_in, calm):
     _, folder = recipe_in("node")
-    record = finish(command("tests.ray.lost_node", str(folder / "test.yaml")), folder)
+    record = finish(command("tests.ray.lost_node", str(folder / "test.json")), folder)
     check_same(record, calm)
