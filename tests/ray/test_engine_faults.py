@@ -129,7 +129,7 @@ def test_what_nobody_foresaw_in_a_worker_is_told_in_one_line(
     asked = recipe(
         tmp_path, tiny_models, f"tests.engines:{engine}", name, rows=ROWS[:3], score={"name": score}
     )
-    (tmp_path / "recipe.yaml").write_text(asked.model_dump_json(exclude_none=True))
+    (tmp_path / "recipe.yaml").write_text(asked.model_dump_json(exclude_unset=True))
     told = CliRunner().invoke(main, ["score", str(tmp_path / "recipe.yaml")])
     last = told.output.splitlines()[-1]
     assert last.startswith(f"error: unexpected {line}; the full traceback is in ")

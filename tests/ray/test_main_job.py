@@ -280,7 +280,7 @@ def test_a_reference_that_is_the_base_is_warned_of(tmp_path, tiny_models):
     write_corpus(tmp_path / "corpus", ROWS[:5], 1)
     for models, warned in ((tiny_models, 0), (tiny_models[:1] * 2, 1)):
         asked = recipe(tmp_path, models, tmp_path / "corpus", corpus={"paths": f"{tmp_path}/corpus/*"})
-        (tmp_path / "recipe.yaml").write_text(asked.model_dump_json(exclude_none=True))
+        (tmp_path / "recipe.yaml").write_text(asked.model_dump_json(exclude_unset=True))
         told = CliRunner().invoke(main, ["validate", str(tmp_path / "recipe.yaml")])
         assert told.exit_code == 0, told.output
         assert "not read  corpus: id (all 5 rows); the first 5 rows were looked at\n" in told.output

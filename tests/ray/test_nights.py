@@ -205,7 +205,7 @@ def test_a_night_stopped_before_its_line_is_closed_by_the_next_start(tmp_path, t
 
 
 def write_recipe(folder: Path, models: tuple[str, str], **changes) -> str:
-    tree = nights.recipe(folder, models, **changes).model_dump(mode="json")
+    tree = nights.recipe(folder, models, **changes).model_dump(mode="json", exclude_unset=True)
     (folder / "night.yaml").write_text(yaml.safe_dump(tree))
     return str(folder / "night.yaml")
 

@@ -150,7 +150,7 @@ def test_a_reference_that_is_still_to_be_made_counts_as_new(folder, tiny_models,
 
 
 def test_davir_plan_and_a_dry_run_print_the_same(folder, tiny_models, first):
-    tree = slow(folder, tiny_models).model_dump(mode="json")
+    tree = slow(folder, tiny_models).model_dump(mode="json", exclude_unset=True)
     (folder / "test.yaml").write_text(yaml.safe_dump(tree))
     commands = (["plan", str(folder / "test.yaml")], ["score", str(folder / "test.yaml"), "--dry-run"])
     one, other = (CliRunner().invoke(main, [*command, "--json"]) for command in commands)

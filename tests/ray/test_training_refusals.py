@@ -80,7 +80,7 @@ def test_a_job_that_would_end_without_pairs_to_train_on_does_not_begin(tmp_path,
     recipe = trainings.recipe(tmp_path, tiny_models[0], corpora[0], train)
     with pytest.raises(TrainingError, match=r"^the corpus: holds no preference pairs"):
         pipeline.run_all(recipe, "test")
-    (tmp_path / "recipe.yaml").write_text(recipe.model_dump_json(exclude_none=True))
+    (tmp_path / "recipe.yaml").write_text(recipe.model_dump_json(exclude_unset=True))
     told = CliRunner().invoke(main, ["validate", str(tmp_path / "recipe.yaml")])
     assert told.exit_code == TrainingError.exit_code
     assert "the corpus: holds no preference pairs" in told.output

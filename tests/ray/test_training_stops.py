@@ -48,7 +48,7 @@ def recipe_in(tmp_path_factory, tiny_models):
     def make(name: str):
         (root / name).mkdir(exist_ok=True)
         recipe = trainings.recipe(root / name, tiny_models[0], corpus, train)
-        (root / name / "test.yaml").write_text(recipe.model_dump_json(exclude_none=True))
+        (root / name / "test.yaml").write_text(recipe.model_dump_json(exclude_unset=True))
         return recipe, root / name
 
     return make

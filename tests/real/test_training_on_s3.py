@@ -30,7 +30,7 @@ def record(bucket, tiny_models, tmp_path_factory) -> TrainingRecord:
     folder = tmp_path_factory.mktemp("s3")
     corpus = trainings.write_rows(folder / "rows.parquet", 16)
     recipe = trainings.recipe(bucket, tiny_models[0], corpus, TRAIN | {"corpus": {"paths": corpus}})
-    (folder / "test.yaml").write_text(recipe.model_dump_json(exclude_none=True))
+    (folder / "test.yaml").write_text(recipe.model_dump_json(exclude_unset=True))
     command = [sys.executable, "-m", "davir_ray.cli", "train", "--json", str(folder / "test.yaml")]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
