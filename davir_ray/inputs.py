@@ -19,10 +19,10 @@ from davir_ray.corpus.misfits import no_row_fits
 from davir_ray.corpus.reading import Parsed, examples
 from davir_ray.corpus.split import Split
 from davir_ray.errors import CorpusError, ModelError, RecipeError, RowError, UnreadableFile
-from davir_ray.measure.kind import strongest
+from davir_ray.measure.kind import KINDS, strongest
 from davir_ray.models.resolve import ResolvedModel, resolve_all
 from davir_ray.recipe import Recipe
-from davir_ray.schema import ROLES, Need, Role, View
+from davir_ray.schema import COMPLETIONS, ROLES, Need, Role, View
 from davir_ray.scores import resolve_score
 from davir_ray.scores.score import Score
 from davir_ray.tokens.agreement import check_agreement
@@ -43,7 +43,7 @@ def in_submitted_job() -> bool:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a run works on. needs: what has to be measured.
+    """What a run works on. needs: what the score, the rules and the export ask for.
 
     unscorable: source -> why none of the rows of its sample can be scored; others do not stand there.
     """
@@ -83,10 +83,20 @@ class Inputs:
 
     @property
     def passes(self) -> dict[tuple[Role, str], tuple[View, ...]]:
-        """The views to measure by model and kind, in order; a kind that another one implies goes with it."""
+        """The views to measure by model and kind, in order; a kind that another one implies goes with it.
+
+        `measure.kind` takes the place of the kinds that it implies, but for what only an export asks for.
+        """
+        kept = self.recipe.measure.kind
+        raised = [
+            need._replace(kind=kept)
+            for need in self.needs
+            if need.kind in KINDS[kept].implies and need.view not in COMPLETIONS
+        ]
         found: dict[tuple[Role, str], tuple[View, ...]] = {}
         for role, view in product(ROLES, self.views):
-            kinds = [need.kind for need in self.needs if (need.model, need.view) == (role, view)]
+            needs = [need for need in (*self.needs, *raised) if (need.model, need.view) == (role, view)]
+            kinds = [need.kind for need in needs]
             for kind in strongest(kinds):
                 found[role, kind] = (*found.get((role, kind), ()), view)
         return dict(sorted(found.items(), key=lambda item: ROLES.index(item[0][0])))
@@ -220,14 +230,12 @@ EXPORTED_PAIRS = (Need("loss", "base", View.COMPLETION), Need("loss", "base", Vi
 def _needs(recipe: Recipe, score: Score, listing: Listing) -> tuple[Need, ...]:
     """Collect what the score, the rules and the export of pairs ask for."""
     rules = [need for rule in recipe.select for need in rule.needs]
-    own = [need for need in [*score.needs, *rules] if need.kind == "loss"]
-    kept = [need._replace(kind=recipe.measure.kind) for need in own]
     pairs = EXPORTED_PAIRS if "trl_frozen" in recipe.export.formats else ()
     if pairs and not listing.has_pairs:
         raise RecipeError(
             "export.formats: trl_frozen is for preference pairs, and the corpus holds none; say trl"
         )
-    return tuple(dict.fromkeys([*score.needs, *rules, *kept, *pairs]))
+    return tuple(dict.fromkeys([*score.needs, *rules, *pairs]))
 
 
 def check_inputs(

@@ -149,10 +149,11 @@ def stores_of(job: Job, kind: str, model: ResolvedModel) -> tuple[MeasurementSto
     """Name the measurements of a kind under a model, then those of the kinds that imply it."""
     recipe = job.inputs.recipe
     computed = numerics(job.choice, recipe.engine)
-    names = {name: fingerprint(kind_identity(name), model.identity, computed) for name in implying(kind)}
+    kinds = implying(kind, [measured for _, measured in job.inputs.passes])
+    prints = {name: fingerprint(kind_identity(name), model.identity, computed) for name in kinds}
     return tuple(
-        MeasurementStore(StoreLayout(recipe.store).measurements_of(folder), resolve_kind(name))
-        for name, folder in names.items()
+        MeasurementStore(StoreLayout(recipe.store).measurements_of(one), resolve_kind(name))
+        for name, one in prints.items()
     )
 
 
@@ -160,7 +161,9 @@ def _note_stores(measurement: Measurement, kind: str, model: ResolvedModel, run:
     """Describe what a pass adds to, and note what it uses."""
     own, *others = measurement.stores
     computed = numerics(measurement.choice, measurement.engine)
-    own.describe({"kind": kind, **_described(model), "numerics": computed})
+    own.describe(
+        {"kind": kind, "kind_identity": kind_identity(kind), **_described(model), "numerics": computed}
+    )
     for store in [own, *(one for one in others if one.parts())]:
         note_use(store.folder, run.folder)
 
@@ -279,7 +282,8 @@ def rank_corpus(job: Job) -> Ranked:
 def look_up_need(job: Job, kind: str, role: Role) -> list[Any]:
     """Look up what one model measured of a kind, or the references of all folds; a FOUND table a split."""
     views = tuple(dict.fromkeys(need.view for need in job.inputs.needs if need[:2] == (kind, role)))
-    columns = pa.schema(field for field in resolve_kind(kind).columns if field.name not in KNOWN)
+    number, *others = list(resolve_kind(kind).columns)[1:]
+    columns = pa.schema([number, *(field for field in others if field.name not in KNOWN)])
     models = job.inputs.models_of(role)
     folds = [
         look_up(

@@ -62,10 +62,10 @@ class RunStatus(Written):
         if self.record:
             yield f"rows      {self.record.rows:,}; {self.record.selected:,} selected"
             for role, count in self.record.measured.items():
-                yield f"{role:<10}{count:,} sequences measured; {self.record.reused[role]:,} were in the store"
+                yield f"{role:<9} {count:,} sequences measured; {self.record.reused[role]:,} were in the store"
             return
         for role, part in self.passes.items():
-            yield f"{role:<10}{_progress(part)}"
+            yield f"{role:<9} {_progress(part)}"
         yield f"resume    {self.resume}"
 
     def line(self) -> str:

@@ -6,7 +6,7 @@ from itertools import chain
 from davir_ray import storage
 from davir_ray.cli.verify_runs import places, verify_run
 from davir_ray.errors import DamagedPart, StoreError
-from davir_ray.measure.kind import resolve_kind
+from davir_ray.measure.kind import known_kind
 from davir_ray.progress import data_size, duration
 from davir_ray.storage.layout import NightsLayout
 from davir_ray.store.compaction import compact
@@ -24,7 +24,7 @@ def verify_lines(path: str, *, delete: bool) -> Iterator[str]:
     store, runs = places(path)
     damaged: list[DamagedPart] = []
     stores = (
-        [*map(verify, models_in(store, resolve_kind)), *map(verify_prepared, prepared_in(store))]
+        [*map(verify, models_in(store, known_kind)), *map(verify_prepared, prepared_in(store))]
         if store
         else []
     )
@@ -45,7 +45,7 @@ def verify_lines(path: str, *, delete: bool) -> Iterator[str]:
 
 def compact_lines(store: str) -> Iterator[str]:
     """Merge the small parts of every model of a store."""
-    for model in models_in(store, resolve_kind):
+    for model in models_in(store, known_kind):
         done = compact(model)
         yield f"compacted {model.folder}: {done.merged:,} parts into {done.made:,} ({done.sequences:,} sequences)"
 

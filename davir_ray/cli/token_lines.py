@@ -109,18 +109,18 @@ class Piece:
 
 def pieces(ids: Ids, counts: Marks, decode: Decode) -> Iterator[Piece]:
     """Cut a sequence into runs of context, and counted tokens as few at a time as have text of their own."""
-    start = 0
+    start, every = 0, ids.tolist()
     for counted, run in groupby(counts.tolist()):
         end = start + len(list(run))
         while start < end:
-            stop = _own_text_ends(ids[:end].tolist(), start, decode) if counted else end
-            yield Piece(start, stop, counted, _text(ids.tolist(), start, stop, decode))
+            stop = _own_text_ends(every, start, end, decode) if counted else end
+            yield Piece(start, stop, counted, _text(every, start, stop, decode))
             start = stop
 
 
-def _own_text_ends(ids: list[int], start: int, decode: Decode) -> int:
+def _own_text_ends(ids: list[int], start: int, end: int, decode: Decode) -> int:
     """Return where the shortest run from `start` ends that is whole letters; without one, a single token is taken."""
-    for stop in range(start + 1, min(start + TOKENS_OF_A_LETTER, len(ids)) + 1):
+    for stop in range(start + 1, min(start + TOKENS_OF_A_LETTER, end) + 1):
         if LACKING not in _text(ids, start, stop, decode):
             return stop
     return start + 1

@@ -20,7 +20,7 @@ from davir_ray.models.resolve import tokenizer_folder
 from davir_ray.runs.locations import Places, read_places
 from davir_ray.runs.record import RunRecord
 from davir_ray.runs.run import holds_run, load_run_or_recipe
-from davir_ray.schema import ID, ROLES, Status, View
+from davir_ray.schema import ID, ROLES, Role, Status, View
 from davir_ray.storage.damage import expecting
 from davir_ray.storage.layout import MeasurementsLayout
 from davir_ray.storage.sealed import read_object
@@ -104,7 +104,7 @@ def _sequence(places: Places, row: Shown, view: View) -> tuple[bytes, Any, Any]:
     return key.as_py(), ids, counts
 
 
-def _models(record: RunRecord, row: Shown, key: bytes, num_tokens: int) -> dict[str, ModelTokens]:
+def _models(record: RunRecord, row: Shown, key: bytes, num_tokens: int) -> dict[Role, ModelTokens]:
     """Return what each model of a run measured of a sequence; models that did not are left out.
 
     Whatever kind holds it serves, also one that another run asked for: the fingerprint tells its folder.
@@ -114,7 +114,7 @@ def _models(record: RunRecord, row: Shown, key: bytes, num_tokens: int) -> dict[
     folder = next(iter(record.measurements.values()))
     with expecting(uri := MeasurementsLayout(folder).description):
         numerics = read_object(uri)["numerics"]
-    models: dict[str, ModelTokens] = {}
+    models: dict[Role, ModelTokens] = {}
     for role in ROLES:
         if not (identities := record.models[role]):
             continue

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from davir_ray.config import EngineConfig
 from davir_ray.logprobs.choice import Choice, build_engine, check_values
-from davir_ray.logprobs.engine import Engine, TokenEngine, TokenSequence, TokenValue
+from davir_ray.logprobs.engine import MOST_RANK, Engine, TokenEngine, TokenSequence, TokenValue
 from davir_ray.models.resolve import ResolvedModel
 from davir_ray.schema import ID
 
@@ -72,9 +72,29 @@ class LossKind:
             lengths = np.diff(measured[name].combine_chunks().offsets.to_numpy())
             odd = np.flatnonzero(lengths != num_tokens).tolist()
             found |= {index: f"{lengths[index]} {name} of {num_tokens[index]} tokens" for index in odd}
+        if not found:
+            found = self._false_values(measured)
         found |= {index: "no token that counts" for index in np.flatnonzero(num_tokens <= 0).tolist()}
         wrong = ~(np.isfinite(loss) & (loss >= 0))
         return found | {index: f"a loss of {loss[index]}" for index in np.flatnonzero(wrong).tolist()}
+
+    def _false_values(self, measured: pa.Table) -> dict[int, str]:
+        """Return row -> what no token has; of rows that have a value for each of their tokens."""
+        owners = np.repeat(np.arange(len(measured)), measured["num_tokens"].to_numpy())
+        found: dict[int, str] = {}
+        for name in self.of_tokens:
+            values = measured[name].combine_chunks().flatten().to_numpy()
+            wrong = ~((values >= 1) & (values <= MOST_RANK)) if name == "ranks" else ~np.isfinite(values)
+            found |= {index: f"{name} that are none" for index in owners[wrong].tolist()}
+            if name == "losses" and not found:
+                sums = np.bincount(owners, weights=values, minlength=len(measured))
+                apart = np.abs(sums - measured["loss"].to_numpy()) > ROUNDING * np.bincount(
+                    owners, minlength=len(measured)
+                )
+                found = {
+                    index: "losses that add up to another sum" for index in np.flatnonzero(apart).tolist()
+                }
+        return found
 
     def contradicts(self, one: pa.Table, other: pa.Table) -> NDArray[np.bool_]:
         """Tell where two measurements of a sequence cannot both be true; the rows of both tables go together."""

@@ -52,7 +52,7 @@ and a score that uses it:
                      lambda measured, config: measured.floats(NEED, "hard"))
 '''
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from importlib import import_module
 from inspect import getsource
@@ -123,9 +123,24 @@ def kind_identity(name: str) -> str:
     return f"{name} {blake2b(source.encode(), digest_size=16).hexdigest()}"
 
 
-def implying(name: str) -> tuple[str, ...]:
-    """Name the kinds that meet a need for this one: itself, then those that hold it too."""
-    return (name, *(other for other, kind in KINDS.items() if name in kind.implies))
+def known_kind(name: str, identity: str | None) -> Kind:
+    """Return the kind that measurements of this name and identity are of.
+
+    Raises `RecipeError` if it is not known here, or is not what it was when they were made.
+    """
+    kind = resolve_kind(name)
+    if identity not in (None, kind_identity(name)):
+        raise RecipeError(f"kind {name}: its source has changed since these were measured")
+    return kind
+
+
+def implying(name: str, measured: Iterable[str] = ()) -> tuple[str, ...]:
+    """Name the kinds that meet a need for this one: itself, then those that hold it too.
+
+    measured: kinds that may be a user's own, beside KINDS.
+    """
+    others = dict.fromkeys([*KINDS, *measured])
+    return (name, *(other for other in others if name in resolve_kind(other).implies))
 
 
 def strongest(names: Sequence[str]) -> list[str]:

@@ -52,11 +52,11 @@ class Measurement:
         return self.stores[0]
 
     def failed(self) -> dict[bytes, str]:
-        """Return the sequences that cannot be measured under this model, with the reason."""
-        return {key: reason for store in reversed(self.stores) for key, reason in store.failed().items()}
+        """Return the sequences that cannot be measured by this pass, with the reason; one of another kind may."""
+        return self.store.failed()
 
     @property
-    def order(self) -> pa.Schema:
+    def order_column(self) -> pa.Schema:
         """The column by which measurements of a sequence are ordered."""
         return pa.schema([self.kind.columns.field(1)])
 

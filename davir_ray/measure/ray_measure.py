@@ -64,7 +64,7 @@ def _made_plan(measurement: Measurement) -> pa.Table:
 def look_up_held(measurement: Measurement) -> list[Any]:
     """Ask the store which sequences of a pass it holds; a FOUND table a split."""
     one = measurement
-    return look_up(one.prepared, one.views, one.stores, one.order, one.fold)
+    return look_up(one.prepared, one.views, one.stores, one.order_column, one.fold)
 
 
 def failed_keys(measurement: Measurement) -> Keys:

@@ -147,7 +147,7 @@ def _ask(
     ask = ray.remote(ask_split)
     reason = None
     if not any(store.parts() for store in one.stores):
-        reason = model_reason(one.role, one.store.folder, last.record if last else None, changed)
+        reason = model_reason(one.role, one.label, one.store.folder, last.record if last else None, changed)
     failed = ray.put(failed_keys(one))
     refs = [
         ask.remote(one, split, table, failed, paths[split], places, reason, changed)

@@ -40,16 +40,24 @@ class Reason(StrEnum):
     """The last run left no word of where its rows were."""
 
 
-def model_reason(role: Role, store: str, record: Facts | None, changed: Collection[Change]) -> Reason:
-    """Say why the store has nothing at all of a model. store: the folder that its measurements would be in."""
+def model_reason(
+    role: Role, label: str, store: str, record: Facts | None, changed: Collection[Change]
+) -> Reason:
+    """Say why the store has nothing at all of a pass. store: the folder that its measurements would be in."""
     if record is None:
         return Reason.FIRST_RUN
     if store in record.measurements.values():
         return Reason.EMPTY_STORE
     if role in {change.what for change in changed}:
         return {"base": Reason.NEW_BASE, "reference": Reason.NEW_REFERENCE}[role]
-    measured_then = any(label.startswith(role) for label in record.measurements)
-    return Reason.NEW_ENGINE if measured_then else Reason.NOT_MEASURED
+    measured_then = map(_without_fold, record.measurements)
+    return Reason.NEW_ENGINE if _without_fold(label) in measured_then else Reason.NOT_MEASURED
+
+
+def _without_fold(label: str) -> str:
+    """Name the model and the kind that a pass is of: `reference-token_loss` of `reference-token_loss-0`."""
+    head, _, fold = label.rpartition("-")
+    return head if fold.isdigit() else label
 
 
 def row_reasons(now: Keys, then: Keys | None, changed: Collection[Change]) -> Counter[Reason]:

@@ -54,11 +54,10 @@ def _numerics(before: Facts, now: Facts) -> Iterator[Change]:
 
 
 def _measured_anew(before: Facts, now: Facts, role: str) -> bool:
-    was, is_now = (
-        {uri.rsplit("/", 1)[-1] for label, uri in one.measurements.items() if label.startswith(role)}
-        for one in (before, now)
-    )
-    return before.models[role] == now.models[role] and bool(was and is_now) and was != is_now
+    """Tell whether what both runs measured of a model is in other folders; another kind is no other engine."""
+    both = [label for label in before.measurements if label.startswith(role) and label in now.measurements]
+    was, is_now = ([one.measurements[label].rsplit("/", 1)[-1] for label in both] for one in (before, now))
+    return before.models[role] == now.models[role] and was != is_now
 
 
 def _settings(before: Tree, now: Tree) -> Iterator[Change]:

@@ -118,4 +118,5 @@ def _why(score: Score, measured: Measured, index: int) -> str:
             return f"{score.name} needs the {need.view} view, which this row does not have"
         if not measured.columns[need].slice(index, 1).column(0)[0].is_valid:
             return f"there is no {need.kind} of the {need.view} under the {need.model}"
-    return f"{score.name} ({score.formula}) has no finite value: a loss is too close to zero (score.min_loss)"
+    setting = " (score.min_loss)" if "min_loss" in score.settings else ""
+    return f"{score.name} ({score.formula}) has no finite value: {score.undefined}{setting}"

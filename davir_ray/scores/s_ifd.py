@@ -85,5 +85,6 @@ S_IFD = Score(
     paper="arXiv 2506.01317 (T-SHIRT, NeurIPS 2025)",
     compute=s_ifd,
     settings=("token_share",),
+    undefined="its two views count different tokens, or none of them is among those looked at",
     survey=Survey(2, count_tokens),
 )

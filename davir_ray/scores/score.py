@@ -99,6 +99,8 @@ class Score:
     pairs_only: bool = False
     """The score is defined for preference pairs only."""
     survey: Survey | None = None
+    undefined: str = "a loss is too close to zero, or the value overflows"
+    """Why a row has no value though all that the score needs is measured: the reason of its status `no_score`."""
 
     @property
     def cost(self) -> str:

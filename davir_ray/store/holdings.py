@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from time import time
 
 from davir_ray import storage
-from davir_ray.errors import DamagedPart, StoreError
+from davir_ray.errors import DamagedPart, RecipeError, StoreError
+from davir_ray.progress import say
 from davir_ray.storage.damage import ASIDE
 from davir_ray.storage.files import File
 from davir_ray.storage.layout import MeasurementsLayout, PreparedLayout, StoreLayout
@@ -57,12 +58,19 @@ class Holding:
         return now - max(times, default=now)
 
 
-def models_in(store: str, resolve: Callable[[str], StoredKind]) -> list[MeasurementStore]:
-    """List what a store has measurements of. resolve: the kind of a name (`measure.kind.resolve_kind`).
+def models_in(store: str, resolve: Callable[[str, str | None], StoredKind]) -> list[MeasurementStore]:
+    """List what a store has measurements of, but for kinds that are not known here, which are told.
 
+    resolve: the kind of a name and its identity, if that is known (`measure.kind.known_kind`); raises `RecipeError`.
     Raises `StoreError` where there is no store.
     """
-    return [MeasurementStore(uri, resolve(kind_in(uri))) for uri in model_folders(store)]
+    found = []
+    for folder in model_folders(store):
+        try:
+            found.append(MeasurementStore(folder, resolve(*kind_in(folder))))
+        except RecipeError as error:
+            say(f"passed over {folder}: {error}")
+    return found
 
 
 def model_folders(store: str) -> list[str]:
@@ -75,19 +83,23 @@ def model_folders(store: str) -> list[str]:
     return storage.list_folders(paths.measurements)
 
 
-def kind_in(folder: str) -> str:
-    """Name the kind of the measurements in a folder: as model.json says, or failing that as a part says itself."""
+def kind_in(folder: str) -> tuple[str, str | None]:
+    """Name the kind of the measurements in a folder, and its identity if model.json has it.
+
+    Failing model.json a part says its kind itself.
+    """
     try:
-        return str(read_object(MeasurementsLayout(folder).description)["kind"])
+        described = read_object(MeasurementsLayout(folder).description)
+        return str(described["kind"]), described.get("kind_identity")
     except (FileNotFoundError, DamagedPart, KeyError):
         pass
     for part in storage.files_in(folder, ".parquet"):
         try:
             _, metadata = storage.read_footer(part.uri)
-            return check_label(part.uri, metadata, holds="measurements")["kind"]
+            return check_label(part.uri, metadata, holds="measurements")["kind"], None
         except (FileNotFoundError, DamagedPart, KeyError):
             continue
-    return "loss"  # nothing says otherwise, and nothing that is there can be read
+    return "loss", None  # nothing says otherwise, and nothing that is there can be read
 
 
 def prepared_in(store: str) -> list[str]:

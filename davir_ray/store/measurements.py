@@ -160,7 +160,7 @@ class MeasurementStore:
 
         Raises `EngineError` for what no measurement has.
         """
-        columns = [column_of(sequence_ids), *measured.columns]
+        columns = [column_of(sequence_ids), *measured.select(self.kind.columns.names[1:]).columns]
         table = pa.Table.from_arrays(columns, schema=self.kind.columns)
         for reason in self.kind.flaws(table).values():
             raise EngineError(f"{self.folder}: the engine gives {reason}; nothing of that is kept")

@@ -4,7 +4,8 @@ Two exchanges: the run's sequences and the store's parts meet in the partition o
 goes back to the split that asked. Time is linear in both, and no process holds more than one partition.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
@@ -72,11 +73,15 @@ def _exchanged(
     count, blocks = partitions_for(sum(sequences)), blocks_of(sequences)
     asked = [scatter(scatter_asked, count, prepared, block, views, fold, count) for block in blocks]
     stored = [
-        scatter(scatter_stored, count, store, parts, columns.names, count)
+        [
+            scatter(scatter_stored, count, store, parts, columns.names, count)
+            for parts in bundles(store.parts())
+        ]
         for store in stores
-        for parts in bundles(store.parts())
     ]
-    return cut(regroup([*asked, *stored], match, len(blocks), blocks, columns), by_split, blocks)
+    pieces = [*asked, *(one for some in stored for one in some)]
+    counts = [len(asked), *map(len, stored)]
+    return cut(regroup(pieces, match, len(blocks), blocks, columns, counts), by_split, blocks)
 
 
 def scatter_asked(
@@ -101,22 +106,41 @@ def scatter_stored(
     return split_table(table, partition_of(keys_of(table["sequence_id"]), partitions), partitions)
 
 
-def match(blocks: Sequence[range], columns: pa.Schema, *pieces: pa.Table) -> list[pa.Table]:
-    """Give each asked sequence what is held of it, and send it back to the block of its split."""
-    asked = pa.concat_tables(piece for piece in pieces if "split" in piece.column_names)
-    stored = [piece for piece in pieces if "split" not in piece.column_names]
+def match(
+    blocks: Sequence[range], columns: pa.Schema, counts: Sequence[int], *pieces: pa.Table
+) -> list[pa.Table]:
+    """Give each asked sequence what is held of it, and send it back to the block of its split.
+
+    counts: how many of the pieces are of what is asked, of the first store, of the second, ...
+    """
+    bounds = [0, *accumulate(counts)]
+    asks, *stored = (pieces[start:stop] for start, stop in pairwise(bounds))
+    asked = pa.concat_tables(asks)
     asked = asked.sort_by([("split", "ascending"), ("position", "ascending")])
     keys = keys_of(asked["sequence_id"])
     first = np.zeros(len(keys), dtype=bool)
     first[np.unique(keys, return_index=True)[1]] = True
-    nothing = pa.schema([("sequence_id", ID), *columns]).empty_table()
-    within = distinct(pa.concat_tables([nothing, *stored], promote_options="permissive"))
+    within = first_held(columns, stored)
     index = find(keys, keys_of(within["sequence_id"]))
     found = pa.table([asked["split"], asked["position"], index >= 0, first], schema=FOUND)
     held = within.select(columns.names).take(pa.array(index, mask=index < 0))
     for field in columns:
         found = found.append_column(field.with_nullable(True), held[field.name])
     return split_table(found, block_of(asked["split"].to_numpy(), blocks), len(blocks))
+
+
+def first_held(columns: pa.Schema, stores: Iterable[Sequence[pa.Table]]) -> pa.Table:
+    """Return the distinct sequences of some stores, sorted by id; one that several hold is as the first has it.
+
+    So what is measured under another kind later does not change what a need was met with before.
+    """
+    held = pa.schema([("sequence_id", ID), *columns]).empty_table()
+    for tables in stores:
+        more = distinct(pa.concat_tables([held.slice(0, 0), *tables], promote_options="permissive"))
+        new = find(keys_of(more["sequence_id"]), keys_of(held["sequence_id"])) < 0
+        held = pa.concat_tables([held, more.filter(pa.array(new))], promote_options="permissive")
+        held = held.take(pa.array(np.argsort(keys_of(held["sequence_id"]), kind="stable"))).combine_chunks()
+    return held
 
 
 def by_split(block: range, *pieces: pa.Table) -> list[pa.Table]:

@@ -16,7 +16,7 @@ from davir_ray import pipeline
 from davir_ray.cli import main
 from davir_ray.coreset.export import SIDE
 from davir_ray.errors import NotMeasured, RecipeError, StoreError
-from davir_ray.measure.kind import resolve_kind
+from davir_ray.measure.kind import known_kind
 from davir_ray.recipe import parse_recipe
 from davir_ray.runs.record import RunRecord
 from davir_ray.schema import SCORED
@@ -266,7 +266,7 @@ def test_an_empty_core_set_is_a_file_without_rows(tmp_path, tiny_models):
 
 def test_a_compacted_store_gives_the_same_bytes(first, copied, tmp_path, tiny_models):
     shutil.rmtree(tmp_path / "runs")
-    models = models_in(str(tmp_path / "store"), resolve_kind)
+    models = models_in(str(tmp_path / "store"), known_kind)
     assert all(len(model.parts()) >= 3 for model in models)
     for model in models:
         compact(model)

@@ -5,10 +5,11 @@ import pyarrow as pa
 import pytest
 
 from davir_ray.config import EngineConfig
+from davir_ray.errors import RecipeError
 from davir_ray.logprobs.choice import Choice
 from davir_ray.logprobs.engine import TokenSequence
 from davir_ray.logprobs.kinds import APART, LOSS, TOKEN_ENTROPY, TOKEN_LOSS, TOKEN_RANK
-from davir_ray.measure.kind import KINDS, implying, kind_identity, resolve_kind, strongest
+from davir_ray.measure.kind import KINDS, implying, kind_identity, known_kind, resolve_kind, strongest
 from davir_ray.models.resolve import ResolvedModel
 
 HASH = Choice("hash", "float32", "cpu", "made up")
@@ -62,8 +63,8 @@ def test_each_kind_implies_those_that_hold_less():
 @pytest.mark.parametrize(
     ("column", "value", "reason"),
     [
-        ("loss", [np.nan, 1.0], "a loss of nan"),
-        ("loss", [-1.0, 1.0], "a loss of -1.0"),
+        ("loss", [np.nan, None], "a loss of nan"),
+        ("loss", [-1.0, None], "a loss of -1.0"),
         ("num_tokens", [0, 8], "no token that counts"),
         ("losses", [[1.0] * 3, [1.0] * 7], "7 losses of 8 tokens"),
     ],
@@ -72,7 +73,8 @@ def test_what_cannot_be_is_a_flaw_of_its_row(column, value, reason):
     table = measured(TOKEN_LOSS)
     place = table.column_names.index(column)
     field = table.schema.field(column)
-    flaws = TOKEN_LOSS.flaws(table.set_column(place, field, pa.array(value, field.type)))
+    kept = [old if new is None else new for old, new in zip(table[column].to_pylist(), value, strict=True)]
+    flaws = TOKEN_LOSS.flaws(table.set_column(place, field, pa.array(kept, field.type)))
     assert reason in flaws.values()
     assert len(flaws) == 1
 
@@ -89,3 +91,39 @@ def test_a_kind_of_the_user_s_own_is_named_with_the_source_of_its_module():
     assert resolve_kind("tests.hard_tokens:HARD").name == "hard_tokens"
     assert kind_identity("loss") == "loss"
     assert kind_identity("tests.hard_tokens:HARD").startswith("tests.hard_tokens:HARD ")
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "reason"),
+    [
+        ("losses", [[1.0, np.nan, 1.0], [1.0] * 8], "losses that are none"),
+        ("losses", [[7.0] * 3, [1.0] * 8], "losses that add up to another sum"),
+        ("ranks", [[0, 1, 2], [1] * 8], "ranks that are none"),
+        ("entropies", [[1.0, np.inf, 1.0], [1.0] * 8], "entropies that are none"),
+    ],
+)
+def test_values_that_no_token_has_are_a_flaw(column, value, reason):
+    table = measured(TOKEN_ENTROPY)
+    sums = pa.array([3.0, 8.0]) if "sum" in reason else table["loss"]
+    table = table.set_column(0, table.schema.field("loss"), sums)
+    place, field = table.column_names.index(column), table.schema.field(column)
+    flaws = TOKEN_ENTROPY.flaws(table.set_column(place, field, pa.array(value, field.type)))
+    assert flaws[0] == reason
+
+
+class HoldsLoss:
+    name, implies = "holds_loss", ("loss",)
+
+
+def test_a_kind_of_the_user_s_own_may_imply_another(monkeypatch):
+    monkeypatch.setattr("tests.hard_tokens.HOLDS", HoldsLoss(), raising=False)
+    own = "tests.hard_tokens:HOLDS"
+    assert strongest(["loss", own]) == [own]
+    assert implying("loss", [own]) == (*KINDS, own)
+
+
+def test_measurements_of_a_kind_whose_source_has_changed_are_not_judged():
+    name = "tests.hard_tokens:HARD"
+    assert known_kind(name, kind_identity(name)).name == "hard_tokens"
+    with pytest.raises(RecipeError, match="its source has changed"):
+        known_kind(name, f"{name} of-another-source")

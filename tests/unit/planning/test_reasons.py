@@ -30,11 +30,16 @@ def test_without_word_of_the_last_rows_new_and_changed_are_one():
 
 
 def test_a_model_without_measurements_is_explained_by_the_last_run():
-    assert model_reason("base", "/m/new", None, ()) == Reason.FIRST_RUN
-    assert model_reason("base", "/m/fb", RECORD, ()) == Reason.EMPTY_STORE
-    assert model_reason("base", "/m/new", RECORD, [BASE, REFERENCE]) == Reason.NEW_BASE
-    assert model_reason("reference", "/m/new", RECORD, [REFERENCE]) == Reason.NEW_REFERENCE
-    assert model_reason("reference", "/m/new", RECORD, [TOKENS]) == Reason.NEW_ENGINE
+    assert model_reason("base", "base", "/m/new", None, ()) == Reason.FIRST_RUN
+    assert model_reason("base", "base", "/m/fb", RECORD, ()) == Reason.EMPTY_STORE
+    assert model_reason("base", "base", "/m/new", RECORD, [BASE, REFERENCE]) == Reason.NEW_BASE
+    assert model_reason("reference", "reference", "/m/new", RECORD, [REFERENCE]) == Reason.NEW_REFERENCE
+    assert model_reason("reference", "reference", "/m/new", RECORD, [TOKENS]) == Reason.NEW_ENGINE
     assert (
-        model_reason("reference", "/m/new", facts(measurements={"base": "/m/fb"}), ()) == Reason.NOT_MEASURED
+        model_reason("reference", "reference", "/m/new", facts(measurements={"base": "/m/fb"}), ())
+        == Reason.NOT_MEASURED
     )
+
+
+def test_another_kind_of_a_model_is_not_another_engine():
+    assert model_reason("base", "base-token_loss", "/m/new", RECORD, ()) == Reason.NOT_MEASURED

@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 from davir_ray import storage
 from davir_ray.errors import StoreError
 from davir_ray.logprobs.kinds import LOSS
+from davir_ray.measure.kind import known_kind
 from davir_ray.store import compaction
 from davir_ray.store.compaction import Compaction, compact
+from davir_ray.store.holdings import models_in
 from davir_ray.store.measurements import MeasurementStore, part_name
 from davir_ray.store.verify import verify
 from tests.measured import held, keys, sorted_losses, store_with
@@ -196,3 +198,11 @@ def test_a_run_that_reads_and_writes_meanwhile_misses_nothing(tmp_path):
     assert one + other > 3
     compact(store)
     assert len(held(store)[0]) == 300
+
+
+def test_a_kind_that_is_not_known_here_is_passed_over(tmp_path, capsys):
+    known = store_with(tmp_path / "measurements" / "a", ("ab", [1.0, 2.0]))
+    other = store_with(tmp_path / "measurements" / "b", ("ab", [1.0, 2.0]))
+    other.describe({"kind": "no_such_module:KIND", "model": "m", "numerics": {}})
+    assert [model.folder for model in models_in(str(tmp_path), known_kind)] == [known.folder]
+    assert "passed over" in capsys.readouterr().err
