@@ -6,11 +6,11 @@ module that the workers can import; a score that needs it names it `module:attri
 
     from dataclasses import dataclass
 
-    import numpy as np
     import pyarrow as pa
 
     from davir_ray.logprobs.choice import build_engine
-    from davir_ray.schema import ID
+    from davir_ray.schema import ID, Need, View
+    from davir_ray.scores.score import Score
 
     @dataclass(frozen=True)
     class HardTokens:

@@ -74,7 +74,7 @@ class Facts(Written):
 
 
 class Counts(Written):
-    """How many sequences were measured, by model label, such as `base`, `reference` or `reference-0`."""
+    """How many sequences were measured, by model label: `base`, `reference`, `reference-0` (fold), `base-token_loss`."""
 
     measured: dict[str, int]
     """Model label -> sequences that this run measured, since the store did not hold them."""

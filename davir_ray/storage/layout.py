@@ -71,7 +71,7 @@ class StoreLayout(Layout):
     prepared = Below("prepared")
 
     def measurements_of(self, fingerprint: str) -> str:
-        """Name the folder of one model's measurements."""
+        """Name the folder of the measurements of one kind and model."""
         return join(self.measurements, fingerprint)
 
     def prepared_with(self, digest: str) -> str:

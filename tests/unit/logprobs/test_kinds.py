@@ -1,9 +1,14 @@
 """What the kinds of loss keep of an engine's numbers."""
 
+import re
+import sys
+import textwrap
+
 import numpy as np
 import pyarrow as pa
 import pytest
 
+import davir_ray.measure.kind
 from davir_ray.config import EngineConfig
 from davir_ray.errors import RecipeError
 from davir_ray.logprobs.choice import Choice
@@ -11,6 +16,7 @@ from davir_ray.logprobs.engine import TokenSequence
 from davir_ray.logprobs.kinds import APART, LOSS, TOKEN_ENTROPY, TOKEN_LOSS, TOKEN_RANK
 from davir_ray.measure.kind import KINDS, implying, kind_identity, known_kind, resolve_kind, strongest
 from davir_ray.models.resolve import ResolvedModel
+from davir_ray.scores import resolve_score
 
 HASH = Choice("hash", "float32", "cpu", "made up")
 MODEL = ResolvedModel("", None, "m", "")
@@ -127,3 +133,15 @@ def test_measurements_of_a_kind_whose_source_has_changed_are_not_judged():
     assert known_kind(name, kind_identity(name)).name == "hard_tokens"
     with pytest.raises(RecipeError, match="its source has changed"):
         known_kind(name, f"{name} of-another-source")
+
+
+def test_the_documented_example_of_a_kind_measures(tmp_path, monkeypatch):
+    code, score = re.findall(r"^((?:    .*\n|\n)+)", davir_ray.measure.kind.__doc__, re.MULTILINE)[-2:]
+    (tmp_path / "my_kinds.py").write_text(textwrap.dedent(code) + textwrap.dedent(score))
+    monkeypatch.syspath_prepend(tmp_path)
+    kind = resolve_kind("my_kinds:HARD")
+    found = kind.open(HASH, EngineConfig(), MODEL, 64).measure(SEQUENCES)["hard"].to_pylist()
+    losses = measured(TOKEN_LOSS)["losses"].to_pylist()
+    assert found == [sum(one > 2 for one in row) for row in losses]
+    assert resolve_score("my_kinds:HARDNESS").needs[0].kind == "my_kinds:HARD"
+    sys.modules.pop("my_kinds")
