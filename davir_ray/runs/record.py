@@ -74,7 +74,10 @@ class Facts(Written):
 
 
 class Counts(Written):
-    """How many sequences were measured, by model label: `base`, `reference`, `reference-0` (fold), `base-token_loss`."""
+    """How many sequences were measured, by model label.
+
+    A label is `base` or `reference`, with a kind (`base-token_loss`) and a fold (`reference-0`) where there is one.
+    """
 
     measured: dict[str, int]
     """Model label -> sequences that this run measured, since the store did not hold them."""
