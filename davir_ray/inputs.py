@@ -125,7 +125,10 @@ class Inputs:
         same = "the reference is the model that the base is: their losses are equal on every row"
         doubts = [model.doubt for model in (self.base, *self.references) if model.doubt]
         sources = [f"corpus.paths.{source}: {why}" for source, why in self.unscorable.items()]
-        return tuple(dict.fromkeys([*([same] if self.base_is_reference else []), *doubts, *sources]))
+        upside_down = self.score.lowest_first and self.recipe.score.order == "highest"
+        order = f"the lowest values of {self.score.name} are the best; `score.order: lowest` ranks them first"
+        found = [*([same] if self.base_is_reference else []), *([order] if upside_down else [])]
+        return tuple(dict.fromkeys([*found, *doubts, *sources]))
 
     def parsed(self) -> Iterator[tuple[Split, Parsed]]:
         """Read the rows of the corpus; a file found to be damaged is left where it breaks, if those are skipped."""

@@ -47,7 +47,8 @@ def compact_lines(store: str) -> Iterator[str]:
     """Merge the small parts of every model of a store."""
     for model in models_in(store, known_kind):
         done = compact(model)
-        yield f"compacted {model.folder}: {done.merged:,} parts into {done.made:,} ({done.sequences:,} sequences)"
+        what = f"{done.merged:,} parts into {done.made:,} ({done.sequences:,} sequences)"
+        yield f"compacted {model.folder}: {what if done.made else 'nothing to merge'}"
 
 
 def prune_lines(store: str, keep: Sequence[str], older_than: float | None, *, remove: bool) -> Iterator[str]:

@@ -209,7 +209,8 @@ class MeasureConfig(Section):
 
     kind: Literal["loss", "token_loss", "token_rank", "token_entropy"] = "loss"
     """`loss` keeps a row's sum; `token_loss` the loss of each counted token too, which `davir inspect RUN --row ID`
-    shows; `token_rank` also its rank, and `token_entropy` also the entropy where it stands (not by vLLM)."""
+    shows; `token_rank` also its rank, and `token_entropy` also the entropy where it stands (not by vLLM). It is the
+    least that is kept: a score that needs more is given more, and one that measures nothing keeps nothing."""
 
 
 class ScoreConfig(Section):

@@ -18,7 +18,6 @@ from davir_ray.config.nightly import NightlyConfig
 from davir_ray.config.section import Section, no_effect
 from davir_ray.config.training import ReferenceConfig, TrainConfig
 from davir_ray.coreset.rules import FractionRule, SelectRule
-from davir_ray.measure.kind import KINDS
 from davir_ray.scores import SCORES
 from davir_ray.scores.score import SETTINGS
 
@@ -99,10 +98,6 @@ class Recipe(Section):
         if (score := SCORES.get(self.score.name)) is not None:
             idle = [name for name in SETTINGS if name not in score.settings]
             yield from (("score", name, f"score {score.name} does not read it") for name in idle)
-            needs = [*score.needs, *(need for rule in self.select for need in rule.needs)]
-            if not any(need.kind in KINDS[self.measure.kind].implies for need in needs):
-                why = f"score {score.name} and the rules measure nothing that it holds more of"
-                yield "measure", "kind", why
         template, hands_on = self.tokens.template, {"trl", "trl_frozen"} & set(self.export.formats)
         if template in ("alpaca", "plain") and not hands_on:
             why = f"template {template} has no variables, and only an export of format trl hands them on"

@@ -31,4 +31,5 @@ RSR = Score(
     paper="arXiv 2601.14249 (RSR, ACL 2026)",
     compute=rsr,
     settings=("min_loss",),
+    lowest_first=True,
 )

@@ -99,6 +99,8 @@ class Score:
     pairs_only: bool = False
     """The score is defined for preference pairs only."""
     survey: Survey | None = None
+    lowest_first: bool = False
+    """The paper takes the lowest values: a recipe that ranks the highest first is warned."""
     undefined: str = "a loss is too close to zero, or the value overflows"
     """Why a row has no value though all that the score needs is measured: the reason of its status `no_score`."""
 

@@ -195,6 +195,14 @@ def test_a_source_that_cannot_be_scored_is_a_warning_while_another_can(tmp_path,
     assert check_inputs(asked(tmp_path, tiny_models, bad, corpus=one, tokens=tokens)).warnings == ()
 
 
+@pytest.mark.parametrize(("order", "warned"), [("highest", 1), ("lowest", 0)])
+def test_a_score_whose_lowest_values_are_the_best_is_warned_of_upside_down(
+    tmp_path, tiny_models, order, warned
+):
+    found = check_inputs(asked(tmp_path, tiny_models, score={"name": "rsr", "order": order})).warnings
+    assert [("lowest values of rsr" in one) for one in found] == [True] * warned
+
+
 def test_the_sample_of_a_source_opens_few_files(tmp_path, tiny_models, monkeypatch):
     asked(tmp_path, tiny_models)
     for number in range(40):

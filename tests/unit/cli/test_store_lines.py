@@ -73,6 +73,7 @@ def test_compact_merges_the_parts_of_each_model(tmp_path, models):
     assert told.exit_code == 0
     assert told.output.count("2 parts into 1 (3 sequences)") == 2
     assert [len(model.parts()) for model in models] == [1, 1]
+    assert davir("compact", tmp_path / "store").output.count(": nothing to merge") == 2
 
 
 def test_prune_tells_what_would_go_and_removes_it_with_yes_only(tmp_path, models):

@@ -114,7 +114,7 @@ CASES = {
         0.5, idle=(*NOT_VLLM, {"engine.type": "vllm"} | ON_CPU), reader="logprobs/choice.py"
     ),
     "engine.engine_args": Case({"enforce_eager": True}, idle=NOT_VLLM),
-    "measure.kind": Case("token_loss", idle=({"score.name": "length"}, {"score.name": "rsr"})),
+    "measure.kind": Case("token_loss"),
     "score.name": Case("rho_mean"),
     "score.min_loss": Case(0.1, idle=({"score.name": "random"}, {"score.name": "length"})),
     "score.seed": Case(3, beside={"score.name": "random"}, idle=({}, {"score.name": "ifd"})),
