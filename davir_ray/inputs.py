@@ -99,7 +99,7 @@ class Inputs:
             kinds = [need.kind for need in needs]
             for kind in strongest(kinds):
                 found[role, kind] = (*found.get((role, kind), ()), view)
-        return dict(sorted(found.items(), key=lambda item: ROLES.index(item[0][0])))
+        return found
 
     @cached_property
     def settings_digest(self) -> str:

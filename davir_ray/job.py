@@ -133,12 +133,17 @@ def job_of(inputs: Inputs, run: Run, choice: Choice, work: str = RunLayout.work)
     note_parts(folder, inputs.listing.digest, inputs.listing.digests)
     job = Job(inputs, run, choice, Prepared(folder, inputs.listing.digests), ())
     passes = [
-        _measurement(job, work, asked, model, Fold(index, len(models)) if len(models) > 1 else None)
+        _measurement(job, work, asked, model, fold)
         for asked in inputs.passes
-        for models in [inputs.models_of(asked[0])]
-        for index, model in enumerate(models)
+        for model, fold in _with_folds(inputs.models_of(asked[0]))
     ]
     return replace(job, measurements=tuple(passes))
+
+
+def _with_folds(models: Sequence[ResolvedModel]) -> Iterator[tuple[ResolvedModel, Fold | None]]:
+    """Yield the models of a role, each with the fold that it measures; one alone measures all rows."""
+    for index, model in enumerate(models):
+        yield model, Fold(index, len(models)) if len(models) > 1 else None
 
 
 def _described(model: ResolvedModel) -> dict[str, str | None]:
@@ -284,16 +289,9 @@ def look_up_need(job: Job, kind: str, role: Role) -> list[Any]:
     views = tuple(dict.fromkeys(need.view for need in job.inputs.needs if need[:2] == (kind, role)))
     number, *others = list(resolve_kind(kind).columns)[1:]
     columns = pa.schema([number, *(field for field in others if field.name not in KNOWN)])
-    models = job.inputs.models_of(role)
     folds = [
-        look_up(
-            job.prepared,
-            views,
-            stores_of(job, kind, model),
-            columns,
-            Fold(index, len(models)) if len(models) > 1 else None,
-        )
-        for index, model in enumerate(models)
+        look_up(job.prepared, views, stores_of(job, kind, model), columns, fold)
+        for model, fold in _with_folds(job.inputs.models_of(role))
     ]
     return folds[0] if len(folds) == 1 else gather(folds, align)
 

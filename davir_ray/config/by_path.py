@@ -1,6 +1,7 @@
 """Things of the user's own, named `module:attribute` in a recipe."""
 
 from importlib import import_module
+from inspect import getsource
 from typing import Any
 
 from davir_ray.errors import RecipeError
@@ -13,3 +14,8 @@ def import_by_path(setting: str, path: str) -> Any:
         return getattr(import_module(module), attribute)
     except (ImportError, ValueError, AttributeError) as error:
         raise RecipeError(f"{setting}: cannot be imported: {error}") from error
+
+
+def source_of(path: str) -> str:
+    """Return the source of the module that `module:attribute` names."""
+    return getsource(import_module(path.partition(":")[0]))

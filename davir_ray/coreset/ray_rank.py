@@ -223,7 +223,7 @@ def _scored(
 def _marked(
     ranking: Ranking, blocks: tuple[ScoredRows, ...], bounds: NDArray[np.bytes_], folder: str
 ) -> list[tuple[int, int]]:
-    """Settle every range; see `mark_range`."""
+    """Mark the repeats of every range; see `mark_range`."""
     task, shared, files = ray.remote(mark_range), ray.put(blocks), ray.put(ranking.files)
     uris = [numbered(RankedLayout(folder).marked, index) for index in range(len(bounds) + 1)]
     done: list[tuple[int, int]] = ray.get(

@@ -54,14 +54,12 @@ and a score that uses it:
 
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
-from importlib import import_module
-from inspect import getsource
 from typing import Protocol
 
 import pyarrow as pa
 
 from davir_ray.config import EngineConfig
-from davir_ray.config.by_path import import_by_path
+from davir_ray.config.by_path import import_by_path, source_of
 from davir_ray.errors import RecipeError
 from davir_ray.logprobs.choice import Choice
 from davir_ray.logprobs.engine import TokenSequence
@@ -119,8 +117,7 @@ def kind_identity(name: str) -> str:
     """Name what a kind computes: its name, and the source of a user's, so that an edited one is another kind."""
     if name in KINDS:
         return name
-    source = getsource(import_module(name.partition(":")[0]))
-    return f"{name} {blake2b(source.encode(), digest_size=16).hexdigest()}"
+    return f"{name} {blake2b(source_of(name).encode(), digest_size=16).hexdigest()}"
 
 
 def known_kind(name: str, identity: str | None) -> Kind:

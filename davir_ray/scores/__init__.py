@@ -27,10 +27,8 @@ without a score.
 '''
 
 from hashlib import blake2b
-from importlib import import_module
-from inspect import getsource
 
-from davir_ray.config.by_path import import_by_path
+from davir_ray.config.by_path import import_by_path, source_of
 from davir_ray.config.nearest import did_you_mean
 from davir_ray.errors import RecipeError
 from davir_ray.scores.base_loss import BASE_LOSS
@@ -82,9 +80,7 @@ def resolve_score(name: str) -> Score:
 
 def score_code(name: str) -> str:
     """Return the source of a user's score, so that a run of an edited score is another run; empty for built-ins."""
-    if ":" not in name:
-        return ""
-    return getsource(import_module(name.partition(":")[0]))
+    return source_of(name) if ":" in name else ""
 
 
 def score_digest(name: str) -> str:

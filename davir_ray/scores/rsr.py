@@ -19,9 +19,7 @@ RANKS = Need("token_rank", "base", View.RESPONSE)
 
 def rsr(measured: Measured, config: ScoreConfig) -> Floats:
     """Return ranks a nat [N]; NaN where the mean loss is below `score.min_loss`."""
-    ranks = measured.lists(RANKS, "ranks")
-    mean_rank = ranks.sums() / ranks.lengths.clip(min=1)
-    return ratio(mean_rank, mean_loss(measured, RANKS), config.min_loss)
+    return ratio(measured.lists(RANKS, "ranks").means(), mean_loss(measured, RANKS), config.min_loss)
 
 
 RSR = Score(

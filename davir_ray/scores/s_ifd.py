@@ -31,10 +31,7 @@ def s_ifd(measured: Measured, config: ScoreConfig, surveyed: Surveyed) -> Floats
     deltas = _deltas(measured)
     kept = _bits(deltas) >= _threshold(surveyed, config.token_share)
     counts = np.bincount(deltas.owners[kept], minlength=len(deltas.lengths))
-    sums = np.bincount(
-        deltas.owners[kept], weights=deltas.values[kept].astype(np.float64), minlength=len(deltas.lengths)
-    )
-    return exp(np.where(counts > 0, sums / np.maximum(counts, 1), np.nan))
+    return exp(TokenLists(deltas.values[kept], counts).means())
 
 
 def count_tokens(measured: Measured, config: ScoreConfig, surveyed: Surveyed) -> NDArray[np.int64]:

@@ -38,6 +38,11 @@ class TokenLists:
         sums = np.bincount(self.owners, weights=self.values, minlength=len(self.lengths))
         return np.where(self.lengths > 0, sums, np.nan)
 
+    def means(self) -> Floats:
+        """Return the mean of each example's values, in float64 [N]; NaN for an example without any."""
+        means: Floats = self.sums() / np.maximum(self.lengths, 1)
+        return means
+
 
 @dataclass(frozen=True, slots=True)
 class Measured:
