@@ -6,7 +6,7 @@ The columns of a measurement are those of its kind (measure/kind.py).
 """
 
 from enum import StrEnum
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -60,19 +60,21 @@ class View(StrEnum):
     """The same of the rejected side."""
 
 
-Role = Literal["base", "reference"]
-"""Which of the two models measures."""
-ROLES: tuple[Role, ...] = ("base", "reference")
+Role = Literal["base", "reference", "warmup", "prior", "target"]
+"""What a model is there for. Of `reference` there may be one a fold, each for its own rows; `warmup`, `prior` and
+`target` may be a series, each for all rows."""
+ROLES: tuple[Role, ...] = get_args(Role)
 
 
 class Need(NamedTuple):
     """What a score, a rule or an export asks for: a kind of measurement, of a model, in a view.
 
-    kind: a name in `measure.kind.KINDS`, or `module:attribute` of a kind of your own.
+    kind: a name in `measure.kind.KINDS`, or `module:attribute` of a kind of your own. model: a role; of a series of
+    several, a score names the role, and what is measured `role-0`, `role-1` and so on.
     """
 
     kind: str
-    model: Role
+    model: str
     view: View
 
 

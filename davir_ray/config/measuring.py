@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from davir_ray.config.section import ReadIf, Section
+from davir_ray.schema import Role
 
 
 class TagsConfig(Section):
@@ -128,35 +129,52 @@ class ModelConfig(Section):
     """A PEFT LoRA adapter to put over the model."""
 
 
+OneOrMore = ModelConfig | tuple[ModelConfig, ...] | None
+
+
 class ModelsConfig(Section):
-    """The two models whose losses are compared."""
+    """The models whose measurements are compared. What the recipe makes need not be named."""
 
     base: ModelConfig
     """The model that will be trained on the core-set."""
-    reference: ModelConfig | tuple[ModelConfig, ...] | None = None
+    reference: OneOrMore = None
     """DavIR's reference: the base fine-tuned on the corpus. A folder that holds only an adapter goes over the base.
     Of a list of K, each model measures the rows of its fold (see `reference.fit: cross`)."""
+    warmup: OneOrMore = None
+    """Checkpoints of a warm-up, adapters with `moments.safetensors` beside them (see `warmup`)."""
+    target: OneOrMore = None
+    """A model that has seen the target, or one a prior (see `references.target`)."""
+    prior: OneOrMore = None
+    """What `target` began from, as many models; without it, the base."""
 
-    @field_validator("base", "reference", mode="before")
+    @field_validator("base", "reference", "warmup", "target", "prior", mode="before")
     @classmethod
     def _from_string(cls, value: Any) -> Any:
         if isinstance(value, list):
             return [cls._from_string(one) for one in value]
         return {"model_name_or_path": value} if isinstance(value, str) else value
 
-    @field_validator("reference")
+    @field_validator("reference", "warmup", "target", "prior")
     @classmethod
     def _not_empty(cls, value: Any) -> Any:
         if value == ():
-            raise ValueError("names no model; leave it out, or name one a fold")
+            raise ValueError("names no model; leave it out, or name one")
         return value
 
-    @property
-    def references(self) -> tuple[ModelConfig, ...]:
-        """The reference, or the references of all folds."""
-        if self.reference is None:
+    @model_validator(mode="after")
+    def _a_prior_each(self) -> "ModelsConfig":
+        if self.prior is not None and len(self.all_of("prior")) != len(self.all_of("target")):
+            raise ValueError("prior: names as many models as target does, or is left out")
+        return self
+
+    def all_of(self, role: Role) -> tuple[ModelConfig, ...]:
+        """Return the models of a role, in order, or none; a prior that is not named is the base."""
+        if role == "prior" and self.prior is None:
+            return (self.base,) * len(self.all_of("target"))
+        named: OneOrMore = getattr(self, role)
+        if named is None:
             return ()
-        return self.reference if isinstance(self.reference, tuple) else (self.reference,)
+        return named if isinstance(named, tuple) else (named,)
 
 
 def _may_be_vllm(engine: "EngineConfig") -> bool:

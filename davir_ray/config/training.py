@@ -137,27 +137,3 @@ class TrainConfig(Section):
     def is_preference(self) -> bool:
         """Whether it trains on pairs."""
         return self.objective != "sft"
-
-
-class ReferenceConfig(Section):
-    """How the reference model is made: the base, fine-tuned on the corpus."""
-
-    fit: Literal["whole", "sample", "cross"] = "whole"
-    """`whole`: on all rows, as in DavIR's paper; `sample`: on a share of them; `cross`: one model a fold, each
-    fine-tuned on the other folds, so that no row is measured by a model that saw it."""
-    fraction: Annotated[
-        float, ReadIf(lambda reference: reference.fit == "sample", "it is for fit sample")
-    ] = Field(0.1, gt=0, le=1)
-    """Share of the rows that `sample` takes, by a hash of their content."""
-    folds: Annotated[int, ReadIf(lambda reference: reference.fit == "cross", "it is for fit cross")] = Field(
-        2, ge=2
-    )
-    """Number of models of `cross`."""
-    train: TrainConfig = TrainConfig()
-    """The training; objective `sft`."""
-
-    @model_validator(mode="after")
-    def _is_sft(self) -> "ReferenceConfig":
-        if self.train.is_preference or self.train.corpus is not None:
-            raise ValueError("train: a reference is made with objective sft, on the recipe's corpus")
-        return self

@@ -154,7 +154,7 @@ SENTENCES: dict[str, Callable[[Path, Any, Any, type[BaseModel]], str]] = {
 def _models_at(path: Path, tree: Any, recipe: type[BaseModel]) -> list[type[BaseModel]]:
     """Return the sections that may stand at a path; of rules, the one that is named there."""
     models = [recipe]
-    for part in path:
+    for part in _unabbreviated(path):
         tree = tree[part] if _holds(tree, part) else None
         fields = [
             model.model_fields[part]
@@ -169,6 +169,11 @@ def _models_at(path: Path, tree: Any, recipe: type[BaseModel]) -> list[type[Base
         if "type" in model.model_fields and model.model_fields["type"].default == kind
     ]
     return named or models
+
+
+def _unabbreviated(path: Path) -> Path:
+    """Return a path with `reference` as the part of `references` that it stands for."""
+    return ("references", *path) if path[:1] == ("reference",) else path
 
 
 def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:

@@ -1,9 +1,9 @@
 """The whole recipe: its sections, and what of them goes together."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from davir_ray.config.measuring import (
     CorpusConfig,
@@ -16,9 +16,10 @@ from davir_ray.config.measuring import (
 )
 from davir_ray.config.nightly import NightlyConfig
 from davir_ray.config.section import Section, no_effect
-from davir_ray.config.training import ReferenceConfig, TrainConfig
+from davir_ray.config.target import InfluenceConfig, ReferenceConfig, TargetConfig, WarmupConfig
+from davir_ray.config.training import TrainConfig
 from davir_ray.coreset.rules import FractionRule, SelectRule
-from davir_ray.scores import SCORES
+from davir_ray.scores import SCORES, resolve_score
 from davir_ray.scores.score import SETTINGS
 
 
@@ -28,13 +29,17 @@ class Recipe(Section):
     corpus: CorpusConfig
     tokens: TokensConfig = TokensConfig()
     models: ModelsConfig
+    target: TargetConfig | None = None
+    """A few rows of what the model should become good at."""
+    warmup: WarmupConfig = WarmupConfig()
+    influence: InfluenceConfig = InfluenceConfig()
     engine: EngineConfig = EngineConfig()
     measure: MeasureConfig = MeasureConfig()
     score: ScoreConfig = ScoreConfig()
     select: tuple[SelectRule, ...] = (FractionRule(fraction=0.06),)
     export: ExportConfig = ExportConfig()
-    reference: ReferenceConfig | None = None
-    """Makes `models.reference`, where that names none."""
+    references: dict[Literal["reference", "target"], ReferenceConfig] = Field({})
+    """Makes the models of these names, where `models` names none. `reference:` alone stands for one called so."""
     train: TrainConfig | None = None
     """Training on the core-set."""
     nightly: NightlyConfig = NightlyConfig()
@@ -50,10 +55,66 @@ class Recipe(Section):
         """Accept a rule for a list of one."""
         return [value] if isinstance(value, dict) else value
 
+    @model_validator(mode="before")
+    @classmethod
+    def _reference_alone(cls, value: Any) -> Any:
+        """Accept `reference:` for `references: {reference: ...}`."""
+        if not isinstance(value, dict) or "reference" not in value:
+            return value
+        alone = value["reference"]
+        rest = {name: section for name, section in value.items() if name != "reference"}
+        named = rest.get("references") or {}
+        if alone is None or not isinstance(named, dict):
+            return rest
+        if "reference" in named:
+            raise ValueError("reference: is `references.reference` too; keep one of them")
+        return rest | {"references": {"reference": alone, **named}}
+
     @model_validator(mode="after")
-    def _one_reference(self) -> "Recipe":
-        if self.reference is not None and self.models.reference is not None:
-            raise ValueError("models.reference names a model and `reference` makes one; keep one of them")
+    def _one_of_each(self) -> "Recipe":
+        for name in self.references:
+            if self.models.all_of(name):
+                maker = name if name == "reference" else f"references.{name}"
+                raise ValueError(f"models.{name} names a model and `{maker}` makes one; keep one of them")
+        return self
+
+    @model_validator(mode="after")
+    def _references_can_begin(self) -> "Recipe":
+        for name, one in self.references.items():
+            if one.fit == "target" and self.target is None:
+                raise ValueError(
+                    f"references.{name}.fit: `target` is made on the rows of `target`, which is missing"
+                )
+            if name == "target" and one.fit != "target":
+                raise ValueError(
+                    f"references.target.fit: the model called target has seen it: `target`, not {one.fit}"
+                )
+            if one.start == "reference" and (name == "reference" or not self._has("reference")):
+                raise ValueError(f"references.{name}.start: there is no other model called reference")
+        return self
+
+    def _has(self, name: Literal["reference", "target"]) -> bool:
+        """Tell whether a model is named or made."""
+        return bool(self.models.all_of(name)) or name in self.references
+
+    @model_validator(mode="after")
+    def _target_is_there(self) -> "Recipe":
+        """Check that a score that asks for a target has one, and that a target is read."""
+        if (score := SCORES.get(self.score.name)) is None:
+            return self
+        if score.reads_target and self.target is None:
+            raise ValueError(
+                f"score.name: {score.name} measures rows by a `target`, which the recipe does not have"
+            )
+        made_of_it = any(one.fit == "target" for one in self.references.values())
+        if self.target is not None and not score.reads_target and not made_of_it:
+            raise ValueError(
+                f"target: score {score.name} does not read it, and no reference has `fit: target`"
+            )
+        if "target" in self.references and not any(need.model == "target" for need in score.needs):
+            raise ValueError(
+                f"references.target: score {score.name} measures nothing under the model called target"
+            )
         return self
 
     @model_validator(mode="after")
@@ -83,6 +144,8 @@ class Recipe(Section):
             "tokens": self.tokens,
             "export": self.export,
             "nightly": self.nightly,
+            "warmup": self.warmup,
+            "influence": self.influence,
         }
         idle = {
             f"{section}.{name}": why
@@ -98,6 +161,11 @@ class Recipe(Section):
         if (score := SCORES.get(self.score.name)) is not None:
             idle = [name for name in SETTINGS if name not in score.settings]
             yield from (("score", name, f"score {score.name} does not read it") for name in idle)
+            if not any(need.kind == "rose" for need in score.needs):
+                yield "influence", "beta", f"score {score.name} takes no gradient of pairs"
+            if "warmup" not in self.makes:
+                why = "models.warmup names it" if self.models.warmup else "nothing is measured under it"
+                yield from (("warmup", name, why) for name in WarmupConfig.model_fields)
         template, hands_on = self.tokens.template, {"trl", "trl_frozen"} & set(self.export.formats)
         if template in ("alpaca", "plain") and not hands_on:
             why = f"template {template} has no variables, and only an export of format trl hands them on"
@@ -106,3 +174,19 @@ class Recipe(Section):
             yield "export", "one_schema", "the corpus has one source"
         if self.nightly.max_bad_files != 0 and self.corpus.on_bad_file == "error":
             yield "nightly", "max_bad_files", "a bad file stops the run, unless corpus.on_bad_file is skip"
+
+    @property
+    def reference(self) -> ReferenceConfig | None:
+        """How the model called reference is made, if it is."""
+        return self.references.get("reference")
+
+    @property
+    def makes(self) -> tuple[Literal["reference", "warmup", "target"], ...]:
+        """Name the models that the recipe makes, each after what it begins from. Raises `RecipeError` for no score."""
+        begins_there = any(one.start == "warmup" for one in self.references.values())
+        measured = any(need.model == "warmup" for need in resolve_score(self.score.name).needs)
+        warms_up = not self.models.warmup and (begins_there or measured)
+        first: list[Literal["reference", "warmup", "target"]] = ["reference", "warmup", "target"]
+        if self.reference is not None and self.reference.start == "warmup":
+            first = ["warmup", "reference", "target"]
+        return tuple(name for name in first if name in self.references or (name == "warmup" and warms_up))

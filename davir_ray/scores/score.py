@@ -84,6 +84,9 @@ Surveyed = tuple[NDArray[np.int64], ...]
 """The sums of each round of a survey."""
 
 
+AIMED = ("rose", "less", "gradient_cosine")
+"""Kinds of measurement that are aimed at the target's rows."""
+
 SETTINGS = ("min_loss", "seed", "token_share")
 """The settings of the recipe's section `score` that are for some formulas."""
 
@@ -106,8 +109,15 @@ class Score:
     survey: Survey | None = None
     lowest_first: bool = False
     """The paper takes the lowest values: a recipe that ranks the highest first is warned."""
+    of_target: tuple[Need, ...] = ()
+    """What is measured of the target's rows."""
     undefined: str = "a loss is too close to zero, or the value overflows"
     """Why a row has no value though all that the score needs is measured: the reason of its status `no_score`."""
+
+    @property
+    def reads_target(self) -> bool:
+        """Whether what it needs depends on the rows of `target`."""
+        return bool(self.of_target) or any(need.kind in AIMED for need in self.needs)
 
     @property
     def cost(self) -> str:
