@@ -8,7 +8,7 @@ from functools import cached_property
 from hashlib import blake2b
 from itertools import islice, product, zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from davir_ray import storage
 from davir_ray.cluster.unexpected import stage
@@ -19,16 +19,20 @@ from davir_ray.corpus.misfits import no_row_fits
 from davir_ray.corpus.reading import Parsed, examples
 from davir_ray.corpus.split import Split
 from davir_ray.errors import CorpusError, ModelError, RecipeError, RowError, UnreadableFile
-from davir_ray.measure.kind import KINDS, strongest
-from davir_ray.models.resolve import ResolvedModel, resolve_all
+from davir_ray.influence.kinds import InfluenceKind
+from davir_ray.measure.kind import KINDS, Kind, resolve_kind, strongest
+from davir_ray.models.resolve import Models, ResolvedModel, resolve_all
 from davir_ray.recipe import Recipe
-from davir_ray.schema import COMPLETIONS, ROLES, Need, Role, View
+from davir_ray.schema import COMPLETIONS, ROLES, Need, View, model_names
 from davir_ray.scores import resolve_score
-from davir_ray.scores.score import Score
+from davir_ray.scores.score import AIMED, Score
+from davir_ray.target.rows import FewShot, read_target
 from davir_ray.tokens.agreement import check_agreement
 from davir_ray.tokens.templates import TEMPLATES
 from davir_ray.tokens.tokenizer import Tokenizer, load_tokenizer, tokenizer_identity
 from davir_ray.tokens.views import sequences, views_in
+
+C = TypeVar("C", bound=CorpusConfig)
 
 ROWS_SAMPLED = 256
 """Rows of each source that are looked at before anything is measured; on as many base and reference are compared."""
@@ -43,23 +47,51 @@ def in_submitted_job() -> bool:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a run works on. needs: what the score, the rules and the export ask for.
+    """What a run works on. needs: what the score, the rules and the export ask for; of a series, of each model in it.
 
+    models: by the names that needs have for them. few_shot: the rows of `target`, if what is measured depends on them.
     unscorable: source -> why none of the rows of its sample can be scored; others do not stand there.
     """
 
     recipe: Recipe
     listing: Listing
     score: Score
-    base: ResolvedModel
-    references: tuple[ResolvedModel, ...]
+    models: Models
     tokenizer: Tokenizer
     needs: tuple[Need, ...]
+    few_shot: FewShot | None = None
     unscorable: Mapping[str, str] = field(default_factory=dict)
 
-    def models_of(self, role: Role) -> tuple[ResolvedModel, ...]:
-        """The model of a role, or one a fold."""
-        return (self.base,) if role == "base" else self.references
+    @property
+    def base(self) -> ResolvedModel:
+        """The model that all others were made from."""
+        return self.models["base"][0]
+
+    @property
+    def references(self) -> tuple[ResolvedModel, ...]:
+        """The reference, or the references of all folds."""
+        return self.models.get("reference", ())
+
+    @property
+    def all_models(self) -> list[ResolvedModel]:
+        """Every model, each once."""
+        return list({one.identity: one for some in self.models.values() for one in some}.values())
+
+    @property
+    def target_digest(self) -> str | None:
+        """Name the rows of the target and how rows are aimed at them; None where nothing depends on a target."""
+        if self.few_shot is None:
+            return None
+        pairs = any(need.kind == "rose" for need in self.needs)
+        text = f"{self.few_shot.target.digest} {self.recipe.influence.beta if pairs else ''}"
+        return blake2b(text.encode(), digest_size=16).hexdigest()
+
+    def kind(self, name: str) -> Kind:
+        """Return a kind of measurement with all that decides its numbers: some are aimed at the target."""
+        kind = resolve_kind(name)
+        if not isinstance(kind, InfluenceKind) or self.few_shot is None:
+            return kind
+        return kind.aimed(self.few_shot.target, self.recipe.influence.beta)
 
     @property
     def base_is_reference(self) -> bool:
@@ -69,7 +101,7 @@ class Inputs:
     def measuring(self, needs: tuple[Need, ...]) -> "Inputs":
         """The same corpus and base with other needs and no reference, as `check_inputs` with `needs` finds them."""
         recipe = self.recipe.model_copy(update={"models": ModelsConfig(base=self.recipe.models.base)})
-        return replace(self, recipe=recipe, references=(), needs=needs)
+        return replace(self, recipe=recipe, models={"base": (self.base,)}, needs=needs, few_shot=None)
 
     @property
     def views(self) -> tuple[View, ...]:
@@ -82,7 +114,7 @@ class Inputs:
         return views_in(example, self.views)
 
     @property
-    def passes(self) -> dict[tuple[Role, str], tuple[View, ...]]:
+    def passes(self) -> dict[tuple[str, str], tuple[View, ...]]:
         """The views to measure by model and kind, in order; a kind that another one implies goes with it.
 
         `measure.kind` takes the place of the kinds that it implies, but for what only an export asks for.
@@ -93,12 +125,12 @@ class Inputs:
             for need in self.needs
             if need.kind in KINDS[kept].implies and need.view not in COMPLETIONS
         ]
-        found: dict[tuple[Role, str], tuple[View, ...]] = {}
-        for role, view in product(ROLES, self.views):
-            needs = [need for need in (*self.needs, *raised) if (need.model, need.view) == (role, view)]
+        found: dict[tuple[str, str], tuple[View, ...]] = {}
+        for model, view in product(self.models, self.views):
+            needs = [need for need in (*self.needs, *raised) if (need.model, need.view) == (model, view)]
             kinds = [need.kind for need in needs]
             for kind in strongest(kinds):
-                found[role, kind] = (*found.get((role, kind), ()), view)
+                found[model, kind] = (*found.get((model, kind), ()), view)
         return found
 
     @cached_property
@@ -123,12 +155,16 @@ class Inputs:
     def warnings(self) -> tuple[str, ...]:
         """What a user should know of the models and the corpus before anything is measured, a line each."""
         same = "the reference is the model that the base is: their losses are equal on every row"
-        doubts = [model.doubt for model in (self.base, *self.references) if model.doubt]
+        doubts = [model.doubt for model in self.all_models if model.doubt]
         sources = [f"corpus.paths.{source}: {why}" for source, why in self.unscorable.items()]
         upside_down = self.score.lowest_first and self.recipe.score.order == "highest"
         order = f"the lowest values of {self.score.name} are the best; `score.order: lowest` ranks them first"
         found = [*([same] if self.base_is_reference else []), *([order] if upside_down else [])]
-        return tuple(dict.fromkeys([*found, *doubts, *sources]))
+        not_read = self.few_shot.not_read if self.few_shot else {}
+        idle = [
+            f"target.paths.{name}: nothing reads {', '.join(columns)}" for name, columns in not_read.items()
+        ]
+        return tuple(dict.fromkeys([*found, *doubts, *sources, *idle]))
 
     def parsed(self) -> Iterator[tuple[Split, Parsed]]:
         """Read the rows of the corpus; a file found to be damaged is left where it breaks, if those are skipped."""
@@ -181,15 +217,19 @@ def anchored(recipe: Recipe) -> Recipe:
         "tokens": recipe.tokens.model_copy(update=tokens),
         "models": _anchored_models(recipe.models),
         "train": recipe.train and _anchored_training(recipe.train),
-        "reference": recipe.reference
-        and recipe.reference.model_copy(update={"train": _anchored_training(recipe.reference.train)}),
+        "target": recipe.target and _anchored_corpus(recipe.target),
+        "warmup": recipe.warmup.model_copy(update={"train": _anchored_training(recipe.warmup.train)}),
+        "references": {
+            name: one.model_copy(update={"train": _anchored_training(one.train)})
+            for name, one in recipe.references.items()
+        },
         "store": storage.absolute(recipe.store),
         "output": storage.absolute(recipe.output),
     }
     return recipe.model_copy(update=update)
 
 
-def _anchored_corpus(corpus: CorpusConfig) -> CorpusConfig:
+def _anchored_corpus(corpus: C) -> C:
     paths = {source: tuple(map(storage.absolute, some)) for source, some in corpus.paths.items()}
     return corpus.model_copy(update={"paths": paths})
 
@@ -206,12 +246,15 @@ def _anchored_training(train: TrainConfig) -> TrainConfig:
 
 
 def _anchored_models(models: ModelsConfig) -> ModelsConfig:
-    reference: Any = models.reference
-    if isinstance(reference, tuple):
-        reference = tuple(map(_anchored_model, reference))
-    elif reference is not None:
-        reference = _anchored_model(reference)
-    return ModelsConfig(base=_anchored_model(models.base), reference=reference)
+    anchored: dict[str, Any] = {"base": _anchored_model(models.base)}
+    for role in ROLES[1:]:
+        named = getattr(models, role)
+        anchored[role] = (
+            tuple(map(_anchored_model, named))
+            if isinstance(named, tuple)
+            else named and _anchored_model(named)
+        )
+    return ModelsConfig(**anchored)
 
 
 def _anchored_model(model: ModelConfig) -> ModelConfig:
@@ -244,7 +287,7 @@ def _needs(recipe: Recipe, score: Score, listing: Listing) -> tuple[Need, ...]:
 def check_inputs(
     recipe: Recipe,
     needs: tuple[Need, ...] | None = None,
-    measured_under: Callable[[], Sequence[str]] | None = None,
+    measured_under: Callable[[], Mapping[str, Sequence[str]]] | None = None,
 ) -> Inputs:
     """Load what a run is about, and check that its parts fit each other. Raises a `DavirError` that says what not.
 
@@ -259,7 +302,7 @@ def check_inputs(
     inputs = replace(inputs, unscorable=_unscorable(inputs, samples))
     turns = (example for turn in zip_longest(*samples.values()) for example in turn if example is not None)
     compared = list(islice(turns, ROWS_SAMPLED))
-    for reference in inputs.references:
+    for reference in inputs.all_models[1:]:
         if reference.tokenizer_path:  # one that is not there has none
             theirs = load_tokenizer(reference.tokenizer_path, inputs.recipe.tokens)
             check_agreement(inputs.tokenizer, theirs, compared, inputs.recipe.tokens)
@@ -269,26 +312,54 @@ def check_inputs(
 def load_inputs(
     recipe: Recipe,
     needs: tuple[Need, ...] | None = None,
-    measured_under: Callable[[], Sequence[str]] | None = None,
+    measured_under: Callable[[], Mapping[str, Sequence[str]]] | None = None,
 ) -> Inputs:
     """Load what a run is about, and look at no row of it; the same arguments as `check_inputs`."""
     recipe = anchored(recipe)
     score = resolve_score(recipe.score.name)
     if needs is not None:
         recipe = recipe.model_copy(update={"models": ModelsConfig(base=recipe.models.base)})
-    elif any(need.model == "reference" for need in score.needs) and not recipe.models.references:
-        raise RecipeError(
-            f"score.name: {score.name} compares with models.reference, which the recipe does not name"
-        )
+    else:
+        _check_named(recipe, score)
     with stage(CorpusError):
         listing = list_corpus(recipe.corpus, recipe.corpus.limit)
     if needs is None:
         check_score(recipe, listing)
         needs = _needs(recipe, score, listing)
     with stage(ModelError):
-        base, references = resolve_all(recipe.models, measured_under=measured_under)
-        tokenizer = load_tokenizer(base.tokenizer_path, recipe.tokens)
-    return Inputs(recipe, listing, score, base, references, tokenizer, needs)
+        models = resolve_all(recipe.models, measured_under=measured_under)
+        tokenizer = load_tokenizer(models["base"][0].tokenizer_path, recipe.tokens)
+    inputs = Inputs(recipe, listing, score, models, tokenizer, tuple(_of_series(needs, recipe.models)))
+    return replace(inputs, few_shot=_few_shot(inputs))
+
+
+def _check_named(recipe: Recipe, score: Score) -> None:
+    """Check that the models that a score measures are named. Raises `RecipeError`."""
+    for role in dict.fromkeys(need.model for need in score.needs):
+        if role not in ROLES:
+            raise RecipeError(
+                f"score.name: {score.name} measures under {role}; expected one of {', '.join(ROLES)}"
+            )
+        if not recipe.models.all_of(role):
+            raise RecipeError(
+                f"score.name: {score.name} measures under models.{role}, which the recipe does not name"
+            )
+
+
+def _of_series(needs: Sequence[Need], models: ModelsConfig) -> Iterator[Need]:
+    """Name each model of a series that is needed."""
+    for need in needs:
+        count = len(models.all_of(need.model)) if need.model in ROLES else 1
+        yield from (need._replace(model=name) for name in model_names(need.model, count))
+
+
+@stage(CorpusError)
+def _few_shot(inputs: Inputs) -> FewShot | None:
+    """Read the rows of the target, where what is measured depends on them."""
+    recipe, kinds = inputs.recipe, {need.kind for need in inputs.needs}
+    if recipe.target is None or not (kinds & set(AIMED) or inputs.score.of_target):
+        return None
+    return read_target(recipe.target, recipe.tokens, inputs.tokenizer, pairs="rose" in kinds)
 
 
 def check_score(recipe: Recipe, listing: Listing) -> None:
@@ -305,7 +376,7 @@ def check_score(recipe: Recipe, listing: Listing) -> None:
 def _check_length(inputs: Inputs) -> None:
     """Check that every model takes sequences of `tokens.max_length`; what is longer would fail row by row."""
     asked = inputs.recipe.tokens.max_length
-    for model in (inputs.base, *inputs.references):
+    for model in inputs.all_models:
         positions = model.positions if model.model_path else None
         if positions is not None and asked > positions:
             raise RecipeError(

@@ -34,18 +34,20 @@ from davir_ray.measure.kind import implying, kind_identity, resolve_kind
 from davir_ray.measure.measurement import Measurement, Plan
 from davir_ray.measure.ray_measure import chunks_left, count_interrupted, measure, plan
 from davir_ray.measure.ray_room import await_engine
+from davir_ray.measure.ray_target import lay_directions
 from davir_ray.models.resolve import ResolvedModel
 from davir_ray.progress import say
 from davir_ray.runs.record import Chosen, Counts, EngineUsed, Facts, SkippedFile
 from davir_ray.runs.run import Event, Run, run_id_of
-from davir_ray.schema import Role
 from davir_ray.scores import score_code, score_digest
+from davir_ray.scores.score import TargetMeasured
 from davir_ray.storage.layout import RunLayout, StoreLayout
 from davir_ray.store.holdings import note_parts, note_use
 from davir_ray.store.measurements import MeasurementStore, fingerprint
 from davir_ray.store.prepared import Prepared
 from davir_ray.store.ray_lookup import align, look_up
 from davir_ray.store.ray_prepare import Preparation, prepare
+from davir_ray.target.ray_measured import measured_target
 from davir_ray.tokens.not_read import by_source
 
 KNOWN = ("sequence_id", "num_tokens")
@@ -67,18 +69,18 @@ class Job:
         """What nothing reads of the rows of each source, once they are prepared."""
         return by_source(self.inputs.listing.splits, self.prepared.not_read())
 
-    def measurements_of(self, role: Role) -> tuple[Measurement, ...]:
+    def measurements_of(self, model: str) -> tuple[Measurement, ...]:
         """The passes of one model, or of the references of all folds."""
-        return tuple(one for one in self.measurements if one.role == role)
+        return tuple(one for one in self.measurements if one.model == model)
 
     @property
     def stores(self) -> list[MeasurementStore]:
         """All that the passes read."""
         return [store for one in self.measurements for store in one.stores]
 
-    def only(self, role: Role | None) -> "Job":
+    def only(self, model: str | None) -> "Job":
         """The same job, measuring one model alone, or none."""
-        return replace(self, measurements=self.measurements_of(role) if role else ())
+        return replace(self, measurements=self.measurements_of(model) if model else ())
 
 
 def open_job(inputs: Inputs, name: str, resumed: str | None = None) -> Job:
@@ -104,9 +106,9 @@ def open_job(inputs: Inputs, name: str, resumed: str | None = None) -> Job:
 def engine_for(inputs: Inputs) -> Choice:
     """Choose the engine that measures the models of a run."""
     choice = engine_of(inputs.recipe.engine, inputs.base)
-    check_adapters(choice.type, [inputs.base, *inputs.references])
+    check_adapters(choice.type, inputs.all_models)
     for _, kind in inputs.passes:
-        resolve_kind(kind).check(choice)
+        inputs.kind(kind).check(choice)
     return choice
 
 
@@ -120,11 +122,14 @@ def name_run(inputs: Inputs, choice: Choice, name: str) -> str:
     recipe = inputs.recipe
     computed = numerics(choice, recipe.engine)
     fingerprints = [
-        fingerprint(kind_identity(kind), model.identity, computed)
-        for role, kind in inputs.passes
-        for model in inputs.models_of(role)
+        fingerprint(kind_identity(kind, inputs.kind(kind)), model.identity, computed)
+        for name, kind in inputs.passes
+        for model in inputs.models[name]
     ]
-    return run_id_of(recipe, name, inputs.tokens_digest, score_code(recipe.score.name), *fingerprints)
+    aimed_at = inputs.target_digest or ""
+    return run_id_of(
+        recipe, name, inputs.tokens_digest, score_code(recipe.score.name), *fingerprints, aimed_at
+    )
 
 
 def job_of(inputs: Inputs, run: Run, choice: Choice, work: str = RunLayout.work) -> Job:
@@ -135,7 +140,7 @@ def job_of(inputs: Inputs, run: Run, choice: Choice, work: str = RunLayout.work)
     passes = [
         _measurement(job, work, asked, model, fold)
         for asked in inputs.passes
-        for model, fold in _with_folds(inputs.models_of(asked[0]))
+        for model, fold in _with_folds(inputs.models[asked[0]])
     ]
     return replace(job, measurements=tuple(passes))
 
@@ -154,11 +159,14 @@ def stores_of(job: Job, kind: str, model: ResolvedModel) -> tuple[MeasurementSto
     """Name the measurements of a kind under a model, then those of the kinds that imply it."""
     recipe = job.inputs.recipe
     computed = numerics(job.choice, recipe.engine)
-    kinds = implying(kind, [measured for _, measured in job.inputs.passes])
-    prints = {name: fingerprint(kind_identity(name), model.identity, computed) for name in kinds}
+    names = implying(kind, [measured for _, measured in job.inputs.passes])
+    kinds = {name: job.inputs.kind(name) for name in names}
+    prints = {
+        name: fingerprint(kind_identity(name, one), model.identity, computed) for name, one in kinds.items()
+    }
     return tuple(
-        MeasurementStore(StoreLayout(recipe.store).measurements_of(one), resolve_kind(name))
-        for name, one in prints.items()
+        MeasurementStore(StoreLayout(recipe.store).measurements_of(prints[name]), one)
+        for name, one in kinds.items()
     )
 
 
@@ -167,19 +175,24 @@ def _note_stores(measurement: Measurement, kind: str, model: ResolvedModel, run:
     own, *others = measurement.stores
     computed = numerics(measurement.choice, measurement.engine)
     own.describe(
-        {"kind": kind, "kind_identity": kind_identity(kind), **_described(model), "numerics": computed}
+        {
+            "kind": kind,
+            "kind_identity": kind_identity(kind, measurement.kind),
+            **_described(model),
+            "numerics": computed,
+        }
     )
     for store in [own, *(one for one in others if one.parts())]:
         note_use(store.folder, run.folder)
 
 
 def _measurement(
-    job: Job, work: str, asked: tuple[Role, str], model: ResolvedModel, fold: Fold | None
+    job: Job, work: str, asked: tuple[str, str], model: ResolvedModel, fold: Fold | None
 ) -> Measurement:
-    recipe, (role, kind) = job.inputs.recipe, asked
+    recipe, (name, kind) = job.inputs.recipe, asked
     measurement = Measurement(
-        role=role,
-        kind=resolve_kind(kind),
+        model=name,
+        kind=job.inputs.kind(kind),
         fold=fold,
         views=job.inputs.passes[asked],
         models=recipe.models,
@@ -251,6 +264,8 @@ def measure_models(job: Job, may_measure: bool) -> dict[str, Plan]:
         say(f"{label}: {left:,} of {planned.asked:,} sequences to measure ({tokens_left:,} tokens)")
         if todo:
             await_engine(measurement.engine, measurement.choice)
+            if seconds := lay_directions(measurement):
+                job.run.event("target", role=label, seconds=round(seconds, 1))
         started = monotonic()
         effort = measure(measurement, planned, todo)
         seconds = round(monotonic() - started, 1)
@@ -258,8 +273,23 @@ def measure_models(job: Job, may_measure: bool) -> dict[str, Plan]:
     return plans
 
 
+def aim(job: Job, may_measure: bool) -> TargetMeasured | None:
+    """Find out what the score has to know of the target; None where it does not ask."""
+    inputs = job.inputs
+    if inputs.few_shot is None:
+        return None
+    of_target = {need[:2] for need in inputs.score.of_target}
+    return measured_target(
+        inputs.few_shot,
+        [one for name, some in inputs.models.items() if name.startswith("warmup") for one in some],
+        [one for one in job.measurements if (one.kind.name, one.model) in of_target],
+        may_measure=may_measure,
+        note=lambda label, seconds: job.run.event("target", role=label, seconds=round(seconds, 1)),
+    )
+
+
 @stage(DavirError)
-def rank_corpus(job: Job) -> Ranked:
+def rank_corpus(job: Job, target: TargetMeasured | None) -> Ranked:
     """Score every row, and put all rows in the order of their scores."""
     inputs, rows = job.inputs, job.prepared.count_rows()
     paths = job.run.paths
@@ -273,10 +303,13 @@ def rank_corpus(job: Job) -> Ranked:
         needs=inputs.needs,
         score=inputs.score,
         config=inputs.recipe.score,
+        target=target,
         token_columns=token_columns(inputs.recipe.select),
         failed={
-            (kind, role): {key: why for one in job.measurements_of(role) for key, why in one.failed().items()}
-            for kind, role in asked
+            (kind, model): {
+                key: why for one in job.measurements_of(model) for key, why in one.failed().items()
+            }
+            for kind, model in asked
         },
         files=tuple(split.path for split in inputs.listing.splits),
     )
@@ -284,14 +317,14 @@ def rank_corpus(job: Job) -> Ranked:
 
 
 @stage(StoreError)
-def look_up_need(job: Job, kind: str, role: Role) -> list[Any]:
+def look_up_need(job: Job, kind: str, model: str) -> list[Any]:
     """Look up what one model measured of a kind, or the references of all folds; a FOUND table a split."""
-    views = tuple(dict.fromkeys(need.view for need in job.inputs.needs if need[:2] == (kind, role)))
+    views = tuple(dict.fromkeys(need.view for need in job.inputs.needs if need[:2] == (kind, model)))
     number, *others = list(resolve_kind(kind).columns)[1:]
     columns = pa.schema([number, *(field for field in others if field.name not in KNOWN)])
     folds = [
-        look_up(job.prepared, views, stores_of(job, kind, model), columns, fold)
-        for model, fold in _with_folds(job.inputs.models_of(role))
+        look_up(job.prepared, views, stores_of(job, kind, one), columns, fold)
+        for one, fold in _with_folds(job.inputs.models[model])
     ]
     return folds[0] if len(folds) == 1 else gather(folds, align)
 
@@ -301,7 +334,8 @@ def select_and_export(job: Job, ranked: Ranked) -> Chosen:
     """Apply the selection rules, write the scored table and the core-set, and sum them up."""
     inputs, run = job.inputs, job.run
     job.run.event("select", ranked=ranked.ranked)
-    selections = choose(inputs.recipe.select, ranked.scan)
+    subtasks = [one.name for one in inputs.few_shot.target.subtasks] if inputs.few_shot else []
+    selections = choose([rule.over(subtasks) for rule in inputs.recipe.select], ranked.scan)
     export = Export(
         corpus=inputs.recipe.corpus,
         formats=inputs.listing.formats,
@@ -342,9 +376,8 @@ def facts(job: Job) -> Facts:
         score_code=score_digest(inputs.recipe.score.name),
         formats=inputs.listing.formats,
         not_read={source: found.columns for source, found in job.not_read.items()},
-        models={
-            role: tuple(model.identity for model in inputs.models_of(role)) for role in ("base", "reference")
-        },
+        models={name: tuple(model.identity for model in some) for name, some in inputs.models.items()},
+        target=inputs.target_digest,
         engine=EngineUsed(type=job.choice.type, dtype=job.choice.dtype, reason=job.choice.reason),
         measurements={one.label: one.store.folder for one in job.measurements},
         bad_files=tuple(SkippedFile(path=path, reason=reason) for path, reason in bad_files(job).items()),

@@ -11,6 +11,7 @@ from time import monotonic
 from davir_ray.inputs import anchored, check_inputs
 from davir_ray.job import (
     Job,
+    aim,
     counts,
     facts,
     measure_models,
@@ -22,7 +23,7 @@ from davir_ray.job import (
 from davir_ray.measure.ray_room import await_engine
 from davir_ray.progress import say
 from davir_ray.recipe import Recipe
-from davir_ray.runs.history import references_measured
+from davir_ray.runs.history import models_measured
 from davir_ray.runs.lease import Lease, leased
 from davir_ray.runs.locations import write_places
 from davir_ray.runs.record import JobRecord, RunRecord
@@ -37,7 +38,7 @@ def score(recipe: Recipe, name: str, *, may_measure: bool = True, resumed: str |
     and no model is loaded. resumed: the id that the run must have; with another, `RecipeError`.
     """
     started = monotonic()
-    measured_under = None if may_measure else partial(references_measured, anchored(recipe), name)
+    measured_under = None if may_measure else partial(models_measured, anchored(recipe), name)
     job = open_job(check_inputs(recipe, measured_under=measured_under), name, resumed)
     if (record := job.run.record(RunRecord)) is not None:
         return finished(job.run, record)
@@ -61,8 +62,9 @@ def score_job(job: Job, lease: Lease, may_measure: bool, started: float) -> RunR
     prepare_corpus(job)
     write_places(job.run, job.prepared, job.inputs.listing.splits)
     plans = measure_models(job, may_measure)
+    target = aim(job, may_measure)
     lease.check()
-    ranked = rank_corpus(job)
+    ranked = rank_corpus(job, target)
     made, counted, chosen = facts(job), counts(plans, job.run.events), select_and_export(job, ranked)
     seconds = round(monotonic() - started, 1)
     return RunRecord(**dict(made), **dict(counted), **dict(chosen), seconds=seconds)

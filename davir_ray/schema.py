@@ -5,6 +5,7 @@ corpus rows -> EXAMPLES + TOKENS (one part of each per split) -> measurements ->
 The columns of a measurement are those of its kind (measure/kind.py).
 """
 
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import Literal, NamedTuple, get_args
 
@@ -64,6 +65,13 @@ Role = Literal["base", "reference", "warmup", "prior", "target"]
 """What a model is there for. Of `reference` there may be one a fold, each for its own rows; `warmup`, `prior` and
 `target` may be a series, each for all rows."""
 ROLES: tuple[Role, ...] = get_args(Role)
+
+
+def model_names(role: Role, count: int) -> list[str]:
+    """Name the models of a role that has so many: those of a series by number, all others together."""
+    if role in ("base", "reference") or count == 1:
+        return [role][:count]
+    return [f"{role}-{index}" for index in range(count)]
 
 
 class Need(NamedTuple):
@@ -132,6 +140,17 @@ SCORED = pa.schema(
         pa.field("dropped_by", pa.string()),  # the selection rule that left the row out
     ]
 )
+
+
+OF_SUBTASK = "score_"
+"""With what the names of columns begin that hold a row's score for one subtask of the target."""
+
+
+def scored_schema(columns: Iterable[str]) -> pa.Schema:
+    """Return SCORED, with the scores of subtasks among these columns behind the score."""
+    at = SCORED.get_field_index("score") + 1
+    own = [pa.field(name, pa.float64()) for name in columns if name.startswith(OF_SUBTASK)]
+    return pa.schema([*list(SCORED)[:at], *own, *list(SCORED)[at:]])
 
 
 def is_of_view(table: pa.Table, *views: View) -> pa.ChunkedArray:

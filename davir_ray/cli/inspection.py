@@ -31,7 +31,7 @@ def validate(recipe: Recipe, *, colour: bool) -> Iterator[str]:
     inputs = check_inputs(recipe, _needs(recipe))
     listing = inputs.listing
     check_score(recipe, listing)
-    check_adapters(recipe.engine.type, [inputs.base, *inputs.references])
+    check_adapters(recipe.engine.type, inputs.all_models)
     for source, name in listing.formats.items():
         splits = [split for split in listing.splits if split.source == source]
         counts = [split.num_rows for split in splits]
@@ -39,11 +39,14 @@ def validate(recipe: Recipe, *, colour: bool) -> Iterator[str]:
         yield f"corpus    {source}: {len({s.path for s in splits})} files, {rows}, format {name}"
     for bad in listing.bad_files:
         yield f"skipped   {bad.reason}"
-    for role in ("base", "reference"):
-        for model in inputs.models_of(role):
-            yield f"{role:<10}{model.model_path}{' + ' + model.adapter_path if model.adapter_path else ''}"
+    for name, models in inputs.models.items():
+        for model in models:
+            yield f"{name:<9} {model.model_path}{' + ' + model.adapter_path if model.adapter_path else ''}"
     for warning in inputs.warnings:
         yield f"warning   {warning}"
+    if inputs.few_shot is not None:
+        sizes = Counter(row.subtask for row in inputs.few_shot.rows)
+        yield f"target    {', '.join(f'{name}: {count} rows' for name, count in sizes.items())}"
     if inputs.references:
         yield "tokens    base and reference give the same ids on the first rows"
     if recipe.reference is not None:

@@ -17,7 +17,7 @@ from davir_ray.corpus.split import BadRow, place_text
 from davir_ray.errors import RecipeError
 from davir_ray.runs.record import RunRecord
 from davir_ray.runs.run import Run, load_run_or_recipe
-from davir_ray.schema import SCORED, Status
+from davir_ray.schema import OF_SUBTASK, Status
 from davir_ray.tokens.preview import visible
 
 SHORT = 300
@@ -138,7 +138,7 @@ def find_rows(parts: Sequence[str], which: Which, limit: int) -> tuple[list[Show
         total += len(index)
         if len(wanted := index[: limit - len(rows)]):
             repeats = _repeats(table)
-            found = storage.read_rows(uri, wanted.tolist(), SCORED.names).to_pylist()
+            found = storage.read_rows(uri, wanted.tolist()).to_pylist()
             rows += [_plain(row, repeats) for row in found]
     return rows, total
 
@@ -204,6 +204,8 @@ def _lines(row: Shown) -> Iterator[str]:
     yield f"--- {rank}  {_fate(row)}  {place}" + (f"  id {_line(row['id'])}" if row["id"] else "")
     if row["score"] is not None:
         yield f"  score     {row['score']:.4f}  (percentile {row['percentile']:.1f})"
+    if own := [f"{_line(name.removeprefix(OF_SUBTASK))} {row[name]:.4f}" for name in _subtasks(row)]:
+        yield f"  subtasks  {', '.join(own)}"
     if row["num_tokens"] is not None:
         yield f"  losses    {_losses(row)} nats over {row['num_tokens']:,} response tokens"
     if row["reason"]:
@@ -215,6 +217,11 @@ def _lines(row: Shown) -> Iterator[str]:
     if row["repeats"]:
         yield f"  repeats   {', '.join(map(_line, row['repeats']))}"
     yield f"  example   {row['example_id']}"
+
+
+def _subtasks(row: Shown) -> list[str]:
+    """Name the columns with the row's scores for subtasks of the target."""
+    return [name for name in row if name.startswith(OF_SUBTASK) and row[name] is not None]
 
 
 def _losses(row: Shown) -> str:

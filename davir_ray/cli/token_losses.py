@@ -20,7 +20,7 @@ from davir_ray.models.resolve import tokenizer_folder
 from davir_ray.runs.locations import Places, read_places
 from davir_ray.runs.record import RunRecord
 from davir_ray.runs.run import holds_run, load_run_or_recipe
-from davir_ray.schema import ID, ROLES, Role, Status, View
+from davir_ray.schema import ID, Role, Status, View
 from davir_ray.storage.damage import expecting
 from davir_ray.storage.layout import MeasurementsLayout
 from davir_ray.storage.sealed import read_object
@@ -115,13 +115,15 @@ def _models(record: RunRecord, row: Shown, key: bytes, num_tokens: int) -> dict[
     with expecting(uri := MeasurementsLayout(folder).description):
         numerics = read_object(uri)["numerics"]
     models: dict[Role, ModelTokens] = {}
-    for role in ROLES:
-        if not (identities := record.models[role]):
+    compared: tuple[Role, ...] = ("base", "reference")
+    for role in compared:
+        if not (identities := record.models.get(role)):
             continue
         identity = identities[_fold_of(row, len(identities))]
         for kind in reversed(implying("loss")):
-            name = fingerprint(kind_identity(kind), identity, numerics)
-            store = MeasurementStore(storage.join(folder.rsplit("/", 1)[0], name), resolve_kind(kind))
+            stored = resolve_kind(kind)
+            name = fingerprint(kind_identity(kind, stored), identity, numerics)
+            store = MeasurementStore(storage.join(folder.rsplit("/", 1)[0], name), stored)
             if (found := _measured(store, key, num_tokens)) is not None:
                 models[role] = found
                 break

@@ -1,6 +1,6 @@
 """The recipe from the corpus to the scores, and the shapes of the core-set."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import Field, field_validator, model_validator
 
@@ -175,6 +175,11 @@ class ModelsConfig(Section):
         if named is None:
             return ()
         return named if isinstance(named, tuple) else (named,)
+
+    def called(self, name: str, fold: int = 0) -> ModelConfig:
+        """Return a model by its name (see `schema.model_names`), of several references that of a fold."""
+        role, _, index = name.partition("-")
+        return self.all_of(cast(Role, role))[int(index) if index else fold]
 
 
 def _may_be_vllm(engine: "EngineConfig") -> bool:

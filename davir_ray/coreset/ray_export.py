@@ -47,7 +47,7 @@ from davir_ray.corpus.split import Split
 from davir_ray.errors import UnreadableFile
 from davir_ray.ids import split_block, split_table
 from davir_ray.progress import say
-from davir_ray.schema import SCORED
+from davir_ray.schema import scored_schema
 from davir_ray.storage.json_lines import write_lines
 from davir_ray.storage.layout import RunLayout, coreset_file, numbered
 
@@ -133,7 +133,8 @@ def write_scored_part(
         .append_column("selected", pa.array(selected))
         .append_column("dropped_by", pa.array(dropped, pa.string()))
     )
-    storage.write_table(uri, scored.select(SCORED.names).cast(SCORED))
+    schema = scored_schema(table.column_names)
+    storage.write_table(uri, scored.select(schema.names).cast(schema))
     write_unscored(export, scored.filter(pa.array(~has_rank)), index)
     return np.bincount(split[selected], minlength=len(export.splits))
 

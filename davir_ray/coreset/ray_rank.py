@@ -35,8 +35,8 @@ from davir_ray.coreset.rank import (
 from davir_ray.coreset.rules.rule import TokenColumn
 from davir_ray.errors import StalePlan
 from davir_ray.schema import ID, Need, View
-from davir_ray.scores.assemble import Asked, Measurements, assemble, measured_of
-from davir_ray.scores.score import Score, Surveyed
+from davir_ray.scores.assemble import Asked, Measurements, assemble, measured_of, subtask_column
+from davir_ray.scores.score import Score, Surveyed, TargetMeasured
 from davir_ray.storage.layout import RankedLayout, numbered
 from davir_ray.store.prepared import Prepared
 from davir_ray.store.ray_lookup import FOUND
@@ -75,6 +75,7 @@ class Ranking:
     needs: tuple[Need, ...]
     score: Score
     config: ScoreConfig
+    target: TargetMeasured | None
     failed: Mapping[Asked, Mapping[bytes, str]]
     token_columns: tuple[TokenColumn, ...]
     files: tuple[str, ...]
@@ -91,8 +92,16 @@ class Ranking:
 
     @property
     def rows(self) -> pa.Schema:
-        """The columns of a scored row: ROWS, and what is made for the rules."""
-        return pa.schema([*ROWS, *((column.name, pa.binary()) for column in self.token_columns)])
+        """The columns of a scored row: ROWS, the scores of subtasks, and what is made for the rules."""
+        of_subtasks = [(name, pa.float64()) for name in self.subtask_columns]
+        return pa.schema(
+            [*ROWS, *of_subtasks, *((column.name, pa.binary()) for column in self.token_columns)]
+        )
+
+    @property
+    def subtask_columns(self) -> list[str]:
+        """The columns with a row's score for each subtask of the target."""
+        return [] if self.target is None else [subtask_column(name) for name in self.target.subtasks]
 
 
 @dataclass(frozen=True)
@@ -185,7 +194,7 @@ def survey_block(
     counts = []
     for split, tables in _by_split(splits, asked, found):
         examples, measurements = _measurements(ranking, split, tables)
-        measured = measured_of(examples, measurements, ranking.needs)
+        measured = measured_of(examples, measurements, ranking.needs, ranking.target)
         counts.append(ranking.score.survey.count(measured, ranking.config, surveyed))
     return np.asarray(np.sum(counts, axis=0), dtype=np.int64)
 
@@ -261,7 +270,8 @@ def score_split(
 ) -> pa.Table:
     """Score the rows of one split (ROWS)."""
     examples, measurements = _measurements(ranking, split, found)
-    table = assemble(examples, measurements, ranking.needs, ranking.score, ranking.config, surveyed)
+    measured = measured_of(examples, measurements, ranking.needs, ranking.target)
+    table = assemble(examples, measurements, measured, ranking.score, ranking.config, surveyed)
     table = table.append_column("split", pa.array(np.full(len(table), split), pa.int32()))
     table = table.append_column("row", examples["row"])
     for column, values in _made_of_tokens(ranking, split, len(table)).items():

@@ -22,7 +22,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from davir_ray.ids import Keys, find, keys_of
-from davir_ray.schema import ID
+from davir_ray.schema import ID, ROLES
 
 LOSSES = ("base_loss", "reference_loss")
 SIDE = pa.schema(
@@ -50,7 +50,7 @@ class Cause(StrEnum):
 
 
 CHANGES = {
-    Cause.MODEL: frozenset({"base", "reference"}),
+    Cause.MODEL: frozenset({*ROLES, "influence"}),
     Cause.MEASURING: frozenset({"engine", "tokens"}),
     Cause.RULE: frozenset({"score", "select"}),
 }

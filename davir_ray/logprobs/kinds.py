@@ -54,6 +54,10 @@ class LossKind:
         asked: dict[str, TokenValue] = {"ranks": "rank", "entropies": "entropy"}
         return frozenset(asked[name] for name in self.of_tokens if name in asked)
 
+    def fingerprint(self) -> str:
+        """Return nothing: it has no settings."""
+        return ""
+
     def check(self, choice: Choice) -> None:
         """Check that the chosen engine can give all of it. Raises `EngineError`."""
         check_values(choice, self.asks)

@@ -20,6 +20,9 @@ module that the workers can import; a score that needs it names it `module:attri
         implies = ()
         columns = pa.schema([("sequence_id", ID), ("hard", pa.int32())])
 
+        def fingerprint(self):
+            return ""  # beside its source nothing decides its numbers
+
         def check(self, choice):
             """Any engine will do."""
 
@@ -91,6 +94,10 @@ class Kind(StoredKind, Protocol):
         """The kinds whose columns it holds too, so that it meets their needs."""
         ...
 
+    def fingerprint(self) -> str:
+        """Name the settings that decide its numbers; empty where there are none."""
+        ...
+
     def check(self, choice: Choice) -> None:
         """Check, before an accelerator is claimed, that the chosen engine can measure it. Raises `EngineError`."""
         ...
@@ -113,20 +120,27 @@ def resolve_kind(name: str) -> Kind:
     return kind
 
 
-def kind_identity(name: str) -> str:
-    """Name what a kind computes: its name, and the source of a user's, so that an edited one is another kind."""
+def kind_identity(name: str, kind: Kind) -> str:
+    """Name what a kind computes: its name, the source of a user's, so that an edited one is another kind, its settings.
+
+    kind: as it measures (see `Inputs.kind`).
+    """
+    return " ".join(filter(None, [_code_identity(name), kind.fingerprint()]))
+
+
+def _code_identity(name: str) -> str:
     if name in KINDS:
         return name
     return f"{name} {blake2b(source_of(name).encode(), digest_size=16).hexdigest()}"
 
 
 def known_kind(name: str, identity: str | None) -> Kind:
-    """Return the kind that measurements of this name and identity are of.
+    """Return the kind that measurements of this name and identity are of, whatever its settings.
 
     Raises `RecipeError` if it is not known here, or is not what it was when they were made.
     """
     kind = resolve_kind(name)
-    if identity not in (None, kind_identity(name)):
+    if identity is not None and not f"{identity} ".startswith(f"{_code_identity(name)} "):
         raise RecipeError(f"kind {name}: its source has changed since these were measured")
     return kind
 

@@ -7,11 +7,12 @@ import pyarrow as pa
 from davir_ray import storage
 from davir_ray.config import EngineConfig, ModelsConfig
 from davir_ray.corpus.folds import Fold
+from davir_ray.influence.kinds import InfluenceKind
 from davir_ray.logprobs.choice import Choice
 from davir_ray.measure.kind import Kind
-from davir_ray.schema import Role, View
+from davir_ray.schema import View
 from davir_ray.storage.damage import expecting
-from davir_ray.storage.layout import PassLayout, numbered
+from davir_ray.storage.layout import MeasurementsLayout, PassLayout, numbered
 from davir_ray.store.labels import check_label, check_schema, labelled
 from davir_ray.store.measurements import MeasurementStore
 from davir_ray.store.prepared import Prepared
@@ -21,12 +22,12 @@ from davir_ray.store.prepared import Prepared
 class Measurement:
     """Everything that measuring one kind under one model needs.
 
-    stores: what has been measured already, under each kind that holds what this one does; its own first, which is
-    added to. fold: the rows that it measures, where several references share the corpus. identity: the model's
-    content, as the driver saw it. folder: where the plan and its progress are kept.
+    model: what needs call it. stores: what has been measured already, under each kind that holds what this one does;
+    its own first, which is added to. fold: the rows that it measures, where several references share the corpus.
+    identity: the model's content, as the driver saw it. folder: where the plan and its progress are kept.
     """
 
-    role: Role
+    model: str
     kind: Kind
     fold: Fold | None
     views: tuple[View, ...]
@@ -44,7 +45,7 @@ class Measurement:
     def label(self) -> str:
         """What people call this pass."""
         kind = "" if self.kind.name == "loss" else f"-{self.kind.name}"
-        return f"{self.role}{kind}{'' if self.fold is None else f'-{self.fold.index}'}"
+        return f"{self.model}{kind}{'' if self.fold is None else f'-{self.fold.index}'}"
 
     @property
     def store(self) -> MeasurementStore:
@@ -59,6 +60,22 @@ class Measurement:
     def order_column(self) -> pa.Schema:
         """The column by which measurements of a sequence are ordered."""
         return pa.schema([self.kind.columns.field(1)])
+
+    @property
+    def directions_uri(self) -> str:
+        """Name the file of the target's directions, for kinds that are aimed at them."""
+        return MeasurementsLayout(self.store.folder).directions
+
+    def vectors_uri(self, target: str) -> str:
+        """Name the file of what was measured of a target's own rows."""
+        return MeasurementsLayout(self.store.folder).of_target(target)
+
+    def ready_kind(self) -> Kind:
+        """Return the kind with what was computed for all rows of the pass beforehand: the target's directions."""
+        if not isinstance(self.kind, InfluenceKind):
+            return self.kind
+        with expecting(self.directions_uri):
+            return self.kind.grounded(storage.read_bytes(self.directions_uri))
 
     @property
     def plan_uri(self) -> str:

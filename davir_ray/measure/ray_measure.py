@@ -253,10 +253,12 @@ class ChunkMeasurer:
 
     def _load(self) -> Measurer:
         measurement = self.measurement
-        model = _model_of(measurement)
+        model = model_of(measurement)
         if model.identity != measurement.identity:
             raise ModelError(f"{model.model_path}: is not the model that the driver saw; name a revision")
-        return measurement.kind.open(measurement.choice, measurement.engine, model, measurement.max_length)
+        return measurement.ready_kind().open(
+            measurement.choice, measurement.engine, model, measurement.max_length
+        )
 
     def _measure(
         self, name: str, sequences: Sequence[tuple[bytes, TokenSequence]], measurer: Measurer
@@ -302,9 +304,10 @@ class ChunkMeasurer:
             self.measurement.store.write_failed(name, failed)
 
 
-def _model_of(measurement: Measurement) -> ResolvedModel:
+def model_of(measurement: Measurement) -> ResolvedModel:
+    """Bring the model of a pass to this machine."""
     base = resolve(measurement.models.base)
-    if measurement.role == "base":
+    if measurement.model == "base":
         return base
     index = measurement.fold.index if measurement.fold else 0
-    return resolve_reference(base, measurement.models.references[index])
+    return resolve_reference(base, measurement.models.called(measurement.model, index))

@@ -20,6 +20,7 @@ from davir_ray.models.adapter import WEIGHTS as ADAPTER_WEIGHTS
 from davir_ray.models.adapter import Adapter, check_fit, is_adapter, read_adapter, read_json
 from davir_ray.models.fetch import NO_WEIGHTS, fetch, is_wanted
 from davir_ray.models.safetensors_header import tensor_shapes
+from davir_ray.schema import ROLES, model_names
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "vocab.txt")
 LOCATION_KEYS = ("_name_or_path", "base_model_name_or_path", "transformers_version")
@@ -78,25 +79,36 @@ def _stretches(rope: Mapping[str, Any]) -> bool:
     return (rope.get("rope_type") or rope.get("type")) not in (None, "default", *COUNTED_ROPE)
 
 
+Models = Mapping[str, tuple[ResolvedModel, ...]]
+"""What a model is called -> it; `reference` alone may be several, one a fold. The order is that of `ROLES`."""
+
+
 def resolve_all(
     models: ModelsConfig,
     cache_dir: str | Path = CACHE,
-    measured_under: Callable[[], Sequence[str]] | None = None,
-) -> tuple[ResolvedModel, tuple[ResolvedModel, ...]]:
-    """Resolve the base, and the reference of each fold (one, if there are no folds).
+    measured_under: Callable[[], Mapping[str, Sequence[str]]] | None = None,
+) -> Models:
+    """Resolve the models of all roles that are named; those of a series are numbered.
 
-    measured_under: returns the identities of the references, for who loads none: asked where they cannot be had.
+    measured_under: returns the identities of all but the base, by name, for who loads none: asked where they cannot be
+    had.
     """
     base = resolve(models.base, cache_dir)
-    name = models.base.model_name_or_path
-    try:
-        found = [resolve_reference(base, config, cache_dir, base_name=name) for config in models.references]
-    except ModelNotFound as error:
-        identities = measured_under() if measured_under else ()
-        if not identities:
-            raise
-        found = [_known_by(identity, str(error)) for identity in identities]
-    return base, tuple(found)
+    found: dict[str, tuple[ResolvedModel, ...]] = {"base": (base,)}
+    for role in ROLES[1:]:
+        configs = models.all_of(role)
+        names = model_names(role, len(configs))
+        try:
+            name = models.base.model_name_or_path
+            some = [resolve_reference(base, config, cache_dir, base_name=name) for config in configs]
+        except ModelNotFound as error:
+            known = measured_under() if measured_under else {}
+            if not all(known.get(name) for name in names):
+                raise
+            some = [_known_by(identity, str(error)) for name in names for identity in known[name]]
+        each = len(some) // max(len(names), 1)
+        found |= {name: tuple(some[at * each : (at + 1) * each]) for at, name in enumerate(names)}
+    return found
 
 
 def _known_by(identity: str, why: str) -> ResolvedModel:

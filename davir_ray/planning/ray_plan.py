@@ -126,7 +126,7 @@ def _without_reference(job: Job) -> Job:
     return replace(
         job,
         measurements=tuple(
-            replace(one, stores=(MeasurementStore(folder, one.kind),)) if one.role == "reference" else one
+            replace(one, stores=(MeasurementStore(folder, one.kind),)) if one.model == "reference" else one
             for one in job.measurements
         ),
     )
@@ -147,7 +147,7 @@ def _ask(
     ask = ray.remote(ask_split)
     reason = None
     if not any(store.parts() for store in one.stores):
-        reason = model_reason(one.role, one.label, one.store.folder, last.record if last else None, changed)
+        reason = model_reason(one.model, one.label, one.store.folder, last.record if last else None, changed)
     failed = ray.put(failed_keys(one))
     refs = [
         ask.remote(one, split, table, failed, paths[split], places, reason, changed)

@@ -14,7 +14,7 @@ from davir_ray.ids import Keys
 from davir_ray.runs.changes import Change
 from davir_ray.runs.locations import ABSENT
 from davir_ray.runs.record import Facts
-from davir_ray.schema import Role
+from davir_ray.scores.score import AIMED
 
 
 class Reason(StrEnum):
@@ -24,6 +24,11 @@ class Reason(StrEnum):
     """No earlier run of this name is finished, and the store has nothing of this model."""
     NEW_BASE = "new_base"
     NEW_REFERENCE = "new_reference"
+    NEW_WARMUP = "new_warmup"
+    NEW_TARGET_MODEL = "new_target_model"
+    """Of the model called target, or of what it began from."""
+    NEW_TARGET = "new_target"
+    """The target has other rows, or is looked at in another way."""
     NEW_ENGINE = "new_engine"
     """The same model under another engine, dtype or version of it."""
     EMPTY_STORE = "empty_store"
@@ -40,16 +45,29 @@ class Reason(StrEnum):
     """The last run left no word of where its rows were."""
 
 
+NEW_MODEL = {
+    "base": Reason.NEW_BASE,
+    "reference": Reason.NEW_REFERENCE,
+    "warmup": Reason.NEW_WARMUP,
+    "prior": Reason.NEW_TARGET_MODEL,
+    "target": Reason.NEW_TARGET_MODEL,
+}
+"""Role of a model that is another than before -> why its rows are measured."""
+
+
 def model_reason(
-    role: Role, label: str, store: str, record: Facts | None, changed: Collection[Change]
+    model: str, label: str, store: str, record: Facts | None, changed: Collection[Change]
 ) -> Reason:
     """Say why the store has nothing at all of a pass. store: the folder that its measurements would be in."""
     if record is None:
         return Reason.FIRST_RUN
     if store in record.measurements.values():
         return Reason.EMPTY_STORE
-    if role in {change.what for change in changed}:
-        return {"base": Reason.NEW_BASE, "reference": Reason.NEW_REFERENCE}[role]
+    other, role = {change.what for change in changed}, model.partition("-")[0]
+    if role in other:
+        return NEW_MODEL[role]
+    if "target" in other and label.removeprefix(f"{model}-") in AIMED:
+        return Reason.NEW_TARGET
     measured_then = map(_without_fold, record.measurements)
     return Reason.NEW_ENGINE if _without_fold(label) in measured_then else Reason.NOT_MEASURED
 

@@ -5,11 +5,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from davir_ray.runs.record import Facts
+from davir_ray.schema import ROLES
 from davir_ray.storage.typed import Written
 
 Tree = Mapping[str, Any]
 
-SECTIONS = ("corpus", "tokens", "score", "select")
+SECTIONS = ("corpus", "tokens", "influence", "score", "select")
 """Sections of the recipe that decide what a run makes of its rows. The engine is judged by its fingerprint."""
 HASH_SHOWN = 12
 
@@ -18,7 +19,7 @@ class Change(Written):
     """One thing that changed between two runs."""
 
     what: str
-    """`base`, `reference`, `engine`, or a section of the recipe."""
+    """Role of a model (`base`, `reference`, ...), `target`, `engine`, or a section of the recipe."""
     detail: str
     """From what to what, in words."""
 
@@ -34,10 +35,18 @@ def changes(before: Facts, now: Facts, recipe_before: Tree, recipe_now: Tree) ->
 
 
 def _models(before: Facts, now: Facts) -> Iterator[Change]:
-    for role in ("base", "reference"):
-        was, is_now = before.models[role], now.models[role]
+    for role in ROLES:
+        was, is_now = of_role(before, role), of_role(now, role)
         if was != is_now:
             yield Change(what=role, detail=f"models.{role}: {_hashes(was)} -> {_hashes(is_now)}")
+    if before.target != now.target:
+        was, is_now = ([one.target] if one.target else [] for one in (before, now))
+        yield Change(what="target", detail=f"target: {_hashes(was)} -> {_hashes(is_now)}")
+
+
+def of_role(facts: Facts, role: str) -> list[str]:
+    """Return the identities of all models of a role, those of a series in order."""
+    return [one for name, some in facts.models.items() if name.partition("-")[0] == role for one in some]
 
 
 def _hashes(identities: Sequence[str]) -> str:
@@ -49,15 +58,20 @@ def _numerics(before: Facts, now: Facts) -> Iterator[Change]:
     was, is_now = (f"{one.engine.type} {one.engine.dtype}" for one in (before, now))
     if was != is_now:
         yield Change(what="engine", detail=f"engine: {was} -> {is_now}")
-    elif any(_measured_anew(before, now, role) for role in ("base", "reference")):
+    elif any(_measured_anew(before, now, name) for name in before.models):
         yield Change(what="engine", detail="engine: another version or setting of it")
 
 
-def _measured_anew(before: Facts, now: Facts, role: str) -> bool:
-    """Tell whether what both runs measured of a model is in other folders; another kind is no other engine."""
-    both = [label for label in before.measurements if label.startswith(role) and label in now.measurements]
+def _measured_anew(before: Facts, now: Facts, name: str) -> bool:
+    """Tell whether what both runs measured of a model is in other folders; another kind is no other engine.
+
+    Nor is another target, at which some kinds are aimed.
+    """
+    if before.models[name] != now.models.get(name) or before.target != now.target:
+        return False
+    both = [label for label in before.measurements if label.startswith(name) and label in now.measurements]
     was, is_now = ([one.measurements[label].rsplit("/", 1)[-1] for label in both] for one in (before, now))
-    return before.models[role] == now.models[role] and was != is_now
+    return was != is_now
 
 
 def _settings(before: Tree, now: Tree) -> Iterator[Change]:

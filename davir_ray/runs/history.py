@@ -48,13 +48,13 @@ def past_run(folder: str) -> PastRun | None:
     return PastRun(record, recipe, tuple(run.events), run.folder)
 
 
-def references_measured(recipe: Recipe, name: str) -> tuple[str, ...]:
-    """Return the identities of a recipe's references as its latest finished run saw them; empty if none names them."""
+def models_measured(recipe: Recipe, name: str) -> Mapping[str, tuple[str, ...]]:
+    """Return the identities of a recipe's models as its latest finished run saw them; empty if none names them."""
     names = _names(recipe.models.model_dump(mode="json"))
     for run in reversed(past_runs(recipe.output, name)):
         if _names(run.recipe["models"]) == names:
-            return run.record.models["reference"]
-    return ()
+            return run.record.models
+    return {}
 
 
 def _names(models: Any) -> Any:

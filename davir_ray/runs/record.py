@@ -64,7 +64,10 @@ class Facts(Written):
     not_read: dict[str, dict[str, int | None]]
     """Source -> column or key that nothing read -> rows with a value there; null where the file does not tell."""
     models: dict[str, tuple[str, ...]]
-    """Role (`base`, `reference`) -> hash of the content of each of its models: one, or one a fold."""
+    """Name of a model -> hash of its content: `base`; `reference`, which may be one a fold; `warmup`, `prior` and
+    `target`, with a number (`warmup-0`) where they are a series."""
+    target: str | None = None
+    """Hash of the rows of the target and of how rows are aimed at them; null where nothing depends on a target."""
     engine: EngineUsed
     """What measured the models."""
     measurements: dict[str, str]
@@ -76,7 +79,8 @@ class Facts(Written):
 class Counts(Written):
     """How many sequences were measured, by model label.
 
-    A label is `base` or `reference`, with a kind (`base-token_loss`) and a fold (`reference-0`) where there is one.
+    A label is a model's name, with a kind (`base-token_loss`, `warmup-0-rose`) and a fold (`reference-0`) where there
+    is one.
     """
 
     measured: dict[str, int]

@@ -34,7 +34,8 @@ NOT_IN_RUN_ID: dict[str, Any] = {
     "engine": {"replicas", "num_cpus", "stall_seconds", "gpu_memory_utilization", "wait_seconds"},
     "output": True,
     "store": True,
-    "reference": True,
+    "warmup": True,
+    "references": True,
     "train": True,
     "nightly": True,
 }

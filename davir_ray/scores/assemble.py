@@ -6,14 +6,15 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from davir_ray.config import ScoreConfig
 from davir_ray.errors import RecipeError
 from davir_ray.ids import keys_of
-from davir_ray.schema import COMPLETIONS, SCORABLE, Need, Role, Status, View, is_of_view
-from davir_ray.scores.score import Measured, Score, Surveyed
+from davir_ray.schema import COMPLETIONS, OF_SUBTASK, SCORABLE, Need, Status, View, is_of_view
+from davir_ray.scores.score import Measured, Score, Surveyed, TargetMeasured
 
-Asked = tuple[str, Role]
+Asked = tuple[str, str]
 """A kind of measurement and the model that is measured."""
 
 
@@ -30,7 +31,14 @@ class Measurements:
     failed: Mapping[Asked, Mapping[bytes, str]]
 
 
-def measured_of(examples: pa.Table, found: Measurements, needs: tuple[Need, ...]) -> Measured:
+def subtask_column(subtask: str) -> str:
+    """Name the column with the rows' scores for one subtask of the target."""
+    return OF_SUBTASK + subtask
+
+
+def measured_of(
+    examples: pa.Table, found: Measurements, needs: tuple[Need, ...], target: TargetMeasured | None = None
+) -> Measured:
     """Line the measurements up with the examples."""
     count = len(examples)
     view = found.sequences["view"].to_numpy(zero_copy_only=False)
@@ -45,19 +53,18 @@ def measured_of(examples: pa.Table, found: Measurements, needs: tuple[Need, ...]
         place[example[view == need.view]] = np.flatnonzero(view == need.view)
         rows = pa.array(place, mask=place < 0)
         columns[need] = found.columns[need.kind, need.model].take(rows)
-    return Measured(columns, num_tokens, keys_of(examples["example_id"]))
+    return Measured(columns, num_tokens, keys_of(examples["example_id"]), target)
 
 
 def assemble(
     examples: pa.Table,
     found: Measurements,
-    needs: tuple[Need, ...],
+    measured: Measured,
     score: Score,
     config: ScoreConfig,
     surveyed: Surveyed = (),
 ) -> pa.Table:
-    """Return the EXAMPLES of a split with their losses, token counts, score, and final status."""
-    measured = measured_of(examples, found, needs)
+    """Return the EXAMPLES of a split with their losses, token counts, scores, and final status."""
     scorable = np.isin(examples["status"].to_numpy(zero_copy_only=False), [str(s) for s in SCORABLE])
     known = (measured, config) if score.survey is None else (measured, config, surveyed)
     value = np.array(score.compute(*known), dtype=np.float64)  # a copy: a score may return what it was given
@@ -86,11 +93,22 @@ def assemble(
                 measured.num_tokens[View.RESPONSE], pa.int32(), mask=measured.num_tokens[View.RESPONSE] == 0
             ),
             "score": pa.array(value, pa.float64(), mask=np.isnan(value)),
+            **_of_subtasks(measured, score, config, ~np.isnan(value)),
         }
     )
 
 
-def _loss(measured: Measured, model: Role, view: View) -> pa.Array:
+def _of_subtasks(
+    measured: Measured, score: Score, config: ScoreConfig, known: NDArray[np.bool_]
+) -> dict[str, pa.Array]:
+    """Return the scores for each subtask of the target, of the rows that have a score."""
+    parts = score.parts(measured, config) if score.parts is not None and measured.target is not None else {}
+    return {
+        subtask_column(name): pa.array(values, pa.float64(), mask=~known) for name, values in parts.items()
+    }
+
+
+def _loss(measured: Measured, model: str, view: View) -> pa.Array:
     """Return the loss of a view under a model; nulls where no kind that was asked for has it."""
     for need, columns in measured.columns.items():
         if (need.model, need.view) == (model, view) and "loss" in columns.column_names:

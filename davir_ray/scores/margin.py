@@ -12,7 +12,7 @@ Rafailov et al., "Direct Preference Optimization", NeurIPS 2023, arXiv 2305.1829
 """
 
 from davir_ray.config import ScoreConfig
-from davir_ray.schema import ROLES, Need, View
+from davir_ray.schema import Need, View
 from davir_ray.scores.guards import difference, sum_loss
 from davir_ray.scores.score import Floats, Measured, Score
 
@@ -23,7 +23,7 @@ def margin(measured: Measured, config: ScoreConfig) -> Floats:
 
 
 def _reward(measured: Measured, view: View) -> Floats:
-    base, reference = (sum_loss(measured, Need("loss", model, view)) for model in ROLES)
+    base, reference = (sum_loss(measured, Need("loss", model, view)) for model in ("base", "reference"))
     return difference(base, reference)
 
 

@@ -45,6 +45,17 @@ class TokenLists:
 
 
 @dataclass(frozen=True, slots=True)
+class TargetMeasured:
+    """What a score may know of the target. subtasks: their names. weights: one a checkpoint of the warm-up. vectors:
+    subtask -> float32 [M, H], the representations of its M rows.
+    """
+
+    subtasks: tuple[str, ...]
+    weights: tuple[float, ...]
+    vectors: Mapping[str, NDArray[np.float32]]
+
+
+@dataclass(frozen=True, slots=True)
 class Measured:
     """The measurements of N examples.
 
@@ -55,6 +66,7 @@ class Measured:
     columns: Mapping[Need, pa.Table]
     num_tokens: Mapping[View, NDArray[np.int64]]
     example_id: NDArray[np.bytes_]
+    target: "TargetMeasured | None" = None
 
     def floats(self, need: Need, column: str = "loss") -> Floats:
         """Return a column with one number an example, as float64 [N]; NaN where there is none."""
@@ -109,6 +121,8 @@ class Score:
     survey: Survey | None = None
     lowest_first: bool = False
     """The paper takes the lowest values: a recipe that ranks the highest first is warned."""
+    parts: Callable[[Measured, ScoreConfig], dict[str, Floats]] | None = None
+    """The score for each subtask of the target [N]."""
     of_target: tuple[Need, ...] = ()
     """What is measured of the target's rows."""
     undefined: str = "a loss is too close to zero, or the value overflows"

@@ -179,8 +179,11 @@ def read_footer(uri: str) -> tuple[int, dict[bytes, bytes]]:
         return int(footer.num_rows), dict(footer.metadata or {})
 
 
-def read_rows(uri: str, rows: Sequence[int], columns: list[str]) -> pa.Table:
-    """Read some rows of a Parquet file by position, in this order; row groups without any are not fetched."""
+def read_rows(uri: str, rows: Sequence[int], columns: list[str] | None = None) -> pa.Table:
+    """Read some rows of a Parquet file by position, in this order; row groups without any are not fetched.
+
+    columns: all of them without it.
+    """
     with _opened(uri) as file:
         parquet = _parquet(file)
         sizes = [parquet.metadata.row_group(i).num_rows for i in range(parquet.num_row_groups)]

@@ -6,6 +6,8 @@
     <part>.parquet                      sequences that are measured
     merged/<part>.parquet               many parts in one, with their names
     failed/<part>.parquet               sequences that cannot be measured
+    directions.safetensors              where the target's gradients point, for kinds that are aimed at it
+    targets/<target>.parquet            what was measured of a target's own rows
     last-use.txt                        the run that asked last; its age is how long nobody has
   prepared/<digest of the settings>/    corpora tokenised in one way
     examples/<part>.parquet             a split's rows
@@ -86,6 +88,11 @@ class MeasurementsLayout(Layout):
     merged = Below("merged")
     failed = Below("failed")
     last_use = Below("last-use.txt")
+    directions = Below("directions.safetensors")
+
+    def of_target(self, target: str) -> str:
+        """Name the file of what was measured of a target's own rows."""
+        return join(self.folder, "targets", f"{target}.parquet")
 
     def part(self, name: str) -> str:
         """Name a part as it was measured."""

@@ -115,7 +115,8 @@ def test_vllm_finds_the_same_log_probabilities(kind, by_vllm, by_transformers):
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_folder_serves_as_the_reference(kind, trained, smollm2):
     models = ModelsConfig(base=smollm2, reference=trained[kind].model)
-    base, (reference,) = resolve_all(models)
+    found = resolve_all(models)
+    base, reference = found["base"][0], found["reference"][0]
     model, adapter = parts(kind, trained[kind], smollm2)
     assert Path(reference.model_path).samefile(model)
     assert (reference.adapter_path is None) == (adapter is None)
@@ -129,7 +130,7 @@ def test_the_folder_says_what_made_it_and_holds_no_pickle(kind, trained, smollm2
     model = Path(trained[kind].model)
     made = json.loads((model / "davir_training.json").read_text())
     assert made["run_id"] == trained[kind].run_id
-    assert made["base"] == resolve_all(ModelsConfig(base=smollm2))[0].identity
+    assert made["base"] == resolve_all(ModelsConfig(base=smollm2))["base"][0].identity
     assert made["recipe"]["train"]["max_steps"] == made["steps"] == 2
     assert made["versions"]["trl"]
     assert not [file for file in model.iterdir() if file.suffix in {".bin", ".pt", ".pth", ".pkl"}]

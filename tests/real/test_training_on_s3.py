@@ -51,7 +51,8 @@ def test_a_finished_run_on_s3_holds_the_model_and_nothing_that_only_training_nee
 
 def test_the_model_on_s3_is_used_by_its_uri(record, tiny_models, tmp_path):
     models = ModelsConfig(base=tiny_models[0], reference=record.model)
-    base, (reference,) = resolve_all(models, cache_dir=tmp_path)
+    found = resolve_all(models, cache_dir=tmp_path)
+    base, reference = found["base"][0], found["reference"][0]
     assert Path(reference.model_path).is_relative_to(tmp_path)
     assert base.identity != reference.identity
     tokenizer = AutoTokenizer.from_pretrained(reference.tokenizer_path)

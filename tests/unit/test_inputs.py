@@ -73,7 +73,7 @@ def test_each_of_several_references_becomes_absolute(tmp_path, monkeypatch):
         (tmp_path / name).mkdir()
     with_adapter = {"model_name_or_path": "two", "adapter_name_or_path": "over"}
     tree = TREE | {"models": {"base": "org/name", "reference": ["one", with_adapter, "org/other"]}}
-    references = anchored(parse_recipe(tree, "r")).models.references
+    references = anchored(parse_recipe(tree, "r")).models.all_of("reference")
     assert [one.model_name_or_path for one in references] == [
         f"{tmp_path}/one",
         f"{tmp_path}/two",
@@ -227,8 +227,8 @@ def test_a_reference_that_is_gone_is_known_by_what_was_measured_under_it(tmp_pat
     with pytest.raises(ModelNotFound, match="gone: there is no such folder"):
         check_inputs(recipe)
     with pytest.raises(ModelNotFound):
-        check_inputs(recipe, measured_under=lambda: ())
-    found = check_inputs(recipe, measured_under=lambda: (before.identity,))
+        check_inputs(recipe, measured_under=lambda: {})
+    found = check_inputs(recipe, measured_under=lambda: {"reference": (before.identity,)})
     assert [model.identity for model in found.references] == [before.identity]
     assert "gone: there is no such folder; what was measured under it is used" in found.warnings[0]
 

@@ -60,13 +60,17 @@ class Rule(Section):
     def check_corpus(self, corpus: CorpusConfig) -> None:
         """Raise `ValueError` where the settings have no meaning for the corpus."""
 
+    def over(self, subtasks: Sequence[str]) -> "Rule":
+        """Return the rule for a run whose target has these subtasks."""
+        return self
+
     @abstractmethod
     def keep(self, rows: Rows) -> Iterator[Mask]:
         """Yield one mask a part [N]: true keeps the row.
 
         Columns that may be read: example_id, source, group, num_tokens (int32, null without tokens), base_loss and
-        reference_loss (nats summed over the response, null where not measured), score, rank (1 is best), and
-        `token_column`.
+        reference_loss (nats summed over the response, null where not measured), score, rank (1 is best), for each
+        subtask of the target `score_<subtask>`, and `token_column`.
         """
 
 

@@ -17,6 +17,7 @@ from davir_ray.logprobs.kinds import APART, LOSS, TOKEN_ENTROPY, TOKEN_LOSS, TOK
 from davir_ray.measure.kind import KINDS, implying, kind_identity, known_kind, resolve_kind, strongest
 from davir_ray.models.resolve import ResolvedModel
 from davir_ray.scores import resolve_score
+from tests.hard_tokens import HARD
 
 HASH = Choice("hash", "float32", "cpu", "made up")
 MODEL = ResolvedModel("", None, "m", "")
@@ -95,8 +96,8 @@ def test_measurements_contradict_each_other_beyond_what_batches_round():
 
 def test_a_kind_of_the_user_s_own_is_named_with_the_source_of_its_module():
     assert resolve_kind("tests.hard_tokens:HARD").name == "hard_tokens"
-    assert kind_identity("loss") == "loss"
-    assert kind_identity("tests.hard_tokens:HARD").startswith("tests.hard_tokens:HARD ")
+    assert kind_identity("loss", LOSS) == "loss"
+    assert kind_identity("tests.hard_tokens:HARD", HARD).startswith("tests.hard_tokens:HARD ")
 
 
 @pytest.mark.parametrize(
@@ -130,7 +131,7 @@ def test_a_kind_of_the_user_s_own_may_imply_another(monkeypatch):
 
 def test_measurements_of_a_kind_whose_source_has_changed_are_not_judged():
     name = "tests.hard_tokens:HARD"
-    assert known_kind(name, kind_identity(name)).name == "hard_tokens"
+    assert known_kind(name, kind_identity(name, HARD)).name == "hard_tokens"
     with pytest.raises(RecipeError, match="its source has changed"):
         known_kind(name, f"{name} of-another-source")
 

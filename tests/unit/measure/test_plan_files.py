@@ -55,7 +55,7 @@ def measurement(tmp_path):
     for split, count in enumerate((5, 0)):
         prepared.write(split, EXAMPLES.empty_table(), tokens_of(count))
     made = Measurement(
-        role="base",
+        model="base",
         kind=LOSS,
         fold=None,
         views=(View.RESPONSE,),

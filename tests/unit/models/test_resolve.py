@@ -92,11 +92,11 @@ def test_where_an_adapter_was_trained_does_not_change_the_identity(tmp_path):
 
 def test_a_reference_that_is_only_an_adapter_goes_over_the_base(tmp_path):
     base_path, adapter = save_model(tmp_path / "base"), save_adapter(tmp_path / "adapter")
-    base, (reference,) = resolve_all(pair(base_path, adapter))
-    assert reference is not None
+    found = resolve_all(pair(base_path, adapter))
+    base, reference = found["base"][0], found["reference"][0]
     assert (reference.model_path, reference.adapter_path) == (base_path, adapter)
     assert reference.identity != base.identity
-    assert resolve_all(ModelsConfig(base=base_path))[1] == ()
+    assert list(resolve_all(ModelsConfig(base=base_path))) == ["base"]
     assert reference.doubt == ""
 
 
@@ -111,7 +111,7 @@ def test_the_tokenizer_is_the_adapters_where_it_brings_one(tmp_path):
 def test_a_reference_without_a_tokenizer_uses_the_bases(tmp_path):
     base_path, other = save_model(tmp_path / "base"), save_model(tmp_path / "other", value=1.0)
     (tmp_path / "base" / "tokenizer.json").write_text("{}")
-    _, (reference,) = resolve_all(pair(base_path, other))
+    (reference,) = resolve_all(pair(base_path, other))["reference"]
     assert reference is not None
     assert reference.tokenizer_path == base_path
 
@@ -198,7 +198,7 @@ def test_an_adapter_made_for_another_base_is_told_of(tmp_path, made_for, doubt):
     save_model(tmp_path / "other", value=1.0)
     made_for = made_for.format(tmp=tmp_path)
     adapter = save_adapter(tmp_path / "adapter", base_model_name_or_path=made_for)
-    _, (reference,) = resolve_all(pair(base, adapter))
+    (reference,) = resolve_all(pair(base, adapter))["reference"]
     assert (doubt is None) == (reference.doubt == "")
     assert doubt is None or (doubt in reference.doubt and f"was made for {made_for}" in reference.doubt)
 
@@ -207,7 +207,7 @@ def test_the_name_of_a_base_in_a_cache_is_what_the_recipe_calls_it(tmp_path, mon
     folder = save_model(tmp_path / "snapshots" / "5ae01f")
     adapter = save_adapter(tmp_path / "adapter", base_model_name_or_path="org/name")
     monkeypatch.setattr(models, "fetch", lambda name, *_: Path(folder if name == "org/name" else adapter))
-    _, (reference,) = resolve_all(pair("org/name", adapter))
+    (reference,) = resolve_all(pair("org/name", adapter))["reference"]
     assert reference.doubt == ""
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from davir_ray import storage
 from davir_ray.recipe import parse_recipe
-from davir_ray.runs.history import past_run, past_runs, references_measured
+from davir_ray.runs.history import models_measured, past_run, past_runs
 from davir_ray.runs.run import Run
 from tests.records import run_record
 
@@ -67,5 +67,5 @@ def test_the_references_that_earlier_runs_measured_are_known(tmp_path, monkeypat
         )
         run.finish(run_record(run_id=run.run_id, models={"base": ["a"], "reference": identities}))
     asked = with_references(references, output=str(tmp_path / "runs"))
-    assert references_measured(asked, "n") == expected
-    assert references_measured(asked, "another-name") == ()
+    assert models_measured(asked, "n").get("reference", ()) == expected
+    assert models_measured(asked, "another-name") == {}

@@ -6,7 +6,7 @@ import pytest
 from davir_ray.config import ScoreConfig
 from davir_ray.schema import EXAMPLES, Need, View
 from davir_ray.scores import SCORES
-from davir_ray.scores.assemble import Measurements, assemble
+from davir_ray.scores.assemble import Measurements, assemble, measured_of
 from tests.measured import losses_table
 
 NAN = float("nan")
@@ -32,9 +32,9 @@ def test_a_sequence_that_only_an_export_asks_for_costs_no_row_its_rank(failed, s
     columns = {asked: losses_table([NAN if view == failed else 4.0 for view in views])}
     found = Measurements(sequences, columns, {asked: {names[failed]: "broke"}})
     needs = tuple(Need("loss", "base", view) for view in views)
-    table = assemble(
-        pa.Table.from_pylist([row], schema=EXAMPLES), found, needs, SCORES["base_loss"], ScoreConfig()
-    )
+    examples = pa.Table.from_pylist([row], schema=EXAMPLES)
+    measured = measured_of(examples, found, needs)
+    table = assemble(examples, found, measured, SCORES["base_loss"], ScoreConfig())
     assert (table["status"][0].as_py(), table["frozen_chosen_loss"][0].is_valid) == (
         status,
         failed != View.COMPLETION,

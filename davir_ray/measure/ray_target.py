@@ -1,0 +1,95 @@
+"""What a run has to know of the target's rows before the first row of its corpus: computed once, by one task, and kept.
+
+<store>/measurements/<fingerprint>/directions.safetensors    where the target's gradients point, under this model
+<store>/measurements/<fingerprint>/targets/<target>.parquet  the target's rows as vectors, under this model
+"""
+
+import os
+from collections.abc import Callable
+from functools import partial
+from time import monotonic
+
+import numpy as np
+import pyarrow as pa
+import ray
+from numpy.typing import NDArray
+
+from davir_ray import storage
+from davir_ray.cluster.unexpected import stage
+from davir_ray.errors import EngineError, NotMeasured
+from davir_ray.influence.kinds import InfluenceKind
+from davir_ray.influence.target import Target
+from davir_ray.measure.measurement import Measurement
+from davir_ray.measure.ray_measure import engine_cpus, engine_gpus, model_of
+from davir_ray.progress import duration, say
+from davir_ray.storage.damage import expecting
+
+Vectors = dict[str, NDArray[np.float32]]
+"""Subtask -> the vector of each of its rows [M, H]."""
+
+
+@stage(EngineError)
+def lay_directions(measurement: Measurement) -> float:
+    """Compute the target's directions, where a pass needs them and the store has none; return the seconds it took."""
+    if not isinstance(measurement.kind, InfluenceKind) or storage.exists(measurement.directions_uri):
+        return 0.0
+    return _by_one_task(f"gradients of the target under {measurement.model}", measurement, _write_directions)
+
+
+def _write_directions(measurement: Measurement) -> None:
+    one, kind = measurement, measurement.kind
+    assert isinstance(kind, InfluenceKind)
+    data = kind.ground_of(one.choice, one.engine, model_of(one), one.max_length)
+    storage.write_atomic(one.directions_uri, data)
+
+
+@stage(EngineError)
+def target_vectors(measurement: Measurement, target: Target, *, may_measure: bool) -> tuple[Vectors, float]:
+    """Return the vectors of the target's rows, and the seconds that measuring them took: 0 if the store had them.
+
+    Raises `NotMeasured` where it lacks them and nothing may be measured.
+    """
+    uri, seconds = measurement.vectors_uri(target.digest), 0.0
+    if not storage.exists(uri):
+        if not may_measure:
+            raise NotMeasured("the rows of the target are not measured; `davir score` measures them")
+        what = f"rows of the target under {measurement.model}"
+        seconds = _by_one_task(what, measurement, partial(_write_vectors, target=target))
+    with expecting(uri):
+        table = storage.read_table(uri)
+    names = table["subtask"].to_pylist()
+    lists = [np.array(one, dtype=np.float32) for one in table["vector"].to_pylist()]
+    found = {name: [one for whose, one in zip(names, lists, strict=True) if whose == name] for name in names}
+    return {name: np.stack(some) for name, some in found.items()}, seconds
+
+
+def _write_vectors(measurement: Measurement, target: Target) -> None:
+    """Measure the rows of the target, of pairs the chosen sides, and keep their vectors."""
+    one = measurement
+    rows = [(subtask.name, row.chosen) for subtask in target.subtasks for row in subtask.rows]
+    measurer = one.kind.open(one.choice, one.engine, model_of(one), one.max_length)
+    try:
+        measured = measurer.measure([chosen for _, chosen in rows])
+    finally:
+        measurer.close()
+    table = pa.table({"subtask": [name for name, _ in rows], "vector": measured["vector"]})
+    storage.write_table(one.vectors_uri(target.digest), table)
+
+
+def _by_one_task(what: str, measurement: Measurement, work: Callable[[Measurement], None]) -> float:
+    """Run work in a process that holds what an engine does; return the seconds it took."""
+    say(what)
+    started, cpus = monotonic(), engine_cpus(measurement)
+    task = ray.remote(_in_process).options(num_cpus=cpus, num_gpus=engine_gpus(measurement))
+    ray.get(task.remote(work, measurement, cpus))
+    seconds = monotonic() - started
+    say(f"{what}: done in {duration(seconds)}")
+    return seconds
+
+
+def _in_process(work: Callable[[Measurement], None], measurement: Measurement, cpus: float) -> None:
+    os.environ["OMP_NUM_THREADS"] = str(max(1, int(cpus)))
+    import torch  # after that: it reads how many threads there are when it is imported
+
+    torch.set_num_threads(max(1, int(cpus)))
+    work(measurement)
