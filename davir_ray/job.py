@@ -3,7 +3,7 @@
 Every stage keeps what it finished under the store or the run, so a job that was stopped goes on where it stopped.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from importlib.metadata import version
@@ -105,16 +105,16 @@ def open_job(inputs: Inputs, name: str, resumed: str | None = None) -> Job:
 
 def engine_for(inputs: Inputs) -> Choice:
     """Choose the engine that measures the models of a run."""
-    choice = engine_of(inputs.recipe.engine, inputs.base)
+    choice = engine_of(inputs.recipe.engine, inputs.base, [kind for _, kind in inputs.passes])
     check_adapters(choice.type, inputs.all_models)
     for _, kind in inputs.passes:
         inputs.kind(kind).check(choice)
     return choice
 
 
-def engine_of(config: EngineConfig, base: ResolvedModel) -> Choice:
-    """Choose the engine that measures a model, for the cluster as it is now."""
-    return choose_engine(config, gpus=ray_session.cluster_gpus(), model_type=base.model_type)
+def engine_of(config: EngineConfig, base: ResolvedModel, kinds: Collection[str] = ()) -> Choice:
+    """Choose the engine that measures a model, for the cluster as it is now. kinds: what it is to measure."""
+    return choose_engine(config, gpus=ray_session.cluster_gpus(), model_type=base.model_type, kinds=kinds)
 
 
 def name_run(inputs: Inputs, choice: Choice, name: str) -> str:

@@ -2,7 +2,7 @@
 
 import importlib.util
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -26,6 +26,8 @@ CHUNK_SENSITIVE = frozenset(
 )
 # fmt: on
 """Models with a recurrent state, whose numbers depend on where vLLM cuts a prompt (vllm issue 42259)."""
+INSIDE = frozenset({"rose", "less", "gradient_cosine", "representation"})
+"""Kinds of measurement that are gradients or hidden states."""
 BFLOAT16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 # fmt: off
 WITHOUT_EFFECT = frozenset(
@@ -70,13 +72,21 @@ class Machine:
 
 
 def choose_engine(
-    config: EngineConfig, *, gpus: int, model_type: str, machine: Machine | None = None
+    config: EngineConfig,
+    *,
+    gpus: int,
+    model_type: str,
+    kinds: Collection[str] = (),
+    machine: Machine | None = None,
 ) -> Choice:
-    """Pick an engine for a cluster with this many GPUs. Raises `EngineError` for one that cannot be had."""
+    """Pick an engine for a cluster with this many GPUs. Raises `EngineError` for one that cannot be had.
+
+    kinds: what it is to measure.
+    """
     machine = machine or Machine.here()
     device = config.device if config.device != "auto" else "cuda" if gpus and config.type != "hash" else "cpu"
     if config.type == "auto":
-        kind, reason = _automatic(device, model_type, machine)
+        kind, reason = _automatic(device, model_type, kinds, machine)
     else:
         kind, reason = config.type, "as the recipe asks"
         _check_asked(config, device, machine)
@@ -114,12 +124,14 @@ def check_values(choice: Choice, wanted: Wanted) -> None:
         )
 
 
-def _automatic(device: str, model_type: str, machine: Machine) -> tuple[str, str]:
+def _automatic(device: str, model_type: str, kinds: Collection[str], machine: Machine) -> tuple[str, str]:
     if device == "cpu":
         return (
             "transformers",
             "no GPU in the cluster, and on a CPU transformers is exact and no slower than vLLM",
         )
+    if inside := sorted(INSIDE.intersection(kinds)):
+        return "transformers", f"{inside[0]} is read inside the model, where vLLM does not let look"
     if model_type in CHUNK_SENSITIVE:
         return "transformers", f"vLLM's numbers for {model_type} depend on how it cuts a prompt"
     if machine.vllm == "cuda":
