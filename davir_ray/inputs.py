@@ -79,19 +79,17 @@ class Inputs:
 
     @property
     def target_digest(self) -> str | None:
-        """Name the rows of the target and how rows are aimed at them; None where nothing depends on a target."""
+        """Name the rows of the target; None where nothing depends on them."""
         if self.few_shot is None:
             return None
-        pairs = any(need.kind == "rose" for need in self.needs)
-        text = f"{self.few_shot.target.digest} {self.recipe.influence.beta if pairs else ''}"
-        return blake2b(text.encode(), digest_size=16).hexdigest()
+        return self.few_shot.target.digest
 
     def kind(self, name: str) -> Kind:
         """Return a kind of measurement with all that decides its numbers: some are aimed at the target."""
         kind = resolve_kind(name)
         if not isinstance(kind, InfluenceKind) or self.few_shot is None:
             return kind
-        return kind.aimed(self.few_shot.target, self.recipe.influence.beta)
+        return kind.aimed(self.few_shot.target)
 
     @property
     def base_is_reference(self) -> bool:

@@ -14,14 +14,13 @@ from davir_ray.config.measuring import (
 )
 from davir_ray.config.nightly import NightlyConfig
 from davir_ray.config.section import Section
-from davir_ray.config.target import InfluenceConfig, ReferenceConfig, TargetConfig, WarmupConfig
+from davir_ray.config.target import ReferenceConfig, TargetConfig, WarmupConfig
 from davir_ray.config.training import LoraConfig, TrainConfig
 
 __all__ = [
     "CorpusConfig",
     "EngineConfig",
     "ExportConfig",
-    "InfluenceConfig",
     "LoraConfig",
     "MeasureConfig",
     "ModelConfig",

@@ -82,13 +82,6 @@ class WarmupConfig(Section):
         return int(self.train.num_train_epochs)
 
 
-class InfluenceConfig(Section):
-    """How far a gradient step on a row moves the target."""
-
-    beta: float = Field(0.1, gt=0)
-    """DPO's beta in the loss of the target's pairs (score `rose`)."""
-
-
 Start = Literal["base", "reference", "warmup"]
 
 

@@ -50,7 +50,7 @@ class Cause(StrEnum):
 
 
 CHANGES = {
-    Cause.MODEL: frozenset({*ROLES, "influence"}),
+    Cause.MODEL: frozenset(ROLES),
     Cause.MEASURING: frozenset({"engine", "tokens"}),
     Cause.RULE: frozenset({"score", "select"}),
 }

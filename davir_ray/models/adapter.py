@@ -11,6 +11,8 @@ from davir_ray.models.safetensors_header import Shapes, tensor_shapes
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
+MOMENTS = "moments.safetensors"
+"""Beside the adapter of a warm-up checkpoint: the moments of the optimiser (see influence/moments.py)."""
 UNKNOWN_TO_VLLM = ("lm_head", "embed_tokens")
 """vLLM applies an adapter of the head to sampled positions only, and has none of the embeddings."""
 HIGHEST_RANK_OF_VLLM = 512

@@ -16,8 +16,8 @@ from typing import Any
 from davir_ray.config import ModelConfig, ModelsConfig
 from davir_ray.errors import ModelError, ModelNotFound
 from davir_ray.models.adapter import CONFIG as ADAPTER_CONFIG
+from davir_ray.models.adapter import MOMENTS, Adapter, check_fit, is_adapter, read_adapter, read_json
 from davir_ray.models.adapter import WEIGHTS as ADAPTER_WEIGHTS
-from davir_ray.models.adapter import Adapter, check_fit, is_adapter, read_adapter, read_json
 from davir_ray.models.fetch import NO_WEIGHTS, fetch, is_wanted
 from davir_ray.models.safetensors_header import tensor_shapes
 from davir_ray.schema import ROLES, model_names
@@ -25,6 +25,8 @@ from davir_ray.schema import ROLES, model_names
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "vocab.txt")
 LOCATION_KEYS = ("_name_or_path", "base_model_name_or_path", "transformers_version")
 """Keys of a config that tell where or with what it was saved, not what the model computes."""
+ADAPTER_FILES = (ADAPTER_CONFIG, ADAPTER_WEIGHTS, MOMENTS)
+"""What of an adapter is told by its identity: moments are a part of what is measured under a warm-up checkpoint."""
 COUNTED_ROPE = frozenset({"su", "longrope", "llama3", "yarn", "deepseek_yarn", "deepseek_llama_scaling"})
 """Rotary embeddings whose `max_position_embeddings` has their factor in it already."""
 CACHE = Path("~/.cache/davir_ray")
@@ -244,7 +246,8 @@ def _has(folder: Path, *patterns: str) -> bool:
 def _identity(folder: Path, adapter: Path | None) -> str:
     """Hash names, sizes and content. Files are read at once: hashing large weights is worth the threads."""
     paths = [folder / "config.json", *_weights(folder)]
-    paths += [adapter / ADAPTER_CONFIG, adapter / ADAPTER_WEIGHTS] if adapter else []
+    if adapter:
+        paths += [path for name in ADAPTER_FILES if (path := adapter / name).is_file()]
     with ThreadPoolExecutor(max_workers=8) as pool:
         digests = list(pool.map(_content, paths))
     parts = [[path.name, digest] for path, digest in zip(paths, digests, strict=True)]

@@ -28,7 +28,7 @@ class Reason(StrEnum):
     NEW_TARGET_MODEL = "new_target_model"
     """Of the model called target, or of what it began from."""
     NEW_TARGET = "new_target"
-    """The target has other rows, or is looked at in another way."""
+    """The target has other rows."""
     NEW_ENGINE = "new_engine"
     """The same model under another engine, dtype or version of it."""
     EMPTY_STORE = "empty_store"

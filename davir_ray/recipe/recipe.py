@@ -16,7 +16,7 @@ from davir_ray.config.measuring import (
 )
 from davir_ray.config.nightly import NightlyConfig
 from davir_ray.config.section import Section, no_effect
-from davir_ray.config.target import InfluenceConfig, ReferenceConfig, TargetConfig, WarmupConfig
+from davir_ray.config.target import ReferenceConfig, TargetConfig, WarmupConfig
 from davir_ray.config.training import TrainConfig
 from davir_ray.coreset.rules import FractionRule, SelectRule
 from davir_ray.scores import SCORES, resolve_score
@@ -32,7 +32,6 @@ class Recipe(Section):
     target: TargetConfig | None = None
     """A few rows of what the model should become good at."""
     warmup: WarmupConfig = WarmupConfig()
-    influence: InfluenceConfig = InfluenceConfig()
     engine: EngineConfig = EngineConfig()
     measure: MeasureConfig = MeasureConfig()
     score: ScoreConfig = ScoreConfig()
@@ -145,7 +144,6 @@ class Recipe(Section):
             "export": self.export,
             "nightly": self.nightly,
             "warmup": self.warmup,
-            "influence": self.influence,
         }
         idle = {
             f"{section}.{name}": why
@@ -161,8 +159,6 @@ class Recipe(Section):
         if (score := SCORES.get(self.score.name)) is not None:
             idle = [name for name in SETTINGS if name not in score.settings]
             yield from (("score", name, f"score {score.name} does not read it") for name in idle)
-            if not any(need.kind == "rose" for need in score.needs):
-                yield "influence", "beta", f"score {score.name} takes no gradient of pairs"
             if "warmup" not in self.makes:
                 why = "models.warmup names it" if self.models.warmup else "nothing is measured under it"
                 yield from (("warmup", name, why) for name in WarmupConfig.model_fields)

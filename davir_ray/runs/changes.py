@@ -10,7 +10,7 @@ from davir_ray.storage.typed import Written
 
 Tree = Mapping[str, Any]
 
-SECTIONS = ("corpus", "tokens", "influence", "score", "select")
+SECTIONS = ("corpus", "tokens", "score", "select")
 """Sections of the recipe that decide what a run makes of its rows. The engine is judged by its fingerprint."""
 HASH_SHOWN = 12
 

@@ -67,7 +67,7 @@ class Facts(Written):
     """Name of a model -> hash of its content: `base`; `reference`, which may be one a fold; `warmup`, `prior` and
     `target`, with a number (`warmup-0`) where they are a series."""
     target: str | None = None
-    """Hash of the rows of the target and of how rows are aimed at them; null where nothing depends on a target."""
+    """Hash of the rows of the target; null where nothing depends on them."""
     engine: EngineUsed
     """What measured the models."""
     measurements: dict[str, str]

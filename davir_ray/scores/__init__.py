@@ -13,6 +13,7 @@ A score of your own is a `Score` in any module that the workers can import. In `
     from davir_ray.schema import Need, View
     from davir_ray.scores.guards import mean_loss
     from davir_ray.scores.score import Score
+from davir_ray.scores.tov import COLOR_FILTER, TOV
 
     BASE, REFERENCE = Need("loss", "base", View.RESPONSE), Need("loss", "reference", View.RESPONSE)
 
@@ -35,11 +36,13 @@ from davir_ray.scores.base_loss import BASE_LOSS
 from davir_ray.scores.davir import DAVIR
 from davir_ray.scores.ifd import IFD
 from davir_ray.scores.ifd_ppl import IFD_PPL
+from davir_ray.scores.influence import GRADIENT_COSINE, LESS, ROSE
 from davir_ray.scores.length import LENGTH
 from davir_ray.scores.lobass import LOBASS
 from davir_ray.scores.margin import MARGIN
 from davir_ray.scores.perplexity import PERPLEXITY
 from davir_ray.scores.random_draw import RANDOM
+from davir_ray.scores.rds import RDS
 from davir_ray.scores.reference_loss import REFERENCE_LOSS
 from davir_ray.scores.rho import RHO_MEAN, RHO_SUM
 from davir_ray.scores.rsr import RSR
@@ -57,6 +60,12 @@ SCORES: dict[str, Score] = {
         IFD_PPL,
         S_IFD,
         RSR,
+        ROSE,
+        LESS,
+        GRADIENT_COSINE,
+        RDS,
+        TOV,
+        COLOR_FILTER,
         BASE_LOSS,
         REFERENCE_LOSS,
         PERPLEXITY,

@@ -68,6 +68,11 @@ class Measured:
     example_id: NDArray[np.bytes_]
     target: "TargetMeasured | None" = None
 
+    def series(self, need: Need) -> list[Need]:
+        """Return the needs for each model of a series, in order; for a model alone, the need itself."""
+        names = [need.model, *(f"{need.model}-{index}" for index in range(len(self.columns)))]
+        return [one for name in names if (one := need._replace(model=name)) in self.columns]
+
     def floats(self, need: Need, column: str = "loss") -> Floats:
         """Return a column with one number an example, as float64 [N]; NaN where there is none."""
         numbers = self.columns[need][column].cast(pa.float64())

@@ -44,7 +44,7 @@ def proven_head(model: PreTrainedModel, *, sliceable: bool) -> "TokenHead | None
         try:
             head = TokenHead(model, sliceable=sliceable)
             hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state[0]
-            found = head(hidden, rows, targets, frozenset()).logprobs
+            found = head(hidden, rows, targets, frozenset()).logprobs.float()
         except (AttributeError, TypeError):  # the model passes more than hidden states from body to head
             return None
     rounding = 1e-3 if model.dtype == torch.float32 else 0.25
@@ -140,6 +140,11 @@ class TokenHead:
             entropy=_joined([part.entropy for part in parts]),
         )
 
+    def logits(self, states: Tensor) -> Tensor:
+        """Return logits [R, V] after hidden states [R, D], for a head that is not sliced; gradients pass."""
+        ((_, logits),) = self._logits(states)
+        return logits
+
     def _some(self, hidden: Tensor, rows: Tensor, targets: Tensor, wanted: Wanted) -> HeadValues:
         distinct, place = torch.unique_consecutive(rows, return_inverse=True)
         return _values_of(self._logits(hidden[distinct]), targets, place, wanted)
@@ -152,7 +157,12 @@ class TokenHead:
         for low in range(0, self._vocabulary, size):
             if self._linear:
                 self._linear.slice = slice(low, low + size)
-            yield low, self._model(inputs_embeds=states.unsqueeze(0), use_cache=False).logits[0].float()
+            yield low, _wide(self._model(inputs_embeds=states.unsqueeze(0), use_cache=False).logits[0])
+
+
+def _wide(values: Tensor) -> Tensor:
+    """Return values in float32, or in the wider dtype that they have."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def _joined(parts: Sequence[Tensor | None]) -> Tensor | None:
@@ -191,7 +201,7 @@ class _SlicedLinear(nn.Module):
         if flat.is_cuda and flat.dtype != torch.float32:
             logits = torch.mm(flat, weight.t(), out_dtype=torch.float32)
         else:
-            logits = torch.mm(flat.float(), weight.float().t())
-        logits = logits if self.bias is None else logits + self.bias[self.slice].float()
+            logits = torch.mm(_wide(flat), _wide(weight).t())
+        logits = logits if self.bias is None else logits + _wide(self.bias[self.slice])
         shaped: Tensor = logits.unflatten(0, states.shape[:-1])
         return shaped

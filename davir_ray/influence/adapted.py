@@ -1,0 +1,158 @@
+"""A model with a LoRA adapter whose parameters can be watched: each tells its rows' own gradients as they appear.
+
+B rows of a batch, T tokens of its longest.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from peft.tuners.lora.layer import LoraLayer
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from davir_ray.errors import ModelError
+from davir_ray.logprobs.hf.model import load_model
+from davir_ray.logprobs.hf.token_head import TokenHead, proven_head
+from davir_ray.models.adapter import CONFIG, read_json
+from davir_ray.models.resolve import ResolvedModel
+
+ADAPTER = "default"
+Visit = Callable[[str, Tensor], None]
+"""Takes the name of a parameter, as adapter_model.safetensors has it, and its gradients [B, *shape]."""
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A linear layer of the adapter. name: of its weight, as adapter_model.safetensors has it."""
+
+    name: str
+    linear: nn.Linear
+
+
+class AdaptedModel:
+    """A base with a LoRA adapter, in evaluation mode."""
+
+    def __init__(self, model: PeftModel) -> None:
+        _check_adapter(model)
+        self.model = model.eval()
+        inner = model.get_base_model()
+        assert isinstance(inner, PreTrainedModel)
+        self.inner: PreTrainedModel = inner
+        for parameter in model.parameters():
+            parameter.requires_grad_(False)
+        self.watched = tuple(_watched(model))
+        self.visit: Visit | None = None
+        for one in self.watched:
+            one.linear.weight.requires_grad_(True)
+            one.linear.forward = partial(self._forward, one)  # type: ignore[method-assign]
+        self.head = _head(inner)
+
+    @property
+    def device(self) -> torch.device:
+        """Where it lies."""
+        return self.inner.device
+
+    def _forward(self, one: Watched, states: Tensor) -> Tensor:
+        output: Tensor = _RowGradients.apply(states, one.linear.weight, one.name, self._told)
+        return output
+
+    def _told(self, name: str, gradients: Tensor) -> None:
+        assert self.visit is not None
+        self.visit(name, gradients)
+
+    def checkpoint_layers(self, on: bool) -> None:
+        """Keep only what goes into each layer, and compute the rest once more in the backward pass."""
+        if on and not self.inner.is_gradient_checkpointing:
+            self.inner.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        for module in self.inner.modules():
+            if isinstance(module, GradientCheckpointingLayer):
+                module.training = on  # of the layer alone: nothing in it that drops or jitters may train
+
+
+class _RowGradients(torch.autograd.Function):
+    """A linear layer that hands out each row's gradient of its weight, and adds none up for the batch."""
+
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, weight: Tensor, name: str, tell: Visit) -> Tensor:
+        ctx.save_for_backward(states, weight)
+        ctx.name, ctx.tell = name, tell
+        return states @ weight.t()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, None, None, None]:
+        states, weight = ctx.saved_tensors
+        (gradient,) = gradients
+        ctx.tell(ctx.name, torch.bmm(gradient.transpose(1, 2), states))
+        return (gradient @ weight if ctx.needs_input_grad[0] else None), None, None, None
+
+
+def load_adapted(model: ResolvedModel, dtype: str, device: str) -> AdaptedModel:
+    """Load a base in `dtype` with its adapter in float32. Raises `ModelError` for what gradients are not taken of."""
+    config = read_json(Path(model.model_path) / "config.json")
+    if "quantization_config" in config:
+        raise ModelError(f"{model.model_path}: is quantised, and gradients are taken of models that are not")
+    if model.adapter_path is None:
+        raise ModelError(
+            f"{model.model_path}: has no adapter, and gradients are taken of an adapter's parameters"
+        )
+    base: Any = load_model(model.model_path, None, dtype, device)
+    adapted = PeftModel.from_pretrained(base, model.adapter_path, is_trainable=False)
+    return AdaptedModel(adapted.to(device))
+
+
+def check_adapter_config(folder: str | Path) -> None:
+    """Check that an adapter is a plain LoRA of linear layers. Raises `ModelError`."""
+    _check_config(str(folder), read_json(Path(folder) / CONFIG))
+
+
+def _check_adapter(model: PeftModel) -> None:
+    _check_config("the adapter", model.peft_config[ADAPTER].to_dict())
+
+
+def _check_config(where: str, config: dict[str, Any]) -> None:
+    odd = {
+        "use_dora": config.get("use_dora"),
+        "modules_to_save": config.get("modules_to_save"),
+        "trainable_token_indices": config.get("trainable_token_indices"),
+        "bias": config.get("bias", "none") != "none",
+        "lora_bias": config.get("lora_bias"),
+    }
+    if found := [name for name, value in odd.items() if value]:
+        raise ModelError(f"{where}: {found[0]} is set; gradients are taken of plain LoRA layers alone")
+
+
+def _watched(model: PeftModel) -> Iterator[Watched]:
+    """Find the linear layers of the adapter. Raises `ModelError` for one that is something else, or is of the head."""
+    head = model.get_base_model().get_output_embeddings()  # type: ignore[operator, union-attr]
+    for path, module in model.named_modules():
+        if not isinstance(module, LoraLayer):
+            continue
+        if ADAPTER not in module.lora_A:
+            raise ModelError(
+                f"{path}: is adapted as {type(module).__name__}; gradients are taken of linear layers"
+            )
+        if module is head or module.get_base_layer() is head:
+            raise ModelError(f"{path}: is the head; gradients are taken of layers below it")
+        for part in ("lora_A", "lora_B"):
+            linear = getattr(module, part)[ADAPTER]
+            if type(linear) is not nn.Linear or linear.bias is not None:
+                raise ModelError(f"{path}.{part}: is no plain linear layer")
+            yield Watched(f"{path}.{part}.weight", linear)
+
+
+def _head(model: PreTrainedModel) -> TokenHead:
+    if getattr(model.config, "use_bidirectional_attention", None) or model.config.is_encoder_decoder:
+        raise ModelError(
+            f"{model.config.model_type}: tokens see those behind them; gradients are taken of decoders"
+        )
+    with torch.no_grad():
+        head = proven_head(model, sliceable=False)
+    if head is None:
+        raise ModelError(f"{model.config.model_type}: its head cannot be run apart from its body")
+    return head

@@ -1,0 +1,61 @@
+"""ROSE, LESS and their plain relative: how far a training step on a row moves the target.
+
+    s_k(z) = sum over checkpoints i of  w_i * mean over the rows v of subtask k of  cos(G_i(z), g_i(v))
+    score  = max over subtasks k of s_k
+
+G is Adam's step on the row (of `gradient_cosine`, its plain gradient), g the gradient of a row of the target: of DPO's
+loss of a pair for `rose`, of the mean loss of a response for the others. w is the mean learning rate of the checkpoint's
+epoch, as a share of all. A step goes against its gradient, so a positive number means that it lowers the target's loss.
+
+ROSE: arXiv 2412.00631. LESS: Xia et al., ICML 2024, arXiv 2402.04333. The sum over checkpoints is TracIn's (arXiv
+2002.08484). The measurements are in influence/.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from davir_ray.config import ScoreConfig
+from davir_ray.schema import Need, View
+from davir_ray.scores.score import Floats, Measured, Score
+
+
+def _under_all(measured: Measured, need: Need) -> NDArray[np.float64]:
+    """Return the weighted sum over the checkpoints of each row's cosines [N, K]; NaN where a row has none."""
+    assert measured.target is not None
+    weights = np.asarray(measured.target.weights)
+    of_checkpoints = [measured.lists(one, "cosines") for one in measured.series(need)]
+    total = np.zeros((len(measured.example_id), len(measured.target.subtasks)))
+    for weight, cosines in zip(weights / weights.sum(), of_checkpoints, strict=True):
+        total[cosines.lengths > 0] += weight * cosines.values.reshape(-1, total.shape[1])
+        total[cosines.lengths == 0] = np.nan
+    return total
+
+
+def _score(name: str, formula: str, paper: str) -> Score:
+    need = Need(name, "warmup", View.RESPONSE)
+
+    def compute(measured: Measured, _: ScoreConfig) -> Floats:
+        return np.asarray(_under_all(measured, need).max(axis=1))
+
+    def parts(measured: Measured, _: ScoreConfig) -> dict[str, Floats]:
+        assert measured.target is not None
+        return dict(zip(measured.target.subtasks, _under_all(measured, need).T, strict=True))
+
+    return Score(name, formula, (need,), paper, compute, parts=parts, undefined="a step on it has no length")
+
+
+ROSE = _score(
+    "rose",
+    "max over subtasks of the mean cosine of Adam's step on the row with the DPO gradients of the target's pairs",
+    "arXiv 2412.00631 (ROSE)",
+)
+LESS = _score(
+    "less",
+    "max over subtasks of the mean cosine of Adam's step on the row with the gradients of the target's rows",
+    "arXiv 2402.04333 (LESS)",
+)
+GRADIENT_COSINE = _score(
+    "gradient_cosine",
+    "max over subtasks of the mean cosine of the row's gradient with the gradients of the target's rows",
+    "none; the plain form of LESS",
+)
