@@ -13,7 +13,6 @@ A score of your own is a `Score` in any module that the workers can import. In `
     from davir_ray.schema import Need, View
     from davir_ray.scores.guards import mean_loss
     from davir_ray.scores.score import Score
-from davir_ray.scores.tov import COLOR_FILTER, TOV
 
     BASE, REFERENCE = Need("loss", "base", View.RESPONSE), Need("loss", "reference", View.RESPONSE)
 
@@ -48,6 +47,7 @@ from davir_ray.scores.rho import RHO_MEAN, RHO_SUM
 from davir_ray.scores.rsr import RSR
 from davir_ray.scores.s_ifd import S_IFD
 from davir_ray.scores.score import Score
+from davir_ray.scores.tov import COLOR_FILTER, TOV
 
 SCORES: dict[str, Score] = {
     score.name: score

@@ -3,8 +3,8 @@
     s_k(z) = max over the rows v of subtask k of  cos(h(z), h(v))
     score  = max over subtasks k of s_k
 
-h is the mean of the last hidden states of a sequence, weighted by position (1 to T). The paper takes rows in turn for each
-row of the target; here rule `round_robin` takes them in turn for each subtask.
+h is the mean of the last hidden states of a sequence, weighted by position (1 to T). The paper takes rows in turn for
+each row of the target; here rule `round_robin` takes them in turn for each subtask.
 
 Ivison et al., "Large-Scale Data Selection for Instruction Tuning", arXiv 2503.01807.
 """

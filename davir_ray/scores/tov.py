@@ -7,8 +7,8 @@ target_i is prior_i after a short training on the target. To first order the row
 the row would lower the target's, so that forward passes stand in for gradients.
 
 Train on Validation: arXiv 2510.00386, with F(y) = y; its priors are the checkpoints of a warm-up (`start: warmup`), it
-ranks within bands of equal length and takes half of the rows at random: rule `mix`. CoLoR-Filter: Brandfonbrener et al.,
-NeurIPS 2024, arXiv 2406.10670.
+ranks within bands of equal length and takes half of the rows at random: rule `mix`. CoLoR-Filter: Brandfonbrener et
+al., NeurIPS 2024, arXiv 2406.10670.
 """
 
 import numpy as np
