@@ -25,7 +25,7 @@ from davir_ray.models.resolve import Models, ResolvedModel, resolve_all
 from davir_ray.recipe import Recipe
 from davir_ray.schema import COMPLETIONS, ROLES, Need, View, model_names
 from davir_ray.scores import resolve_score
-from davir_ray.scores.score import AIMED, Score
+from davir_ray.scores.score import Score
 from davir_ray.target.rows import FewShot, read_target
 from davir_ray.tokens.agreement import check_agreement
 from davir_ray.tokens.templates import TEMPLATES
@@ -49,7 +49,7 @@ def in_submitted_job() -> bool:
 class Inputs:
     """What a run works on. needs: what the score, the rules and the export ask for; of a series, of each model in it.
 
-    models: by the names that needs have for them. few_shot: the rows of `target`, if what is measured depends on them.
+    models: by the names that needs have for them. few_shot: the rows of `target`, if there is one.
     unscorable: source -> why none of the rows of its sample can be scored; others do not stand there.
     """
 
@@ -353,11 +353,12 @@ def _of_series(needs: Sequence[Need], models: ModelsConfig) -> Iterator[Need]:
 
 @stage(CorpusError)
 def _few_shot(inputs: Inputs) -> FewShot | None:
-    """Read the rows of the target, where what is measured depends on them."""
-    recipe, kinds = inputs.recipe, {need.kind for need in inputs.needs}
-    if recipe.target is None or not (kinds & set(AIMED) or inputs.score.of_target):
+    """Read the rows of the target, if there is one: all that is wrong with them is told before anything is made."""
+    recipe = inputs.recipe
+    if recipe.target is None:
         return None
-    return read_target(recipe.target, recipe.tokens, inputs.tokenizer, pairs="rose" in kinds)
+    pairs = any(need.kind == "rose" for need in inputs.score.needs)
+    return read_target(recipe.target, recipe.tokens, inputs.tokenizer, pairs=pairs)
 
 
 def check_score(recipe: Recipe, listing: Listing) -> None:

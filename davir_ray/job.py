@@ -276,7 +276,7 @@ def measure_models(job: Job, may_measure: bool) -> dict[str, Plan]:
 def aim(job: Job, may_measure: bool) -> TargetMeasured | None:
     """Find out what the score has to know of the target; None where it does not ask."""
     inputs = job.inputs
-    if inputs.few_shot is None:
+    if inputs.few_shot is None or not inputs.score.reads_target:
         return None
     of_target = {need[:2] for need in inputs.score.of_target}
     return measured_target(
@@ -334,7 +334,8 @@ def select_and_export(job: Job, ranked: Ranked) -> Chosen:
     """Apply the selection rules, write the scored table and the core-set, and sum them up."""
     inputs, run = job.inputs, job.run
     job.run.event("select", ranked=ranked.ranked)
-    subtasks = [one.name for one in inputs.few_shot.target.subtasks] if inputs.few_shot else []
+    told_apart = inputs.few_shot is not None and inputs.score.parts is not None
+    subtasks = [one.name for one in inputs.few_shot.target.subtasks] if told_apart else []
     selections = choose([rule.over(subtasks) for rule in inputs.recipe.select], ranked.scan)
     export = Export(
         corpus=inputs.recipe.corpus,

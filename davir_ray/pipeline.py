@@ -80,7 +80,7 @@ def finished(run: Run, record: RunRecord) -> RunRecord:
 
 
 def run_all(recipe: Recipe, name: str) -> JobRecord:
-    """Make the reference, score, select and train, as far as the recipe asks; what is done is not done again.
+    """Make the models to measure under, score, select and train, as far as the recipe asks; nothing is done again.
 
     A run that chose nothing ends there: there is nothing to train on. Each of the three resolves its inputs once, when
     it begins: a listing names prepared rows by the sizes and times of files, and would be hours old by the next.
@@ -89,9 +89,9 @@ def run_all(recipe: Recipe, name: str) -> JobRecord:
 
     steps.check_trainings(recipe)
     reference = None
-    if recipe.reference is not None:
-        reference = steps.make_reference(recipe, name)
-        recipe = steps.with_made(recipe, reference)
+    if recipe.makes:
+        reference = steps.make_models(recipe, name)
+        recipe = steps.with_models(recipe, name)
     record = score(recipe, name)
     trains = recipe.train is not None and record.selected
     trained = steps.train(recipe, name) if trains else None

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from itertools import islice
 
 from davir_ray import storage
+from davir_ray.config import TrainConfig
 from davir_ray.corpus.formats import FORMATS
 from davir_ray.corpus.reading import Parsed, examples
 from davir_ray.corpus.split import Split
@@ -13,7 +14,7 @@ from davir_ray.inputs import Inputs, check_inputs, check_score, load_inputs
 from davir_ray.logprobs.choice import check_adapters
 from davir_ray.models.resolve import ResolvedModel
 from davir_ray.recipe import Recipe
-from davir_ray.schema import Need, Status
+from davir_ray.schema import Need, Role, Status
 from davir_ray.scores.score import pass_of
 from davir_ray.storage.layout import probe_file
 from davir_ray.tokens.not_read import first_not_read
@@ -49,8 +50,8 @@ def validate(recipe: Recipe, *, colour: bool) -> Iterator[str]:
         yield f"target    {', '.join(f'{name}: {count} rows' for name, count in sizes.items())}"
     if inputs.references:
         yield "tokens    base and reference give the same ids on the first rows"
-    if recipe.reference is not None:
-        yield f"reference is made by `davir reference`: fit {recipe.reference.fit}"
+    for role in recipe.makes:
+        yield f"{role:<9} is made by `davir reference`: {_how_made(recipe, role)}"
     needs = ", ".join(map(pass_of, inputs.score.needs)) or "nothing"
     yield f"score     {inputs.score.name} = {inputs.score.formula}; measures {needs}"
     yield from _validate_training(recipe, inputs.base)
@@ -117,20 +118,29 @@ def _not_read(inputs: Inputs) -> Iterator[str]:
             yield f"not read  {source}: {names}; the first {found.rows:,} rows were looked at"
 
 
+def _how_made(recipe: Recipe, role: Role) -> str:
+    if role == "warmup":
+        return f"{recipe.warmup.epochs} checkpoints, on {recipe.warmup.fraction} of the corpus"
+    one = recipe.references["target" if role == "target" else "reference"]
+    return f"fit {one.fit}" + (f", from {one.start}" if one.fit == "target" else "")
+
+
 def _needs(recipe: Recipe) -> tuple[Need, ...] | None:
-    """Look at no reference that the recipe makes itself: it may not be there yet."""
-    return () if recipe.reference is not None else None
+    """Look at no model that the recipe makes itself: it may not be there yet."""
+    return () if recipe.makes else None
 
 
 def _validate_training(recipe: Recipe, base: ResolvedModel) -> Iterator[str]:
-    reference = recipe.reference.train if recipe.reference is not None else None
-    for name, train in (("reference", reference), ("train", recipe.train)):
+    trainings: dict[str, TrainConfig | None] = {name: one.train for name, one in recipe.references.items()}
+    trainings["warmup"] = recipe.warmup.train if "warmup" in recipe.makes else None
+    for name, train in {**trainings, "train": recipe.train}.items():
         if train is None:
             continue
         check_base(base)
         # What a cluster without GPUs lacks is told when a run has joined it.
         check_settings(with_deepspeed(train), "cuda" if train.device == "auto" else train.device)
-        for corpus_name, listing in check_corpora(recipe, train).items():
+        of_target = train is not recipe.train and train.is_preference
+        for corpus_name, listing in check_corpora(recipe, train, of_target=of_target).items():
             formats = ", ".join(listing.formats.values())
             yield f"{name:<10}{corpus_name}: {len(listing.splits)} splits, format {formats}"
         yield f"{name:<10}objective {train.objective}, ZeRO {train.zero_stage}, {train.num_workers} workers"

@@ -98,7 +98,7 @@ def score(recipe: str, overrides: tuple[str, ...], limit: int | None, dry_run: b
     from davir_ray import pipeline
     from davir_ray.cli.closing_lines import record_lines
 
-    _finish_run(pipeline.score(*_with_reference(*loaded)), record_lines, as_json)
+    _finish_run(pipeline.score(*_with_models(*loaded)), record_lines, as_json)
 
 
 @main.command()
@@ -145,7 +145,7 @@ def select(run_or_recipe: str, overrides: tuple[str, ...], limit: int | None, as
     from davir_ray import pipeline
     from davir_ray.cli.closing_lines import record_lines
 
-    record = pipeline.score(*_with_reference(*loaded), may_measure=False)
+    record = pipeline.score(*_with_models(*loaded), may_measure=False)
     _finish_run(record, record_lines, as_json)
 
 
@@ -184,12 +184,12 @@ def status(run_or_output: str, as_json: bool) -> None:
 @LIMIT
 @JSON
 def reference(recipe: str, overrides: tuple[str, ...], limit: int | None, as_json: bool) -> None:
-    """Make the reference model: the base, fine-tuned on the corpus as the recipe's `reference` says."""
+    """Make the models that the recipe measures under: references, and the warm-up of scores that ask for one."""
     loaded = _load(recipe, overrides, limit)
     from davir_ray.cli.training_lines import reference_lines
     from davir_ray.train import steps as training
 
-    _finish(training.make_reference(*loaded), reference_lines, as_json)
+    _finish(training.make_models(*loaded), reference_lines, as_json)
 
 
 @main.command()
@@ -372,13 +372,13 @@ def _load(path: str, overrides: tuple[str, ...], limit: int | None) -> "tuple[Re
     return load_run_or_recipe(path, [*overrides, *([f"corpus.limit={limit}"] if limit else [])])
 
 
-def _with_reference(recipe: "Recipe", name: str) -> "tuple[Recipe, str]":
-    """Name the reference that the recipe's `reference` section made; only then is training code loaded."""
-    if recipe.reference is None:
+def _with_models(recipe: "Recipe", name: str) -> "tuple[Recipe, str]":
+    """Name the models that the recipe made; only where there are some is training code loaded."""
+    if not recipe.makes:
         return recipe, name
-    from davir_ray.train.steps import with_reference
+    from davir_ray.train.steps import with_models
 
-    return with_reference(recipe, name), name
+    return with_models(recipe, name), name
 
 
 def _plan(recipe: "Recipe", name: str, as_json: bool) -> None:

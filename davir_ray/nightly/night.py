@@ -42,7 +42,7 @@ def run_night(recipe: Recipe, name: str) -> NightRecord | Busy:
 
 def _run(recipe: Recipe, name: str) -> RunRecord:
     """Do all that the recipe asks for; what is done is not done again."""
-    if recipe.reference is None and recipe.train is None:
+    if not recipe.makes and recipe.train is None:
         return pipeline.score(recipe, name)
     return pipeline.run_all(recipe, name)
 

@@ -148,6 +148,8 @@ class TrainingRecord(Written):
     """Folder of the training: a path or a URI."""
     model: str
     """Folder of the model that was trained, in the layout of Hugging Face."""
+    epochs: tuple[str, ...] = ()
+    """Folders of the checkpoints that a warm-up leaves, one an epoch; empty for other trainings."""
     metrics: str
     """File of what was logged: a JSON object a line."""
     objective: str
@@ -187,19 +189,19 @@ class TrainingRecord(Written):
 
 
 class ReferenceRecord(Written):
-    """What `davir reference` made."""
+    """The models that `davir reference` made, or found: all that the recipe makes to measure under."""
 
-    models: tuple[str, ...]
-    """Folder of the reference, or of the reference of each fold."""
+    models: dict[str, tuple[str, ...]]
+    """Role (`reference`, `warmup`, `target`) -> folders of its models: one, one a fold, or one a checkpoint."""
     trainings: tuple[TrainingRecord, ...]
-    """The training of each."""
+    """The trainings that made them, in order; a warm-up makes several models."""
 
 
 class JobRecord(RunRecord):
     """What `davir run` did: the record of the run, and those of the trainings before and after it."""
 
     reference: ReferenceRecord | None = None
-    """The reference that was made or found; null if the recipe makes none."""
+    """The models that were made or found to measure under; null if the recipe makes none."""
     train: TrainingRecord | None = None
     """The training on the core-set; null if the recipe asks for none, or nothing was chosen."""
 

@@ -32,7 +32,7 @@ Results = Mapping[str, ResultFile]
 def results_in(folder: str) -> dict[str, ResultFile]:
     """Describe the result files of a run; each is read once, a few MiB at a time."""
     paths = RunLayout(folder)
-    results = (paths.scored, paths.unscored, paths.coreset, paths.exports, paths.model)
+    results = (paths.scored, paths.unscored, paths.coreset, paths.exports, paths.model, paths.epochs)
     files = [file for one in results for file in storage.files_below(one)]
     digests = storage.concurrently(digest_of, [file.uri for file in files])
     names = [file.uri[len(folder.rstrip("/")) + 1 :] for file in files]

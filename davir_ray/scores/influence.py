@@ -4,8 +4,8 @@
     score  = max over subtasks k of s_k
 
 G is Adam's step on the row (of `gradient_cosine`, its plain gradient), g the gradient of a row of the target: of
-DPO's loss of a pair for `rose`, of the mean loss of a response for the others. w is the mean learning rate of the checkpoint's
-epoch, as a share of all. A step goes against its gradient, so a positive number means that it lowers the target's loss.
+DPO's loss of a pair for `rose`, of the mean loss of a response for the others. w is the mean learning rate of the
+checkpoint's epoch, as a share of all. A step goes against its gradient, so a positive number means that it lowers the target's loss.
 
 ROSE: arXiv 2412.00631. LESS: Xia et al., ICML 2024, arXiv 2402.04333. The sum over checkpoints is TracIn's (arXiv
 2002.08484). The measurements are in influence/.

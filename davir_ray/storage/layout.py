@@ -36,6 +36,7 @@
     training.json                       its recipe
     work-rows/  work-eval_rows/         while it measures the frozen policy
     rows/  eval_rows/  checkpoints/     while it trains
+    epochs/1                            of a warm-up: the adapter after each epoch, and the optimiser's moments
     metrics.jsonl                       what it logged
     model/  model/davir_training.json   its result, and what made it
   nightly/<recipe>/nights.jsonl         a line a night
@@ -171,10 +172,15 @@ class RunLayout(Layout):
     rows = Below("rows")
     eval_rows = Below("eval_rows")
     checkpoints = Below("checkpoints")
+    epochs = Below("epochs")
     metrics = Below("metrics.jsonl")
     model = Below("model")
     made_by = Below("model/davir_training.json")
     record = Below("record.json")
+
+    def epoch(self, number: int) -> str:
+        """Name the folder of the checkpoint that an epoch of a warm-up leaves, from 1."""
+        return join(self.epochs, str(number))
 
     def pass_of(self, label: str) -> str:
         """Name the folder of one pass of measuring."""

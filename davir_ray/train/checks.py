@@ -60,10 +60,22 @@ def read_deepspeed(path: str) -> dict[str, object]:
     return config
 
 
+def check_trainable(start: ResolvedModel, train: TrainConfig) -> None:
+    """Check that a training can begin from a model: a whole one, or with an adapter that is trained on."""
+    if start.adapter_path and (train.lora is not None or train.is_preference):
+        check_base(start)
+
+
 def check_base(base: ResolvedModel) -> None:
     """Check that a model can be trained."""
     if base.adapter_path:
         raise ModelError(f"{base.adapter_path}: training begins from a whole model; merge the adapter first")
+
+
+def check_not_quantised(base: ResolvedModel) -> None:
+    """Check that gradients can be taken of an adapter over a model."""
+    if "quantization_config" in read_json(Path(base.model_path) / "config.json"):
+        raise ModelError(f"{base.model_path}: is quantised; a warm-up, and gradients, take one that is not")
 
 
 def needs_of(train: TrainConfig) -> tuple[Need, ...]:
@@ -71,18 +83,19 @@ def needs_of(train: TrainConfig) -> tuple[Need, ...]:
     return PAIRS if train.is_preference else ()
 
 
-def check_corpora(recipe: Recipe, train: TrainConfig) -> dict[str, Listing]:
+def check_corpora(recipe: Recipe, train: TrainConfig, *, of_target: bool = False) -> dict[str, Listing]:
     """Check the corpora of a training, by their names: they can be read, and hold pairs where those are asked for.
 
-    The recipe's own is looked at for pairs alone: scoring checks the rest of it.
+    The recipe's own is looked at for pairs alone: scoring checks the rest of it. of_target: it is the target that is
+    trained on.
     """
     found = {}
-    own = recipe.corpus if train.is_preference else None
+    own = (recipe.target if of_target else recipe.corpus) if train.is_preference else None
     for name, corpus in {"corpus": train.corpus or own, "eval_corpus": train.eval_corpus}.items():
         if corpus is not None:
             inputs = check_inputs(recipe.model_copy(update={"corpus": corpus}), needs_of(train))
-            is_own = corpus is not recipe.corpus
-            check_pairs(inputs.listing.has_pairs, train, f"train.{name}" if is_own else "the corpus")
+            titles = {id(recipe.corpus): "the corpus", id(recipe.target): "the target"}
+            check_pairs(inputs.listing.has_pairs, train, titles.get(id(corpus), f"train.{name}"))
             found[name] = inputs.listing
     return found
 
@@ -94,6 +107,13 @@ def check_pairs(has_pairs: bool, train: TrainConfig, what: str) -> None:
             f"{what}: holds no preference pairs, and objective {train.objective} trains on nothing else; "
             "`davir formats` shows what a pair looks like"
         )
+
+
+def batch_for(train: TrainConfig, rows: int) -> TrainConfig:
+    """Return the settings with a batch that is no larger than so many rows."""
+    others = train.gradient_accumulation_steps * train.num_workers
+    size = min(train.per_device_train_batch_size, max(1, rows // others))
+    return train.model_copy(update={"per_device_train_batch_size": size})
 
 
 def check_rows(rows: int, largest_id: int, train: TrainConfig, base: ResolvedModel, what: str) -> None:

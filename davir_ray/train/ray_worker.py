@@ -13,6 +13,7 @@ from uuid import uuid4
 import ray.train
 import torch
 import torch.distributed
+from peft import PeftModel
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -28,6 +29,7 @@ from davir_ray.models.resolve import ResolvedModel, resolve
 from davir_ray.storage.layout import RunLayout
 from davir_ray.train.arguments import arguments_of, load_dtype, peft_config
 from davir_ray.train.dataset import PairCollator, fetch_rows, open_rows
+from davir_ray.train.epochs import KeepEpochs
 from davir_ray.train.model_folder import finish, upload
 from davir_ray.train.ray_callbacks import ReportCheckpoint, WriteMetrics
 from davir_ray.train.task import TrainTask
@@ -103,8 +105,8 @@ def _trainer(task: TrainTask, base: ResolvedModel, scratch: Path, *, resumes: bo
         "train_dataset": _rows(task, RunLayout.rows, scratch),
         "eval_dataset": _rows(task, RunLayout.eval_rows, scratch) if task.evaluates else None,
         "processing_class": tokenizer,
-        "peft_config": peft_config(task.train.lora),
-        "callbacks": [ReportCheckpoint(), WriteMetrics(task.folder)],
+        "peft_config": None if base.adapter_path else peft_config(task.train.lora),
+        "callbacks": [*_keeping_epochs(task, base), ReportCheckpoint(), WriteMetrics(task.folder)],
     }
     trainer: Trainer
     if task.train.objective == "sft":
@@ -117,10 +119,20 @@ def _trainer(task: TrainTask, base: ResolvedModel, scratch: Path, *, resumes: bo
     return trainer
 
 
-def _model(task: TrainTask, base: ResolvedModel) -> PreTrainedModel:
+def _keeping_epochs(task: TrainTask, base: ResolvedModel) -> list[KeepEpochs]:
+    if not task.keeps_epochs:
+        return []
+    return [KeepEpochs(task.folder, Path(base.model_path), task.base.model_name_or_path)]
+
+
+def _model(task: TrainTask, base: ResolvedModel) -> PreTrainedModel | PeftModel:
+    """Load what training begins from; an adapter over it is trained on."""
     attention = {"attn_implementation": "flash_attention_2"} if task.train.packing else {}
-    return AutoModelForCausalLM.from_pretrained(
+    model = AutoModelForCausalLM.from_pretrained(
         base.model_path, dtype=load_dtype(task.train, task.device), trust_remote_code=False, **attention
+    )
+    return (
+        PeftModel.from_pretrained(model, base.adapter_path, is_trainable=True) if base.adapter_path else model
     )
 
 

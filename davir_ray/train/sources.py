@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from davir_ray.config import ReferenceConfig, TrainConfig
+from davir_ray.config import ModelConfig, ModelsConfig, ReferenceConfig, TrainConfig
 from davir_ray.corpus.folds import Fold
 from davir_ray.errors import DamagedPart, StoreError, TrainingError
 from davir_ray.ids import keys_of
@@ -22,18 +22,32 @@ from davir_ray.runs.record import RunRecord
 from davir_ray.runs.run import NOT_IN_RUN_ID, Run
 from davir_ray.schema import Need
 from davir_ray.storage.damage import set_aside
-from davir_ray.train.checks import needs_of
+from davir_ray.train.checks import check_not_quantised, needs_of
 from davir_ray.train.pick import CoreSet, Everything, Outside, Pick, Sample
 
 
 @dataclass(frozen=True)
 class Source:
-    """Rows to train on. pick: which of the rows of `inputs`; what: that in words; digest: a name for the choice."""
+    """Rows to train on. pick: which of the rows of `inputs`; what: that in words; digest: a name for the choice.
+
+    inputs: its base is what is trained. listed: whether a training on other files is another one. few: a batch is no
+    larger than all of them. keeps_epochs: each epoch leaves a checkpoint with the optimiser's moments.
+    """
 
     inputs: Inputs
     pick: Pick
     what: str
     digest: str
+    listed: bool = True
+    few: bool = False
+    keeps_epochs: bool = False
+
+    @property
+    def rows_digest(self) -> str:
+        """Name the rows of the corpus, or where the files may be others, how they are found and read."""
+        if self.listed:
+            return self.inputs.tokens_digest
+        return f"{self.inputs.settings_digest} {self.inputs.recipe.corpus.paths}"
 
 
 def reference_sources(recipe: Recipe, reference: ReferenceConfig) -> list[Source]:
@@ -41,6 +55,22 @@ def reference_sources(recipe: Recipe, reference: ReferenceConfig) -> list[Source
     inputs = check_inputs(recipe, needs=())
     check_score(recipe, inputs.listing)  # a reference is made for the score
     return [Source(inputs, pick, what, what) for what, pick in picks_of(reference).items()]
+
+
+def warmup_source(recipe: Recipe) -> Source:
+    """Name the rows of the warm-up. A night with new files uses the old one again: its name does not hold them."""
+    inputs = check_inputs(recipe, needs=())
+    check_not_quantised(inputs.base)
+    share = recipe.warmup.fraction
+    what = f"a sample of {share} of the corpus, to warm up"
+    return Source(inputs, Sample(share), what, what, listed=False, few=True, keeps_epochs=True)
+
+
+def target_source(recipe: Recipe, train: TrainConfig, start: ModelConfig) -> Source:
+    """Name the rows of the target, for a training that begins from a model."""
+    models = ModelsConfig(base=start)
+    on_target = recipe.model_copy(update={"corpus": recipe.target, "models": models})
+    return Source(check_inputs(on_target, needs_of(train)), Everything(), "the target", "all", few=True)
 
 
 def picks_of(reference: ReferenceConfig) -> dict[str, Pick]:

@@ -5,7 +5,7 @@ finished when its record is written.
 """
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from time import monotonic
@@ -32,11 +32,12 @@ from davir_ray.runs.run import Run, training_id_of
 from davir_ray.storage.layout import RunLayout
 from davir_ray.store.mending import mended
 from davir_ray.train.checks import (
-    check_base,
+    batch_for,
     check_held_out,
     check_pairs,
     check_rows,
     check_settings,
+    check_trainable,
     with_deepspeed,
 )
 from davir_ray.train.metrics import read_metrics
@@ -66,7 +67,7 @@ class Training:
 def training_run(source: Source, held_out: Source | None, train: TrainConfig, name: str) -> Run:
     """Name the run of a training; nothing is written."""
     inputs = source.inputs
-    content = [source.digest, inputs.tokens_digest, inputs.base.identity]
+    content = [source.digest, source.rows_digest, inputs.base.identity]
     content += [held_out.inputs.tokens_digest] if held_out is not None else []
     choice = engine_for(inputs)
     if frozen_from(train, choice, device_of(train)) == "store":
@@ -105,24 +106,36 @@ def _train(
 ) -> TrainingRecord:
     device = device_of(train)
     check_settings(train, device)
-    check_base(source.inputs.base)
+    check_trainable(source.inputs.base, train)
     for one in filter(None, (source, held_out)):
         check_pairs(one.inputs.listing.has_pairs, train, one.what)
     await_workers(train, device)
     run = Run.begin(source.inputs.recipe, run.run_id, RunLayout.training)
     begun()
+    forget_other_rows(run, source.inputs.tokens_digest)
     forget_old_log(run)
     say(f"training {run.run_id} on {source.what} (if it stops, the same command goes on)")
     choice = engine_for(source.inputs)
     training = Training(source, held_out, train, run, choice, device, frozen_from(train, choice, device))
     say_frozen(training)
     rows = write_all_rows(training)
+    training = fitted(training, rows)
     run.event("train", rows=rows.rows, objective=train.objective)
     say(f"starting {train.num_workers} training worker(s) on {device}")
     fit(_task(training))
     record = record_of(training, rows, seconds=round(monotonic() - started, 1))
     run.event("trained", steps=record.steps, train_loss=record.train_loss, eval=record.eval.tree())
     return record
+
+
+def forget_other_rows(run: Run, tokens_digest: str) -> None:
+    """Begin anew a training that was begun on other files; one that goes on with them keeps its checkpoints."""
+    begun_on = [event["corpus"] for event in run.events if "corpus" in event]
+    if begun_on and begun_on[-1] != tokens_digest:
+        say(f"training {run.run_id} begins anew: the files of its corpus are others than when it began")
+        for folder in (run.paths.checkpoints, run.paths.epochs, run.paths.rows, run.paths.metrics):
+            storage.delete(folder)
+    run.event("rows", corpus=tokens_digest)
 
 
 def forget_old_log(run: Run) -> None:
@@ -174,24 +187,39 @@ class RowCounts:
 
     rows: int
     left_out: int
+    largest_id: int
     eval_rows: int | None = None
     eval_left_out: int | None = None
     eval_rows_trained_on: int | None = None
 
 
 def write_all_rows(training: Training) -> RowCounts:
-    """Write the rows to train on and those held out, and check them; return how many there are, and were left out."""
+    """Write the rows to train on and those held out; return how many there are, and were left out."""
     inputs, paths = training.source.inputs, training.run.paths
     written = _write_rows(training, training.source, paths.rows, RunLayout.work_of_rows)
-    check_rows(written.rows, written.largest_id, training.train, inputs.base, training.source.what)
     if training.held_out is None:
-        return RowCounts(written.rows, written.left_out)
+        return RowCounts(written.rows, written.left_out, written.largest_id)
     held_out = _write_rows(training, training.held_out, paths.eval_rows, RunLayout.work_of_eval_rows)
     check_held_out(held_out.rows, held_out.largest_id, inputs.base, training.held_out.what)
     shared = count_shared(paths.rows, paths.eval_rows)
     if shared:
         say(f"{shared:,} rows of {training.held_out.what} are also trained on")
-    return RowCounts(written.rows, written.left_out, held_out.rows, held_out.left_out, shared)
+    return RowCounts(
+        written.rows, written.left_out, written.largest_id, held_out.rows, held_out.left_out, shared
+    )
+
+
+def fitted(training: Training, rows: RowCounts) -> Training:
+    """Return the training with a batch that its rows can fill, where they are known to be few; check that they do."""
+    train, source = training.train, training.source
+    if source.few:
+        fitting = batch_for(train, rows.rows)
+        if fitting != train:
+            size = fitting.per_device_train_batch_size
+            say(f"{source.what}: {rows.rows} rows, so per_device_train_batch_size is {size}")
+        train = fitting
+    check_rows(rows.rows, rows.largest_id, train, source.inputs.base, source.what)
+    return replace(training, train=train)
 
 
 def _write_rows(training: Training, source: Source, folder: str, work_folder: str) -> RowsWritten:
@@ -225,6 +253,7 @@ def _task(training: Training) -> TrainTask:
         evaluates=training.held_out is not None,
         device=training.device,
         max_length=inputs.recipe.tokens.max_length,
+        keeps_epochs=training.source.keeps_epochs,
     )
 
 
@@ -236,11 +265,12 @@ def record_of(training: Training, rows: RowCounts, seconds: float) -> TrainingRe
         run_id=run.run_id,
         run_dir=run.folder,
         model=run.paths.model,
+        epochs=tuple(sorted(storage.list_folders(run.paths.epochs))),
         metrics=run.paths.metrics,
         objective=train.objective,
         trained_on=training.source.what,
         core_set=training.source.digest,
-        **asdict(rows),
+        **{name: value for name, value in asdict(rows).items() if name != "largest_id"},
         base=inputs.base.identity,
         frozen_logps=training.frozen,
         settings=settings_of(train, training.device),

@@ -1,26 +1,58 @@
-"""The steps of the main job that train: before scoring the reference, after it the model on the core-set."""
+"""The steps of the main job that train: before scoring the models to measure under, after it one on the core-set."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from davir_ray.cluster import ray_session
-from davir_ray.config import ModelConfig, ModelsConfig, TrainConfig
+from davir_ray.config import LoraConfig, ModelConfig, ReferenceConfig, TrainConfig
 from davir_ray.errors import RecipeError
 from davir_ray.inputs import anchored
 from davir_ray.job import engine_of
 from davir_ray.measure.ray_room import await_engine
-from davir_ray.models.resolve import resolve
+from davir_ray.models.resolve import resolve, resolve_reference
 from davir_ray.recipe import Recipe
 from davir_ray.runs.record import ReferenceRecord, TrainingRecord
 from davir_ray.runs.run import Run
+from davir_ray.schema import Role
 from davir_ray.train.checks import check_base, check_corpora, check_settings, with_deepspeed
 from davir_ray.train.ray_fit import await_workers
-from davir_ray.train.sources import Source, held_out_source, reference_sources, training_source
+from davir_ray.train.settings import learning_rate_of
+from davir_ray.train.sources import (
+    Source,
+    held_out_source,
+    reference_sources,
+    target_source,
+    training_source,
+    warmup_source,
+)
 from davir_ray.train.stage import device_of, run_training, training_run
+
+TARGET_SHARE = 0.1
+"""Of the usual learning rate, for a short training on a few rows (Train on Validation, arXiv 2510.00386)."""
+
+
+@dataclass(frozen=True)
+class ToMake:
+    """A training that makes one of the models that are measured. start: what it begins from, where that is another."""
+
+    source: Source
+    held_out: Source | None
+    train: TrainConfig
+    name: str
+    start: ModelConfig | None = None
+
+    @property
+    def run(self) -> Run:
+        """Its run, whether it was begun or not."""
+        return training_run(self.source, self.held_out, self.train, self.name)
 
 
 def check_trainings(recipe: Recipe) -> None:
     """Check settings, model, rows and engine of a recipe that trains, before the first of its trainings."""
     recipe = anchored(recipe)
-    reference = recipe.reference.train if recipe.reference is not None else None
-    trainings = [config for config in (reference, recipe.train) if config is not None]
+    trainings = [one.train for one in recipe.references.values()]
+    trainings += [recipe.warmup.train] if "warmup" in recipe.makes else []
+    trainings += [recipe.train] if recipe.train is not None else []
     if not trainings:
         return
     base = resolve(recipe.models.base)
@@ -30,63 +62,129 @@ def check_trainings(recipe: Recipe) -> None:
     for config in trainings:
         check_settings(with_deepspeed(config), device_of(config))
         await_workers(config, device_of(config))
-        check_corpora(recipe, config)
+        is_reference = config is not recipe.train
+        check_corpora(recipe, config, of_target=is_reference and config.is_preference)
 
 
-def make_reference(recipe: Recipe, name: str) -> ReferenceRecord:
-    """Fine-tune the base on the recipe's corpus; return the record of one model, or of one a fold."""
+def make_models(recipe: Recipe, name: str) -> ReferenceRecord:
+    """Make every model that the recipe makes, each after what it begins from; return their folders and trainings."""
     recipe = anchored(recipe)
-    config, sources, held_out = _references(recipe)
-    trainings = tuple(run_training(source, held_out, config, f"{name}-reference") for source in sources)
-    return ReferenceRecord(models=tuple(one.model for one in trainings), trainings=trainings)
-
-
-def with_reference(recipe: Recipe, name: str) -> Recipe:
-    """Return the recipe with the models that its `reference` section makes under `models.reference`.
-
-    Raises `RecipeError` if they are not made yet.
-    """
-    if recipe.reference is None:
-        return recipe
-    recipe = anchored(recipe)
-    runs = _reference_runs(recipe, name)
-    if not _all_finished(runs):
-        raise RecipeError("reference: is not made yet; `davir reference` makes it, and `davir run` does all")
-    return _naming(recipe, runs)
-
-
-def with_made(recipe: Recipe, reference: ReferenceRecord) -> Recipe:
-    """Return the recipe with the models that `make_reference` has just made under `models.reference`."""
-    recipe = anchored(recipe)
-    return _naming(recipe, [Run.in_output(recipe.output, one.run_id) for one in reference.trainings])
-
-
-def _naming(recipe: Recipe, runs: list[Run]) -> Recipe:
-    models = tuple(ModelConfig(model_name_or_path=run.paths.model) for run in runs)
-    named = ModelsConfig(base=recipe.models.base, reference=models[0] if len(models) == 1 else models)
-    return recipe.model_copy(update={"models": named, "reference": None})
-
-
-def references_made(recipe: Recipe, name: str) -> bool:
-    """Tell whether the models that the `reference` section makes are made."""
-    return _all_finished(_reference_runs(anchored(recipe), name))
-
-
-def _all_finished(runs: list[Run]) -> bool:
-    return all(run.record(TrainingRecord) is not None for run in runs)
-
-
-def _reference_runs(recipe: Recipe, name: str) -> list[Run]:
-    config, sources, held_out = _references(recipe)
-    return [training_run(source, held_out, config, f"{name}-reference") for source in sources]
-
-
-def _references(recipe: Recipe) -> tuple[TrainConfig, list[Source], Source | None]:
-    if recipe.reference is None:
-        raise RecipeError("reference: the recipe has no such section")
+    if not recipe.makes:
+        raise RecipeError(
+            "references: the recipe makes no model: it has no such section, and its score no warm-up"
+        )
     ray_session.connect()
-    config = recipe.reference.train
-    return config, reference_sources(recipe, recipe.reference), held_out_source(recipe, config)
+    folders: dict[str, tuple[str, ...]] = {}
+    trainings: list[TrainingRecord] = []
+    while recipe.makes:
+        role = recipe.makes[0]
+        found = _to_make(recipe, name, role)
+        made = [run_training(one.source, one.held_out, one.train, one.name) for one in found]
+        trainings += made
+        recipe = _naming(recipe, role, found)
+        folders[role] = tuple(model.model_name_or_path for model in _made(role, found))
+    return ReferenceRecord(models=folders, trainings=tuple(trainings))
+
+
+def with_models(recipe: Recipe, name: str) -> Recipe:
+    """Return the recipe with the models that it makes under `models`. Raises `RecipeError` if one is not made yet."""
+    recipe, left = made_so_far(recipe, name)
+    if left:
+        raise RecipeError(
+            f"models.{left[0]}: is not made yet; `davir reference` makes it, and `davir run` does all"
+        )
+    return recipe
+
+
+def made_so_far(recipe: Recipe, name: str) -> tuple[Recipe, tuple[Role, ...]]:
+    """Return the recipe with those models under `models` that are made, and the roles of those that are not."""
+    if not recipe.makes:
+        return recipe, ()
+    ray_session.connect()
+    recipe = anchored(recipe)
+    while recipe.makes:
+        role = recipe.makes[0]
+        found = _to_make(recipe, name, role)
+        if not all(one.run.record(TrainingRecord) is not None for one in found):
+            break
+        recipe = _naming(recipe, role, found)
+    return recipe, recipe.makes
+
+
+def _to_make(recipe: Recipe, name: str, role: Role) -> list[ToMake]:
+    """Name the trainings that make the models of a role: one, one a fold, or one for each model to begin from."""
+    if role == "warmup":
+        config = recipe.warmup.train
+        held_out = held_out_source(recipe, config)
+        return [ToMake(warmup_source(recipe), held_out, config, f"{name}-warmup")]
+    reference = recipe.reference if role == "reference" else recipe.references["target"]
+    assert reference is not None
+    name = f"{name}-{role}"
+    if reference.fit == "target":
+        return [_on_target(recipe, reference, start, name) for start in recipe.models.all_of(reference.start)]
+    sources, held_out = reference_sources(recipe, reference), held_out_source(recipe, reference.train)
+    return [ToMake(source, held_out, reference.train, name) for source in sources]
+
+
+def _on_target(recipe: Recipe, reference: ReferenceConfig, start: ModelConfig, name: str) -> ToMake:
+    """Name a training on the target's rows that begins from a model."""
+    start = _whole(recipe, start) if reference.start != "base" else start
+    train = reference.train
+    if start.adapter_name_or_path and train.lora is not None:
+        raise RecipeError(
+            f"references: train.lora: {start.adapter_name_or_path} is an adapter, which is trained on with its own "
+            "settings; leave `lora` out"
+        )
+    if train.learning_rate is None:
+        as_adapter = train.model_copy(update={"lora": LoraConfig()}) if start.adapter_name_or_path else train
+        train = train.model_copy(update={"learning_rate": TARGET_SHARE * learning_rate_of(as_adapter)})
+    source = target_source(recipe, train, start)
+    return ToMake(source, None, train, name, None if reference.start == "base" else start)
+
+
+def _whole(recipe: Recipe, start: ModelConfig) -> ModelConfig:
+    """Name the model that an adapter goes over, where a folder holds only that."""
+    resolved = resolve_reference(resolve(recipe.models.base), start)
+    if resolved.adapter_path is None or start.adapter_name_or_path:
+        return start
+    return ModelConfig(
+        model_name_or_path=recipe.models.base.model_name_or_path,
+        revision=recipe.models.base.revision,
+        adapter_name_or_path=start.model_name_or_path,
+    )
+
+
+def _naming(recipe: Recipe, role: Role, found: Sequence[ToMake]) -> Recipe:
+    """Return the recipe with the models of a role under `models`, as if they were named there."""
+    update = {role: _one_or_more(_made(role, found))}
+    if role == "target":
+        update["prior"] = _one_or_more([one.start for one in found if one.start is not None])
+    references = {name: one for name, one in recipe.references.items() if name != role}
+    models = recipe.models.model_copy(update=update)
+    return recipe.model_copy(update={"models": models, "references": references})
+
+
+def _one_or_more(models: Sequence[ModelConfig]) -> ModelConfig | tuple[ModelConfig, ...] | None:
+    return None if not models else models[0] if len(models) == 1 else tuple(models)
+
+
+def _made(role: Role, found: Sequence[ToMake]) -> list[ModelConfig]:
+    """Name the models that trainings make: a warm-up's are its checkpoints."""
+    if role == "warmup":
+        paths = [one.run.paths for one in found]
+        return [
+            ModelConfig(model_name_or_path=path.epoch(epoch))
+            for one, path in zip(found, paths, strict=True)
+            for epoch in range(1, int(one.train.num_train_epochs) + 1)
+        ]
+    return [_over(one.start, one.run.paths.model, one.train) for one in found]
+
+
+def _over(start: ModelConfig | None, made: str, train: TrainConfig) -> ModelConfig:
+    """Name a model that was made: its folder, or the whole model that it began from with the new adapter over it."""
+    if start is None or start.adapter_name_or_path or train.lora is None or train.lora.merge:
+        return ModelConfig(model_name_or_path=made)
+    return start.model_copy(update={"adapter_name_or_path": made})
 
 
 def train(recipe: Recipe, name: str) -> TrainingRecord:
@@ -94,6 +192,6 @@ def train(recipe: Recipe, name: str) -> TrainingRecord:
     if (config := anchored(recipe).train) is None:
         raise RecipeError("train: the recipe has no such section")
     ray_session.connect()
-    recipe = anchored(recipe if config.corpus is not None else with_reference(recipe, name))
+    recipe = anchored(recipe if config.corpus is not None else with_models(recipe, name))
     source = training_source(recipe, name, config)
     return run_training(source, held_out_source(recipe, config), config, f"{name}-{config.objective}")

@@ -11,7 +11,8 @@ class TrainTask:
     """Everything that a worker needs.
 
     base: what is trained; identity: its content, as the driver saw it. folder: the run's; rows, and eval_rows where
-    something is held out, lie in it, and the model goes there. max_length: of a packed sequence.
+    something is held out, lie in it, and the model goes there. max_length: of a packed sequence. keeps_epochs: each
+    epoch leaves its adapter with the optimiser's moments.
     """
 
     train: TrainConfig
@@ -21,6 +22,7 @@ class TrainTask:
     evaluates: bool
     device: str
     max_length: int
+    keeps_epochs: bool
 
 
 def train_worker(config: dict[str, Any]) -> None:

@@ -1,0 +1,108 @@
+"""What each epoch of a warm-up leaves: its adapter, and the optimiser's moments by the names of its parameters."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from peft import PeftModel
+from torch import Tensor
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments, get_scheduler
+
+from davir_ray.errors import TrainingError
+from davir_ray.influence.moments import FIRST, SECOND, Moments, write_moments
+from davir_ray.storage.layout import RunLayout
+from davir_ray.train.model_folder import finish, upload
+
+
+class KeepEpochs(TrainerCallback):
+    """Writes a checkpoint at the end of each epoch, before the trainer's own: one that is resumed has all before it.
+
+    folder: the run's. base: the folder that training began from; base_name: what the recipe calls it.
+    """
+
+    def __init__(self, folder: str, base: Path, base_name: str) -> None:
+        self.folder, self.base, self.base_name = folder, base, base_name
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kept: Any
+    ) -> None:
+        """Gather the moments from all workers, and let one of them write."""
+        epoch = round(state.epoch or 0)
+        moments = moments_of(kept["model"], kept["optimizer"])
+        if not state.is_world_process_zero:
+            return
+        rates = mean_learning_rates(args, state.max_steps, round(args.num_train_epochs))
+        found = Moments(moments[FIRST], moments[SECOND], rates[epoch - 1], epoch, state.global_step)
+        folder = Path(tempfile.mkdtemp())
+        try:
+            kept["model"].save_pretrained(folder)
+            write_moments(folder, found)
+            finish(folder, self.base, self.base_name, merge=False)
+            upload(folder, RunLayout(self.folder).epoch(epoch))
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def moments_of(model: PeftModel, optimizer: Any) -> dict[str, dict[str, Tensor]]:
+    """Return Adam's moments, `exp_avg` and `exp_avg_sq`, by parameter. All workers of a training take part."""
+    found: dict[str, dict[str, Tensor]] = {FIRST: {}, SECOND: {}}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            for part in (FIRST, SECOND):
+                found[part][_saved_as(name)] = _moment(name, parameter, optimizer, part)
+    return found
+
+
+def _saved_as(name: str) -> str:
+    """Return the name of a parameter as PEFT saves it: without that of the adapter."""
+    return name.replace(".default.", ".")
+
+
+def _moment(name: str, parameter: Any, optimizer: Any, part: str) -> Tensor:
+    if hasattr(parameter, "_hp_mapping") or hasattr(
+        parameter, "ds_id"
+    ):  # ZeRO has split it among the workers
+        from deepspeed.utils import safe_get_full_optimizer_state
+
+        moment = safe_get_full_optimizer_state(parameter, part)
+    else:
+        moment = optimizer.state.get(parameter, {}).get(part)
+    if moment is None:
+        raise TrainingError(
+            f"the optimiser has no {part} of {name}; a warm-up needs Adam, and zero_stage 0 to 3 or null"
+        )
+    return (
+        moment.detach()
+        .float()
+        .cpu()
+        .reshape(parameter.ds_shape if hasattr(parameter, "ds_shape") else parameter.shape)
+    )
+
+
+def mean_learning_rates(args: TrainingArguments, steps: int, epochs: int) -> list[float]:
+    """Return the mean learning rate of each epoch: what its checkpoint weighs in a sum over checkpoints.
+
+    steps: of the whole training. The schedule is computed again; nothing depends on what was logged.
+    """
+    rates = np.fromiter(_rates(args, steps), dtype=np.float64)
+    bounds = [round(steps * epoch / epochs) for epoch in range(epochs + 1)]
+    return [float(rates[first:stop].mean()) for first, stop in zip(bounds, bounds[1:], strict=False)]
+
+
+def _rates(args: TrainingArguments, steps: int) -> Iterator[float]:
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=args.learning_rate)
+    scheduler = get_scheduler(
+        args.lr_scheduler_type,
+        optimizer,
+        num_warmup_steps=args.get_warmup_steps(steps),
+        num_training_steps=steps,
+        scheduler_specific_kwargs=args.lr_scheduler_kwargs,
+    )
+    for _ in range(steps):
+        yield optimizer.param_groups[0]["lr"]
+        optimizer.step()
+        scheduler.step()
