@@ -60,6 +60,15 @@ def mixed(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return words ^ (words >> np.uint64(31))
 
 
+def uniform_draw(keys: Keys, seed: int) -> NDArray[np.float64]:
+    """Return a number for each key, uniform in [0, 1) in steps of 2**-53, that follows from it and the seed [N]."""
+    halves = np.ascontiguousarray(keys, dtype="S16").view("<u8").reshape(-1, 2)
+    state = mixed(np.array([seed % 2**64], dtype=np.uint64) + GOLDEN)
+    for half in (halves[:, 0], halves[:, 1]):
+        state = mixed((state ^ half) + GOLDEN)  # a step of splitmix64
+    return (state >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
 def find(keys: NDArray[Any], within: NDArray[Any]) -> NDArray[np.int64]:
     """Tell where each key stands in `within`, which is sorted; -1 where it does not."""
     if len(within) == 0:

@@ -127,9 +127,13 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _rules_fit(self) -> "Recipe":
+        score = SCORES.get(self.score.name)
+        subtasks = tuple(self.target.paths) if self.target is not None and score and score.parts else ()
         for index, rule in enumerate(self.select):
             try:
                 rule.check_corpus(self.corpus)
+                if score is not None:
+                    rule.over(subtasks)
             except ValueError as error:
                 raise ValueError(f"select.{index}: {error}") from error
         return self

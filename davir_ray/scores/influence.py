@@ -1,11 +1,13 @@
 """ROSE, LESS and their plain relative: how far a training step on a row moves the target.
 
-    s_k(z) = sum over checkpoints i of  w_i * mean over the rows v of subtask k of  cos(G_i(z), g_i(v))
-    score  = max over subtasks k of s_k
+    rose(x, y)             = max over subtasks k of s_k,  s_k = sum over checkpoints i of w_i * c_ik
+    less(x, y)             = the same
+    gradient_cosine(x, y)  = the same
 
-G is Adam's step on the row (of `gradient_cosine`, its plain gradient), g the gradient of a row of the target: of
-DPO's loss of a pair for `rose`, of the mean loss of a response for the others. w is the mean learning rate of the
-checkpoint's epoch, as a share of all. A step goes against its gradient, so a positive number means that it lowers the target's loss.
+c_ik is the mean over the rows v of subtask k of cos(G_i(x, y), g_i(v)). G is Adam's step on the row, in
+`gradient_cosine` its plain gradient; g is the gradient of a row of the target: in `rose` of DPO's loss of a pair, in the
+others of the mean loss of a response. w is the mean learning rate of the checkpoint's epoch, as a share of all. A step
+goes against its gradient, so a positive number means that it lowers the target's loss.
 
 ROSE: arXiv 2412.00631. LESS: Xia et al., ICML 2024, arXiv 2402.04333. The sum over checkpoints is TracIn's (arXiv
 2002.08484). The measurements are in influence/.

@@ -1,7 +1,6 @@
 """RDS+: how like a row's hidden states are to those of a row of the target.
 
-    s_k(z) = max over the rows v of subtask k of  cos(h(z), h(v))
-    score  = max over subtasks k of s_k
+    rds(x, y) = max over subtasks k of s_k,  s_k = max over the rows v of subtask k of  cos(h(x, y), h(v))
 
 h is the mean of the last hidden states of a sequence, weighted by position (1 to T). The paper takes rows in turn for
 each row of the target; here rule `round_robin` takes them in turn for each subtask.

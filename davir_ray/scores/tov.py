@@ -1,7 +1,7 @@
 """How much a short training on the target has lowered the loss of a row: Train on Validation, and CoLoR-Filter.
 
-    tov(z)          = mean over checkpoints i of  L(z; prior_i) - L(z; target_i)      (mean loss of the response)
-    color_filter(z) = the same of one pair: prior, and conditional
+    tov(x, y)          = mean over checkpoints i of  L(y|x; prior_i) - L(y|x; target_i)     (mean loss of a token)
+    color_filter(x, y) = the same of one pair: prior, and conditional
 
 target_i is prior_i after a short training on the target. To first order the row's loss falls by as much as training on
 the row would lower the target's, so that forward passes stand in for gradients.

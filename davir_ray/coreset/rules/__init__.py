@@ -30,8 +30,10 @@ from davir_ray.coreset.rules.difficulty import DifficultyRule
 from davir_ray.coreset.rules.fraction import FractionRule
 from davir_ray.coreset.rules.keep_sources import KeepSourcesRule
 from davir_ray.coreset.rules.length_quota import LengthQuotaRule
+from davir_ray.coreset.rules.mix import MixRule
 from davir_ray.coreset.rules.near_duplicates import NearDuplicatesRule
 from davir_ray.coreset.rules.quota import QuotaRule
+from davir_ray.coreset.rules.round_robin import RoundRobinRule
 from davir_ray.coreset.rules.threshold import ThresholdRule
 from davir_ray.coreset.rules.token_budget import TokenBudgetRule
 
@@ -44,7 +46,9 @@ SelectRule = Annotated[
     | LengthQuotaRule
     | KeepSourcesRule
     | DifficultyRule
-    | NearDuplicatesRule,
+    | NearDuplicatesRule
+    | MixRule
+    | RoundRobinRule,
     Field(discriminator="type"),
 ]
 
@@ -54,8 +58,10 @@ __all__ = [
     "FractionRule",
     "KeepSourcesRule",
     "LengthQuotaRule",
+    "MixRule",
     "NearDuplicatesRule",
     "QuotaRule",
+    "RoundRobinRule",
     "SelectRule",
     "ThresholdRule",
     "TokenBudgetRule",

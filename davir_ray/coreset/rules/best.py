@@ -56,11 +56,11 @@ def first_of_each(parts: Callable[[], Iterator[GroupCodes]], limit: NDArray[np.i
     """Keep the first rows of each code, up to its limit [G]."""
     taken = np.zeros_like(limit)
     for codes in parts():
-        yield taken[codes] + _place_within(codes) < limit[codes]
+        yield taken[codes] + place_within(codes) < limit[codes]
         taken += np.bincount(codes, minlength=len(limit))
 
 
-def _place_within(codes: GroupCodes) -> NDArray[np.int64]:
+def place_within(codes: GroupCodes) -> NDArray[np.int64]:
     """Tell how many rows before each row have its code [N]."""
     order = np.argsort(codes, kind="stable")
     inverse = np.empty_like(order)

@@ -16,7 +16,8 @@ from tests.measured import losses_table
 
 CONFIG = ScoreConfig()
 NEEDS = [Need("loss", role, view) for role in ("base", "reference") for view in View]
-OF_LOSSES = {name: one for name, one in SCORES.items() if {need.kind for need in one.needs} <= {"loss"}}
+COMPARED = {("loss", "base"), ("loss", "reference")}
+OF_LOSSES = {name: one for name, one in SCORES.items() if {need[:2] for need in one.needs} <= COMPARED}
 
 
 def ids(count):

@@ -16,7 +16,8 @@ from tests.measured import losses_table
 ANY = st.one_of(st.floats(), st.sampled_from([0.0, -0.0, 1e-300, 1e308, -1e308, np.inf, -np.inf, np.nan]))
 VIEWS = (View.RESPONSE, View.RESPONSE_ALONE, View.REJECTED)
 NEEDS = [Need("loss", role, view) for role in ("base", "reference") for view in VIEWS]
-OF_LOSSES = {name: one for name, one in SCORES.items() if {need.kind for need in one.needs} <= {"loss"}}
+COMPARED = {("loss", "base"), ("loss", "reference")}
+OF_LOSSES = {name: one for name, one in SCORES.items() if {need[:2] for need in one.needs} <= COMPARED}
 
 
 def one_row(losses, tokens):
