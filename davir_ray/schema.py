@@ -74,6 +74,11 @@ def model_names(role: Role, count: int) -> list[str]:
     return [f"{role}-{index}" for index in range(count)]
 
 
+def role_of(name: str) -> str:
+    """Return the role of a model by its name, or by the label of a pass under it."""
+    return name.partition("-")[0]
+
+
 class Need(NamedTuple):
     """What a score, a rule or an export asks for: a kind of measurement, of a model, in a view.
 

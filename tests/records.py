@@ -90,7 +90,7 @@ DRIFT: dict[str, Any] = {
 PLAN: dict[str, Any] = {
     "last_run": "r-0",
     "finished": False,
-    "reference_to_make": False,
+    "to_make": (),
     "changes": (Change(what="tokens", detail="tokens.template: 1 -> 2"),),
     "measured": {"base": 200},
     "reused": {"base": 1000},

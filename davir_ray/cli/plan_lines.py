@@ -1,14 +1,19 @@
 """What `davir plan` prints: a plan as lines of text."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from davir_ray.planning.plan import PlannedView, RunPlan
 from davir_ray.progress import duration
+from davir_ray.schema import role_of
+from davir_ray.scores.score import AIMED
 
 REASONS = {
     "first_run": "the first run: nothing of this model is measured yet",
     "new_base": "a new base: nothing of it is measured yet",
     "new_reference": "a new reference: nothing of it is measured yet",
+    "new_warmup": "a new warm-up: nothing of its checkpoints is measured yet",
+    "new_target_model": "a new model of the target, or another that it began from: nothing of it is measured yet",
+    "new_target": "another target: rows are measured again, against its gradients",
     "new_engine": "another engine, dtype or version: its numbers are not those of the last run",
     "empty_store": "the last run measured this model, and the store holds nothing of it",
     "new_row": "new rows",
@@ -21,8 +26,8 @@ REASONS = {
 
 def plan_lines(plan: RunPlan) -> Iterator[str]:
     """Tell what a run would measure and why, what it would reuse, and how long measuring would take."""
-    if plan.reference_to_make:
-        yield "run       named when its reference is made, which is trained first: that time is not in this plan"
+    if plan.to_make:
+        yield f"run       {_named_when(plan)}"
     else:
         done = "finished already: there is nothing to do" if plan.finished else "a plan: nothing was measured"
         yield f"run       {plan.run_id}  ({done})"
@@ -30,18 +35,28 @@ def plan_lines(plan: RunPlan) -> Iterator[str]:
     for change in plan.changes:
         yield f"  changed   {change.detail}"
     for view in plan.views:
-        yield from _view(view, plan.reference_to_make)
+        yield from _view(view, plan.to_make)
     yield from _time(plan)
 
 
-def _view(view: PlannedView, to_make: bool) -> Iterator[str]:
+def _named_when(plan: RunPlan) -> str:
+    counted = plan.estimate is not None and plan.estimate.warmup is not None
+    absent = [role for role in plan.to_make if not (role == "warmup" and counted)]
+    names, verb = " and ".join(plan.to_make), "is" if len(plan.to_make) == 1 else "are"
+    left_out = f": that time is not in this plan ({' and '.join(absent)})" if absent else ""
+    if plan.to_make == ("reference",):
+        left_out = ": that time is not in this plan"
+    return f"named when its {names} {verb} made, which {verb} trained first{left_out}"
+
+
+def _view(view: PlannedView, to_make: Sequence[str]) -> Iterator[str]:
     missing = f"{view.missing:,} of {view.rows:,} rows to measure, {view.tokens:,} tokens"
     failed = f", {view.failed:,} known to fail" if view.failed else ""
     reused = view.rows - view.missing - view.failed
     yield f"measure   {view.model}, {view.view}: {missing}; {reused:,} in the store{failed}"
     for reason, count in view.why.items():
-        is_reference = to_make and view.model.startswith("reference")
-        yield f"  {count:>10,}  {'the reference is not made yet' if is_reference else REASONS[reason]}"
+        role = role_of(view.model)
+        yield f"  {count:>10,}  {f'the {role} is not made yet' if role in to_make else REASONS[reason]}"
 
 
 def _time(plan: RunPlan) -> Iterator[str]:
@@ -49,10 +64,18 @@ def _time(plan: RunPlan) -> Iterator[str]:
     if not any(plan.measured.values()):
         yield "time      nothing to measure: no model is loaded"
     elif estimate is None:
-        yield "time      no estimate: no earlier run of this name measured with this base and engine"
+        probe = "; `--probe` finds out on a few rows" if any(map(_is_aimed, plan.measured)) else ""
+        yield f"time      no estimate: no earlier run of this name measured with this base and engine{probe}"
     else:
         gpu = f", {estimate.gpu_hours:,.2f} GPU-hours" if estimate.gpu_hours else ""
         yield f"time      about {duration(estimate.seconds)} of measuring{gpu}, loading models not counted"
-        for label, one in estimate.models.items():
+        first = {"warm-up": estimate.warmup, "target": estimate.target}
+        for label, one in {**first, **estimate.models}.items():
+            if one is None:
+                continue
             speed = f"{one.tokens_per_second:,.0f} tokens/s an engine, {one.engines} at once"
             yield f"  {label:<11} {duration(one.busy_seconds)} of engines; {speed} ({one.basis})"
+
+
+def _is_aimed(label: str) -> bool:
+    return any(label.endswith(f"-{kind}") for kind in AIMED)

@@ -105,10 +105,11 @@ def score(recipe: str, overrides: tuple[str, ...], limit: int | None, dry_run: b
 @RECIPE
 @SET
 @LIMIT
+@click.option("--probe", is_flag=True, help="Take the gradients of a few rows, to tell how fast they go.")
 @JSON
-def plan(recipe: str, overrides: tuple[str, ...], limit: int | None, as_json: bool) -> None:
+def plan(recipe: str, overrides: tuple[str, ...], limit: int | None, probe: bool, as_json: bool) -> None:
     """Tell what a run would measure and why, what it would reuse, and how long that takes; claims nothing."""
-    _plan(*_load(recipe, overrides, limit), as_json)
+    _plan(*_load(recipe, overrides, limit), as_json, probe)
 
 
 @main.command()
@@ -381,11 +382,11 @@ def _with_models(recipe: "Recipe", name: str) -> "tuple[Recipe, str]":
     return with_models(recipe, name), name
 
 
-def _plan(recipe: "Recipe", name: str, as_json: bool) -> None:
+def _plan(recipe: "Recipe", name: str, as_json: bool, probe: bool = False) -> None:
     from davir_ray.cli.plan_lines import plan_lines
     from davir_ray.planning.ray_plan import preview
 
-    _finish(preview(recipe, name), plan_lines, as_json)
+    _finish(preview(recipe, name, probing=probe), plan_lines, as_json)
 
 
 def _finish(record: W, show: Callable[[W], Iterable[str]], as_json: bool) -> None:

@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable
 from functools import partial
 from time import monotonic
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +25,7 @@ from davir_ray.measure.ray_measure import engine_cpus, engine_gpus, model_of
 from davir_ray.progress import duration, say
 from davir_ray.storage.damage import expecting
 
+T = TypeVar("T")
 Vectors = dict[str, NDArray[np.float32]]
 """Subtask -> the vector of each of its rows [M, H]."""
 
@@ -33,7 +35,7 @@ def lay_directions(measurement: Measurement) -> float:
     """Compute the target's directions, where a pass needs them and the store has none; return the seconds it took."""
     if not isinstance(measurement.kind, InfluenceKind) or storage.exists(measurement.directions_uri):
         return 0.0
-    return _by_one_task(f"gradients of the target under {measurement.model}", measurement, _write_directions)
+    return _told(f"gradients of the target under {measurement.model}", measurement, _write_directions)
 
 
 def _write_directions(measurement: Measurement) -> None:
@@ -54,7 +56,7 @@ def target_vectors(measurement: Measurement, target: Target, *, may_measure: boo
         if not may_measure:
             raise NotMeasured("the rows of the target are not measured; `davir score` measures them")
         what = f"rows of the target under {measurement.model}"
-        seconds = _by_one_task(what, measurement, partial(_write_vectors, target=target))
+        seconds = _told(what, measurement, partial(_write_vectors, target=target))
     with expecting(uri):
         table = storage.read_table(uri)
     names = table["subtask"].to_pylist()
@@ -76,20 +78,27 @@ def _write_vectors(measurement: Measurement, target: Target) -> None:
     storage.write_table(one.vectors_uri(target.digest), table)
 
 
-def _by_one_task(what: str, measurement: Measurement, work: Callable[[Measurement], None]) -> float:
-    """Run work in a process that holds what an engine does; return the seconds it took."""
+def _told(what: str, measurement: Measurement, work: Callable[[Measurement], None]) -> float:
+    """Do work in a process of its own, say so, and return the seconds it took."""
     say(what)
-    started, cpus = monotonic(), engine_cpus(measurement)
-    task = ray.remote(_in_process).options(num_cpus=cpus, num_gpus=engine_gpus(measurement))
-    ray.get(task.remote(work, measurement, cpus))
+    started = monotonic()
+    in_one_process(measurement, work)
     seconds = monotonic() - started
     say(f"{what}: done in {duration(seconds)}")
     return seconds
 
 
-def _in_process(work: Callable[[Measurement], None], measurement: Measurement, cpus: float) -> None:
+def in_one_process(measurement: Measurement, work: Callable[[Measurement], T]) -> T:
+    """Do work in a process that holds what an engine does; return what it returns."""
+    cpus = engine_cpus(measurement)
+    task = ray.remote(_in_process).options(num_cpus=cpus, num_gpus=engine_gpus(measurement))
+    done: T = ray.get(task.remote(work, measurement, cpus))
+    return done
+
+
+def _in_process(work: Callable[[Measurement], T], measurement: Measurement, cpus: float) -> T:
     os.environ["OMP_NUM_THREADS"] = str(max(1, int(cpus)))
     import torch  # after that: it reads how many threads there are when it is imported
 
     torch.set_num_threads(max(1, int(cpus)))
-    work(measurement)
+    return work(measurement)

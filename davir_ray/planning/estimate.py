@@ -70,14 +70,21 @@ def estimate(tokens: int, speed: Speed, *, engines: int, gpus: int) -> PassEstim
     )
 
 
-def total(parts: Mapping[str, PassEstimate | None]) -> TimeEstimate | None:
-    """Sum up the models, which are measured one after the other; None if one of them cannot be estimated."""
+def total(
+    parts: Mapping[str, PassEstimate | None],
+    warmup: PassEstimate | None = None,
+    target: PassEstimate | None = None,
+) -> TimeEstimate | None:
+    """Sum up what is done one after the other; None if one of the models cannot be estimated."""
     known = {label: one for label, one in parts.items() if one is not None}
     if len(known) < len(parts):
         return None
+    every = [*known.values(), *filter(None, (warmup, target))]
     return TimeEstimate(
-        busy_seconds=round(sum(one.busy_seconds for one in known.values()), 4),
-        seconds=round(sum(one.seconds for one in known.values()), 4),
-        gpu_hours=round(sum(one.gpu_hours for one in known.values()), 4),
+        busy_seconds=round(sum(one.busy_seconds for one in every), 4),
+        seconds=round(sum(one.seconds for one in every), 4),
+        gpu_hours=round(sum(one.gpu_hours for one in every), 4),
         models=known,
+        warmup=warmup,
+        target=target,
     )

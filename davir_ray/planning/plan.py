@@ -28,7 +28,7 @@ class PassEstimate(Written):
     """What measuring one model would take."""
 
     tokens_per_second: float
-    """Tokens a second of one engine, learnt from earlier runs."""
+    """Tokens a second of one engine, learnt from earlier runs or from a probe."""
     busy_seconds: float
     """Seconds that engines would be busy, summed over all engines."""
     seconds: float
@@ -42,7 +42,10 @@ class PassEstimate(Written):
 
 
 class TimeEstimate(Written):
-    """What measuring would take: models one after the other, without loading, reading and ranking."""
+    """What measuring would take: models one after the other, without loading, reading and ranking.
+
+    The sums are over `models`, `warmup` and `target`.
+    """
 
     busy_seconds: float
     """Seconds that engines would be busy, summed over all engines and models."""
@@ -52,20 +55,25 @@ class TimeEstimate(Written):
     """Hours of GPUs; 0 on CPUs."""
     models: dict[str, PassEstimate]
     """Model label -> the same of this model alone, for those that have something to measure."""
+    warmup: PassEstimate | None
+    """The training of the warm-up; null where it is made, or not asked for."""
+    target: PassEstimate | None
+    """The gradients of the target's rows under all checkpoints; null where none are to be taken."""
 
 
 class RunPlan(Facts):
     """What a run would measure and why, what it would reuse, and how long measuring would take.
 
-    `run_id` and `run_dir` are null while the reference, which is part of a run's name, is still to be made.
+    `run_id` and `run_dir` are null while models that are a part of a run's name are still to be made.
     """
 
     last_run: str | None
     """Name of the latest finished run of this recipe's name, which the plan is compared with; null without one."""
     finished: bool
     """Whether the run is finished already."""
-    reference_to_make: bool
-    """Whether the reference is still to be trained; that time is not in the plan."""
+    to_make: tuple[str, ...]
+    """Roles of models that are still to be trained (`reference`, `warmup`, `target`); of that time only a warm-up's is
+    in the plan."""
     changes: tuple[Change, ...]
     """What differs from the last run besides the rows."""
     measured: dict[str, int]

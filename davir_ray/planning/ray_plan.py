@@ -4,7 +4,7 @@ Reads and tokenises the corpus, as the run would, and looks into the store. No a
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import ray
 
 from davir_ray.cluster import ray_session
+from davir_ray.config import ModelConfig
 from davir_ray.ids import Keys, keys_of
 from davir_ray.inputs import check_inputs
 from davir_ray.job import Job, engine_for, facts, job_of, name_run, tokenise
@@ -25,8 +26,9 @@ from davir_ray.measure.ray_measure import (
     failed_keys,
     look_up_held,
 )
-from davir_ray.planning.estimate import estimate, passes, speed_of, total
+from davir_ray.planning.estimate import Speed, estimate, passes, speed_of, total
 from davir_ray.planning.plan import PassEstimate, PlannedView, RunPlan, TimeEstimate
+from davir_ray.planning.ray_probe import probe, target_estimate, warmup_estimate
 from davir_ray.planning.reasons import Reason, model_reason, row_reasons
 from davir_ray.recipe import Recipe
 from davir_ray.runs.changes import Change, changes
@@ -34,7 +36,8 @@ from davir_ray.runs.history import PastRun, past_runs
 from davir_ray.runs.locations import Places, read_places
 from davir_ray.runs.record import Facts, RunRecord
 from davir_ray.runs.run import Run
-from davir_ray.schema import View, is_of_view
+from davir_ray.schema import Role, View, is_of_view, role_of
+from davir_ray.scores.score import AIMED
 from davir_ray.storage.layout import StoreLayout
 from davir_ray.store.measurements import MeasurementStore
 from davir_ray.store.mending import mended
@@ -61,72 +64,93 @@ class Asked:
         return Asked(view=self.view, why=self.why + other.why, **sums)
 
 
-def preview(recipe: Recipe, name: str) -> RunPlan:
-    """Tell what a run would measure and why, what it would find in the store, and how long measuring would take."""
+def preview(recipe: Recipe, name: str, *, probing: bool = False) -> RunPlan:
+    """Tell what a run would measure and why, what it would find in the store, and how long measuring would take.
+
+    probing: find out on a few rows how fast gradients go, which takes what an engine does.
+    """
     job, to_make = _job(recipe, name)
     past = past_runs(
         job.inputs.recipe.output, name
     )  # first: an output that fails is told of before hours of work
-    return mended(partial(_preview, job, past, to_make), job.prepared, job.stores)
+    return mended(partial(_preview, job, past, to_make, probing), job.prepared, job.stores)
 
 
-def _preview(job: Job, past: Sequence[PastRun], to_make: bool) -> RunPlan:
+def _preview(job: Job, past: Sequence[PastRun], to_make: tuple[Role, ...], probing: bool) -> RunPlan:
     tokenise(job)
     made = facts(job)
     last = past[-1] if past else None
     changed = _changes(last, made, job.inputs.recipe)
-    if to_make:  # the base stood in for it, and named the run
-        models = made.models | {"reference": ()}
+    if to_make:  # the base stood in for them, and named the run
+        models = {label: one for label, one in made.models.items() if role_of(label) not in to_make}
         made = made.model_copy(update={"run_id": None, "run_dir": None, "models": models})
-        changed = tuple(change for change in changed if change.what != "reference")
+        changed = tuple(change for change in changed if change.what not in (*to_make, "prior"))
     places = read_places(last.folder) if last else None
     asked = {one.label: _ask(job, one, last, places, changed) for one in job.measurements}
+    probed = probe(job) if probing else None
     return RunPlan(
         **dict(made),
         last_run=last.run_id if last else None,
         finished=not to_make and job.run.record(RunRecord) is not None,
-        reference_to_make=to_make,
+        to_make=to_make,
         changes=changed,
         measured={label: sum(one.missing for one in views) for label, views in asked.items()},
         reused={label: sum(one.rows - one.missing for one in views) for label, views in asked.items()},
         tokens={label: sum(one.tokens for one in views) for label, views in asked.items()},
         views=tuple(_planned(label, one) for label, views in asked.items() for one in views),
-        estimate=_estimate(job, asked, past),
+        estimate=_estimate(job, asked, past, probed, warms_up="warmup" in to_make),
     )
 
 
-def _job(recipe: Recipe, name: str) -> tuple[Job, bool]:
-    """Put a job together that has begun nothing; tell whether its reference is still to be made."""
-    to_make = False
-    if recipe.reference is not None:
-        from davir_ray.train.steps import references_made, with_reference
+def _job(recipe: Recipe, name: str) -> tuple[Job, tuple[Role, ...]]:
+    """Put a job together that has begun nothing; name the models that are still to be made."""
+    to_make: tuple[Role, ...] = ()
+    begins_there = {role: one.start for role, one in recipe.references.items()}
+    if recipe.makes:
+        from davir_ray.train.steps import made_so_far
 
-        to_make = not references_made(recipe, name)
-        recipe = _with_stand_in(recipe) if to_make else with_reference(recipe, name)
+        recipe, to_make = made_so_far(recipe, name)
+        recipe = _with_stand_ins(recipe)
     inputs = check_inputs(recipe)
     ray_session.connect()
     choice = engine_for(inputs)
     run = Run.in_output(inputs.recipe.output, name_run(inputs, choice, name))
-    job = job_of(inputs, run, choice)
-    return (_without_reference(job) if to_make else job), to_make
+    absent: set[str] = {*to_make}
+    if begins_there.get("target") in absent:
+        absent.add("prior")
+    return _without(job_of(inputs, run, choice), absent), to_make
 
 
-def _with_stand_in(recipe: Recipe) -> Recipe:
-    """Let the base stand in for the reference that its training will make: the rows and tokens are the same."""
-    assert recipe.reference is not None
-    count = recipe.reference.folds if recipe.reference.fit == "cross" else 1
-    base = recipe.models.base
-    models = recipe.models.model_copy(update={"reference": base if count == 1 else (base,) * count})
-    return recipe.model_copy(update={"models": models, "reference": None})
+def _with_stand_ins(recipe: Recipe) -> Recipe:
+    """Let the base stand in for the models that trainings will make: the rows and tokens are the same."""
+    for role in recipe.makes:
+        update = {role: _times(recipe.models.base, _how_many(recipe, role))}
+        reference = recipe.references.get("target")
+        if role == "target" and reference is not None and reference.start != "base":
+            update["prior"] = _times(recipe.models.base, _how_many(recipe, role))
+        recipe = recipe.model_copy(update={"models": recipe.models.model_copy(update=update)})
+    return recipe.model_copy(update={"references": {}})
 
 
-def _without_reference(job: Job) -> Job:
-    """Let the store hold nothing of the reference."""
+def _how_many(recipe: Recipe, role: Role) -> int:
+    """Tell how many models of a role there will be."""
+    if role == "warmup":
+        return recipe.warmup.epochs
+    reference = recipe.references["target" if role == "target" else "reference"]
+    return reference.folds if reference.fit == "cross" else len(recipe.models.all_of(reference.start))
+
+
+def _times(base: ModelConfig, count: int) -> ModelConfig | tuple[ModelConfig, ...]:
+    return base if count == 1 else (base,) * count
+
+
+def _without(job: Job, roles: Collection[str]) -> Job:
+    """Let the store hold nothing of some roles."""
     folder = StoreLayout(job.inputs.recipe.store).measurements_of("to-be-made")
     return replace(
         job,
         measurements=tuple(
-            replace(one, stores=(MeasurementStore(folder, one.kind),)) if one.model == "reference" else one
+            replace(one, stores=(MeasurementStore(folder, one.kind),)) if role_of(one.model) in roles else one
             for one in job.measurements
         ),
     )
@@ -203,16 +227,22 @@ def _planned(label: str, one: Asked) -> PlannedView:
     )
 
 
-def _estimate(job: Job, asked: dict[str, list[Asked]], past: Sequence[PastRun]) -> TimeEstimate | None:
-    """Estimate the time of what is missing; None where no earlier run tells how fast this goes."""
+def _estimate(
+    job: Job, asked: dict[str, list[Asked]], past: Sequence[PastRun], probed: Speed | None, *, warms_up: bool
+) -> TimeEstimate | None:
+    """Estimate the time of what is missing; None where neither an earlier run nor a probe tells how fast this goes."""
     known = [one for run in past for one in passes(run)]
     engine = (job.choice.type, job.choice.dtype)
-    base = [model.identity for model in job.inputs.models_of("base")]
+    base = [model.identity for model in job.inputs.models["base"]]
     parts: dict[str, PassEstimate | None] = {}
     for one in job.measurements:
         if tokens := sum(view.tokens for view in asked[one.label]):
-            speed = speed_of(one.store.folder, engine, base, known)
+            speed = speed_of(one.store.folder, engine, base, known) or (
+                probed if one.kind.name in AIMED else None
+            )
             engines = engine_replicas(one, engine_cpus(one))
             gpus = engine_gpus(one)
             parts[one.label] = estimate(tokens, speed, engines=engines, gpus=gpus) if speed else None
-    return total(parts)
+    if probed is None:
+        return total(parts)
+    return total(parts, warmup_estimate(job, probed) if warms_up else None, target_estimate(job, probed))

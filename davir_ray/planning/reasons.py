@@ -14,6 +14,7 @@ from davir_ray.ids import Keys
 from davir_ray.runs.changes import Change
 from davir_ray.runs.locations import ABSENT
 from davir_ray.runs.record import Facts
+from davir_ray.schema import role_of
 from davir_ray.scores.score import AIMED
 
 
@@ -63,7 +64,7 @@ def model_reason(
         return Reason.FIRST_RUN
     if store in record.measurements.values():
         return Reason.EMPTY_STORE
-    other, role = {change.what for change in changed}, model.partition("-")[0]
+    other, role = {change.what for change in changed}, role_of(model)
     if role in other:
         return NEW_MODEL[role]
     if "target" in other and label.removeprefix(f"{model}-") in AIMED:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from davir_ray.runs.record import Facts
-from davir_ray.schema import ROLES
+from davir_ray.schema import ROLES, role_of
 from davir_ray.storage.typed import Written
 
 Tree = Mapping[str, Any]
@@ -36,7 +36,7 @@ def changes(before: Facts, now: Facts, recipe_before: Tree, recipe_now: Tree) ->
 
 def _models(before: Facts, now: Facts) -> Iterator[Change]:
     for role in ROLES:
-        was, is_now = of_role(before, role), of_role(now, role)
+        was, is_now = _of_role(before, role), _of_role(now, role)
         if was != is_now:
             yield Change(what=role, detail=f"models.{role}: {_hashes(was)} -> {_hashes(is_now)}")
     if before.target != now.target:
@@ -44,9 +44,9 @@ def _models(before: Facts, now: Facts) -> Iterator[Change]:
         yield Change(what="target", detail=f"target: {_hashes(was)} -> {_hashes(is_now)}")
 
 
-def of_role(facts: Facts, role: str) -> list[str]:
+def _of_role(facts: Facts, role: str) -> list[str]:
     """Return the identities of all models of a role, those of a series in order."""
-    return [one for name, some in facts.models.items() if name.partition("-")[0] == role for one in some]
+    return [one for name, some in facts.models.items() if role_of(name) == role for one in some]
 
 
 def _hashes(identities: Sequence[str]) -> str:

@@ -4,10 +4,10 @@
     less(x, y)             = the same
     gradient_cosine(x, y)  = the same
 
-c_ik is the mean over the rows v of subtask k of cos(G_i(x, y), g_i(v)). G is Adam's step on the row, in
-`gradient_cosine` its plain gradient; g is the gradient of a row of the target: in `rose` of DPO's loss of a pair, in the
-others of the mean loss of a response. w is the mean learning rate of the checkpoint's epoch, as a share of all. A step
-goes against its gradient, so a positive number means that it lowers the target's loss.
+c_ik is the mean over the rows v of subtask k of cos(G_i(x, y), g_i(v)). G is Adam's step on the row, and in
+`gradient_cosine` its plain gradient. g is the gradient of a row of the target: in `rose` of DPO's loss of a pair, in
+the others of the mean loss of a response. w is the mean learning rate of the checkpoint's epoch, as a share of all. A
+step goes against its gradient, so a positive number means that it lowers the target's loss.
 
 ROSE: arXiv 2412.00631. LESS: Xia et al., ICML 2024, arXiv 2402.04333. The sum over checkpoints is TracIn's (arXiv
 2002.08484). The measurements are in influence/.
@@ -59,5 +59,5 @@ LESS = _score(
 GRADIENT_COSINE = _score(
     "gradient_cosine",
     "max over subtasks of the mean cosine of the row's gradient with the gradients of the target's rows",
-    "none; the plain form of LESS",
+    "arXiv 2002.08484 (TracIn, with cosines)",
 )

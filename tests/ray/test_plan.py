@@ -140,7 +140,7 @@ def test_a_view_that_no_run_asked_for_is_not_measured(folder, tiny_models, first
 def test_a_reference_that_is_still_to_be_made_counts_as_new(folder, tiny_models, first):
     to_make = slow(folder, (tiny_models[0], None), reference={"fit": "cross", "train": {"zero_stage": None}})
     plan = preview(to_make, "test")
-    assert plan.reference_to_make
+    assert plan.to_make == ("reference",)
     assert plan.measured["base"] == 0
     assert plan.measured["reference-0"] + plan.measured["reference-1"] == 30
     assert (plan.run_id, plan.models["reference"]) == (None, ())

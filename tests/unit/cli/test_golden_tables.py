@@ -257,7 +257,7 @@ def test_a_first_plan_whose_reference_is_to_be_made():
         run_id=None,
         run_dir=None,
         last_run=None,
-        reference_to_make=True,
+        to_make=("reference",),
         changes=(),
         views=views,
         estimate=None,

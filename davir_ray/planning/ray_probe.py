@@ -1,0 +1,102 @@
+"""How fast gradients go, found out on a few rows before anything is made: with a fresh adapter over the base.
+
+A warm-up, the target's gradients and those of the corpus are forward and backward passes over an adapter; one speed
+prices them all.
+"""
+
+from functools import partial
+from time import monotonic
+
+from davir_ray.cluster.unexpected import stage
+from davir_ray.config import LoraConfig
+from davir_ray.errors import EngineError, RecipeError
+from davir_ray.job import Job
+from davir_ray.logprobs.engine import TokenSequence
+from davir_ray.measure.chunk_rows import chunk_of, sequences_of
+from davir_ray.measure.measurement import Measurement
+from davir_ray.measure.ray_measure import engine_gpus
+from davir_ray.measure.ray_target import in_one_process
+from davir_ray.models.resolve import resolve
+from davir_ray.planning.estimate import Speed, estimate
+from davir_ray.planning.plan import PassEstimate
+from davir_ray.progress import say
+from davir_ray.schema import View
+from davir_ray.scores.score import AIMED
+
+ROWS = 32
+
+
+@stage(EngineError)
+def probe(job: Job) -> Speed:
+    """Take the gradients of some rows under the base with a fresh adapter. Raises `RecipeError` where none are taken."""
+    aimed = _aimed(job)
+    if not aimed:
+        raise RecipeError(
+            f"--probe finds out how fast gradients go, and score {job.inputs.score.name} takes none"
+        )
+    lora = job.inputs.recipe.warmup.train.lora
+    assert lora is not None
+    rows = _some_rows(job)
+    say(f"probe: the gradients of {len(rows)} rows")
+    rate = in_one_process(aimed[0], partial(_tokens_per_second, lora=lora, rows=rows))
+    return Speed(rate, f"a probe of {len(rows)} rows")
+
+
+def _aimed(job: Job) -> list[Measurement]:
+    return [one for one in job.measurements if one.kind.name in AIMED]
+
+
+def _some_rows(job: Job) -> list[TokenSequence]:
+    """Read rows from the beginning, the middle and the end of the corpus, as many as a probe takes."""
+    found: list[TokenSequence] = []
+    for split in range(job.prepared.splits):
+        positions = job.prepared.sequences(split, [View.RESPONSE])["position"].to_pylist()
+        rows = job.prepared.token_rows(split, positions[:: max(1, len(positions) // ROWS)][:ROWS])
+        found += [one for _, one in sequences_of(chunk_of("", rows))]
+        if len(found) >= ROWS:
+            break
+    return found[:ROWS]
+
+
+def _tokens_per_second(measurement: Measurement, lora: LoraConfig, rows: list[TokenSequence]) -> float:
+    """Align rows with a target of zeros, once to warm up and once by the clock."""
+    import torch
+    from peft import get_peft_model
+
+    from davir_ray.influence.adapted import AdaptedModel
+    from davir_ray.influence.directions import Aligner
+    from davir_ray.influence.moments import Moments
+    from davir_ray.logprobs.hf.model import load_model
+    from davir_ray.train.arguments import peft_config
+
+    one = measurement
+    base = load_model(resolve(one.models.base).model_path, None, one.choice.dtype, one.choice.device)
+    model = AdaptedModel(get_peft_model(base, peft_config(lora)))  # type: ignore[arg-type]
+    zeros = {one.name: torch.zeros_like(one.linear.weight) for one in model.watched}
+    moments = Moments(zeros, zeros, 1.0, 1, 1)
+    aligner = Aligner(model, {name: zero[None] for name, zero in zeros.items()}, moments)
+    aligner.align(rows[:1])
+    started = monotonic()
+    aligner.align(rows)
+    return sum(len(row.ids) for row in rows) / (monotonic() - started)
+
+
+def warmup_estimate(job: Job, speed: Speed) -> PassEstimate:
+    """Say what the warm-up would take: its share of the corpus, once an epoch."""
+    warmup = job.inputs.recipe.warmup
+    sequences = (job.prepared.sequences(split, [View.RESPONSE]) for split in range(job.prepared.splits))
+    tokens = sum(sum(table["length"].to_pylist()) for table in sequences)
+    train = warmup.train
+    gpus = engine_gpus(_aimed(job)[0])
+    taken = int(tokens * warmup.fraction * warmup.epochs)
+    return estimate(taken, speed, engines=train.num_workers, gpus=min(gpus, 1))
+
+
+def target_estimate(job: Job, speed: Speed) -> PassEstimate | None:
+    """Say what the target's gradients would take, under all checkpoints, by one engine after the other."""
+    few_shot, aimed = job.inputs.few_shot, _aimed(job)
+    if few_shot is None or not aimed:
+        return None
+    sides = [side for row in few_shot.rows for side in (row.chosen, row.rejected) if side is not None]
+    tokens = sum(len(side.ids) for side in sides) * len(aimed)
+    return estimate(tokens, speed, engines=1, gpus=engine_gpus(aimed[0]))

@@ -1,0 +1,285 @@
+"""Rows that serve a target, on real Ray: warm-up, gradients, ranking, a new night, another target, a kill."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import ray
+import torch
+import yaml
+from peft import PeftModel
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from davir_ray import pipeline
+from davir_ray.errors import CorpusError, RecipeError
+from davir_ray.influence.moments import read_moments
+from davir_ray.logprobs.engine import TokenSequence
+from davir_ray.planning.ray_plan import preview
+from davir_ray.recipe import parse_recipe
+from davir_ray.runs.record import load_training
+from davir_ray.train import steps
+from tests.tiny_adapted import dpo_loss, flat, gradient_by_autograd, summed_logprob
+from tests.trainings import write_pairs, write_rows
+
+ROOT = Path(__file__).resolve().parents[2]
+ROWS = 24
+CODE = (
+    "from davir_ray.measure.chunks import CHUNK_TOKENS; CHUNK_TOKENS['cpu'] = 300\n"
+    "from davir_ray.cli import main; main()"
+)
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
+
+
+def tree(folder: Path, base: str, **changes) -> dict:
+    return {
+        "corpus": {"paths": f"{folder}/corpus/*.parquet"},
+        "tokens": {"template": "plain", "max_length": 128},
+        "models": {"base": base},
+        "engine": {"num_cpus": 1},
+        "target": {"paths": {"hh": f"{folder}/hh.parquet", "se": f"{folder}/se.parquet"}},
+        "warmup": {"fraction": 0.5, "train": warm(2)},
+        "score": {"name": "rose"},
+        "store": str(folder / "store"),
+        "output": str(folder / "runs"),
+    } | changes
+
+
+def warm(epochs: int, **changes) -> dict:
+    lora = {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"]}
+    return {
+        "num_train_epochs": epochs,
+        "learning_rate": 1e-3,
+        "num_cpus_per_worker": 1,
+        "per_device_train_batch_size": 4,
+        "zero_stage": None,
+        "lora": lora,
+        **changes,
+    }
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A corpus and the pairs of a target of two subtasks."""
+    (tmp_path / "corpus").mkdir()
+    write_rows(tmp_path / "corpus" / "a.parquet", ROWS)
+    write_pairs(tmp_path / "hh.parquet", 3)
+    write_pairs(tmp_path / "se.parquet", 5)
+    return tmp_path
+
+
+def sequences(store: Path, view: str) -> dict[bytes, TokenSequence]:
+    """Read the token ids of a view of each example from the prepared corpora of a store."""
+    found = {}
+    for part in store.glob("prepared/*/tokens/*.parquet"):
+        ids = pq.read_table(part.parents[1] / "examples" / part.name)["example_id"].to_pylist()
+        for row in pq.read_table(part).to_pylist():
+            if row["view"] == view:
+                one = TokenSequence(np.array(row["ids"], np.int32), np.array(row["scored"]))
+                found[ids[row["example"]]] = one
+    return found
+
+
+def by_hand(checkpoint: str, base: str, rows, subtasks) -> np.ndarray:
+    """Return the mean cosine of each row's step with each subtask's pairs, by autograd on one row at a time [N, K]."""
+    model = PeftModel.from_pretrained(
+        AutoModelForCausalLM.from_pretrained(base, dtype=torch.float64), checkpoint
+    )
+    model = model.double().eval()
+    moments = read_moments(checkpoint)
+    first, second = (
+        flat({name: one.double() for name, one in some.items()}) for some in (moments.first, moments.second)
+    )
+    pairs = [
+        [gradient_by_autograd(model, lambda it, p=p: dpo_loss(it, *p, 0.1)) for p in some]
+        for some in subtasks
+    ]
+    found = []
+    for row in rows:
+        plain = gradient_by_autograd(
+            model, lambda it, row=row: -summed_logprob(it, row) / int(row.scored.sum())
+        )
+        step = (0.9 * first + 0.1 * plain) / (0.999 * second + 0.001 * plain**2 + 1e-8).sqrt()
+        found.append([np.mean([float(step @ g / (step.norm() * g.norm())) for g in some]) for some in pairs])
+    return np.array(found)
+
+
+def test_rose_from_nothing_is_what_one_row_at_a_time_gives(folder, tiny_models):
+    recipe = parse_recipe(tree(folder, tiny_models[0], select=[{"type": "round_robin", "count": 4}]), "test")
+    record = pipeline.run_all(recipe, "test")
+    assert record.measured == {"warmup-0-rose": ROWS, "warmup-1-rose": ROWS}
+    assert record.status == {"ok": ROWS}
+    epochs = record.reference.models["warmup"]
+    assert [Path(one).name for one in epochs] == ["1", "2"]
+    scored = pq.read_table(record.scored).to_pylist()
+    rows = sequences(folder / "store", "response")
+    few = _pairs(folder, tiny_models[0])
+    weights = np.array([read_moments(one).learning_rate for one in epochs])
+    cosines = [
+        by_hand(one, tiny_models[0], [rows[row["example_id"]] for row in scored], few) for one in epochs
+    ]
+    expected = np.einsum("i,ink->nk", weights / weights.sum(), np.array(cosines))
+    found = np.array([[row["score_hh"], row["score_se"]] for row in scored])
+    np.testing.assert_allclose(found, expected, rtol=0, atol=2e-5)
+    assert [row["score"] for row in scored] == found.max(axis=1).tolist()
+    taken = [int(np.argsort(-found[:, one], kind="stable")[0]) for one in (0, 1)]
+    assert all(scored[one]["selected"] for one in taken)
+
+
+def _pairs(folder: Path, base: str) -> list[list[tuple[TokenSequence, TokenSequence]]]:
+    """Tokenise the target's pairs as the recipe does."""
+    from davir_ray.inputs import check_inputs
+
+    few_shot = check_inputs(parse_recipe(tree(folder, base), "test"), needs=()).few_shot
+    return [[(row.chosen, row.rejected) for row in one.rows] for one in few_shot.target.subtasks]
+
+
+def test_a_new_night_measures_new_rows_and_another_target_all_of_them(folder, tiny_models):
+    recipe = parse_recipe(tree(folder, tiny_models[0], warmup={"fraction": 0.5, "train": warm(1)}), "test")
+    first = pipeline.run_all(recipe, "test")
+    write_rows(folder / "corpus" / "b.parquet", ROWS + 3)  # with the rows of `a` in it
+    again = pipeline.run_all(recipe, "test")
+    assert again.reference.models == first.reference.models
+    assert again.measured == {"warmup-rose": 3}
+    write_pairs(folder / "hh.parquet", 4)
+    plan = preview(recipe, "test")
+    assert plan.measured == {"warmup-rose": ROWS + 3}
+    assert [view.why for view in plan.views] == [{"new_target": ROWS + 3}]
+    assert [change.what for change in plan.changes] == ["target"]
+    other = pipeline.run_all(recipe, "test")
+    assert other.reference.models == first.reference.models
+    assert other.measured == {"warmup-rose": ROWS + 3}
+
+
+def run_in_process(folder: Path, recipe: dict) -> subprocess.Popen:
+    (folder / "test.yaml").write_text(yaml.safe_dump(recipe))
+    command = [sys.executable, "-c", CODE, "run", str(folder / "test.yaml")]
+    variables = os.environ | {"RAY_ADDRESS": ray.get_runtime_context().gcs_address, "OMP_NUM_THREADS": "1"}
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    return subprocess.Popen(command, cwd=ROOT, env=variables, **quiet)
+
+
+def kill_when(process: subprocess.Popen, is_time) -> None:
+    end = time.monotonic() + 300
+    while not is_time():
+        assert time.monotonic() < end, "its time did not come"
+        assert process.poll() is None, "the run ended before it was killed"
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+
+
+def results(folder: Path) -> dict[str, bytes]:
+    """Read what a run made, under names without its folder: the scored table, and the tensors of the checkpoints."""
+    scored = {
+        f"scored/{one.name}": pq.read_table(one)
+        for one in sorted(folder.glob("runs/test-*/scored/*.parquet"))
+    }
+    tensors = {
+        f"{one.parent.name}/{one.name}": {
+            name: value.numpy().tobytes() for name, value in load_file(one).items()
+        }
+        for one in sorted(folder.glob("runs/test-warmup-*/epochs/*/*.safetensors"))
+    }
+    columns = ["example_id", "rank", "score", "score_hh", "score_se", "selected"]
+    return {name: table.select(columns).to_pydict() for name, table in scored.items()} | tensors
+
+
+def test_a_run_killed_while_it_warms_up_and_while_it_measures_ends_with_the_same_bytes(
+    folder, tiny_models, tmp_path_factory
+):
+    calm = tmp_path_factory.mktemp("calm")
+    train = warm(3, save_steps=1)
+    asked = tree(folder, tiny_models[0], warmup={"fraction": 0.5, "train": train})
+    undisturbed = asked | {"store": f"{calm}/store", "output": f"{calm}/runs"}
+    assert run_in_process(calm, undisturbed).wait(timeout=600) == 0
+    process = run_in_process(folder, asked)
+    kill_when(process, lambda: list(folder.glob("runs/test-warmup-*/epochs/1/moments.safetensors")))
+    process = run_in_process(folder, asked)
+    kill_when(process, lambda: len(list(folder.glob("store/measurements/*/*.parquet"))) >= 2)
+    assert run_in_process(folder, asked).wait(timeout=600) == 0
+    assert len(results(calm)) == 1 + 3 * 2
+    assert results(folder) == results(calm)
+
+
+@pytest.mark.parametrize("zero_stage", [0, 2])
+def test_moments_are_those_of_a_training_without_deepspeed(folder, tiny_models, zero_stage):
+    def made(stage) -> dict[str, torch.Tensor]:
+        train = warm(1, zero_stage=stage)
+        recipe = parse_recipe(tree(folder, tiny_models[0], warmup={"fraction": 0.5, "train": train}), "test")
+        (epoch,) = steps.make_models(recipe, "test").models["warmup"]
+        return load_file(Path(epoch) / "moments.safetensors")
+
+    plain, split = made(None), made(zero_stage)
+    assert plain.keys() == split.keys()
+    assert all(one.abs().max() > 0 for name, one in plain.items() if "lora_B" in name)
+    for name, one in plain.items():
+        torch.testing.assert_close(split[name], one, rtol=1e-3, atol=1e-9)
+
+
+def test_models_of_the_target_begin_from_what_they_are_compared_with(folder, tiny_models):
+    target = {"fit": "target", "start": "warmup", "train": {"num_cpus_per_worker": 1, "zero_stage": None}}
+    asked = tree(folder, tiny_models[0], references={"target": target}, score={"name": "tov"})
+    asked["select"] = [{"type": "mix", "fraction": 0.5, "bands": 2}]
+    record = pipeline.run_all(parse_recipe(asked, "test"), "test")
+    labels = ["prior-0", "prior-1", "target-0", "target-1"]
+    assert record.measured == dict.fromkeys(labels, ROWS)
+    assert len({record.models[name][0] for name in labels}) == 4
+    trained = [load_training(one.run_dir) for one in record.reference.trainings]
+    assert [one.trained_on for one in trained[1:]] == ["the target"] * 2
+    assert [one.base for one in trained[1:]] == [record.models[name][0] for name in labels[:2]]
+    assert trained[1].settings.learning_rate == pytest.approx(2e-5)  # a tenth of an adapter's
+
+
+def test_a_reference_may_be_made_of_the_target(folder, tiny_models):
+    pairs = {"objective": "dpo", "num_cpus_per_worker": 1, "zero_stage": None, "learning_rate": 1e-3}
+    asked = tree(folder, tiny_models[0], reference={"fit": "target", "train": pairs}, score={"name": "davir"})
+    del asked["warmup"]
+    record = pipeline.run_all(parse_recipe(asked, "test"), "test")
+    assert record.measured == {"base": ROWS, "reference": ROWS}
+    (training,) = record.reference.trainings
+    assert (training.objective, training.rows) == ("dpo", 5)  # three of the eight are the same pairs
+
+
+@pytest.mark.parametrize(
+    ("score", "write", "message"),
+    [
+        (
+            "rose",
+            lambda folder: write_rows(folder / "hh.parquet", 3),
+            "hh.parquet:0: has no rejected response",
+        ),
+        ("less", lambda folder: write_rows(folder / "hh.parquet", 0), "target.paths.hh"),
+        (
+            "less",
+            lambda folder: _write_long(folder / "hh.parquet"),
+            "hh.parquet:1: its response is longer than",
+        ),
+    ],
+)
+def test_a_target_that_cannot_serve_is_refused_before_anything_is_made(
+    folder, tiny_models, score, write, message
+):
+    write(folder)
+    recipe = parse_recipe(tree(folder, tiny_models[0], score={"name": score}), "test")
+    with pytest.raises(CorpusError, match=message):
+        pipeline.run_all(recipe, "test")
+    assert not (folder / "runs").exists()
+
+
+def _write_long(file: Path) -> None:
+    import pyarrow as pa
+
+    rows = [{"prompt": "a", "chosen": "b" * n, "rejected": "c"} for n in (1, 300)]
+    pq.write_table(pa.Table.from_pylist(rows), file)
+
+
+def test_what_is_not_made_yet_is_named(folder, tiny_models):
+    recipe = parse_recipe(tree(folder, tiny_models[0]), "test")
+    with pytest.raises(RecipeError, match=r"models.warmup: is not made yet; `davir reference` makes it"):
+        steps.with_models(recipe, "test")
