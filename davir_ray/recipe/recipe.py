@@ -107,13 +107,12 @@ class Recipe(Section):
             )
         made_of_it = any(one.fit == "target" for one in self.references.values())
         if self.target is not None and not score.reads_target and not made_of_it:
-            raise ValueError(
-                f"target: score {score.name} does not read it, and no reference has `fit: target`"
+            raise no_effect(
+                {"target": f"score {score.name} does not read it, and no reference has `fit: target`"}
             )
         if "target" in self.references and not any(need.model == "target" for need in score.needs):
-            raise ValueError(
-                f"references.target: score {score.name} measures nothing under the model called target"
-            )
+            why = f"score {score.name} measures nothing under the model called target"
+            raise no_effect({"references.target": why})
         return self
 
     @model_validator(mode="after")

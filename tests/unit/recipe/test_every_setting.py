@@ -26,7 +26,7 @@ from davir_ray.recipe.yaml_tree import read_yaml
 from davir_ray.runs.run import run_id_of, training_id_of
 from davir_ray.schema import View
 from davir_ray.scores import SCORES
-from davir_ray.scores.score import SETTINGS, Measured
+from davir_ray.scores.score import SETTINGS, Measured, TargetMeasured
 from tests.conftest import ROOT
 
 SMALLEST = {"corpus": {"paths": "rows.parquet"}, "models": {"base": {"model_name_or_path": "b"}}}
@@ -55,6 +55,9 @@ class Case(NamedTuple):
 
 OWN = {"format": "text", "columns": {}, "tags": {}}
 PAIRS = {"train.objective": "dpo"}
+AIMED = {"score.name": "less", "target.paths": "t"}
+FIT_TARGET = {"references.reference.fit": "target", "target.paths": "t"}
+KEYS = {"sources": "corpus", "references": "reference"}
 HELD_OUT = {"train.eval_corpus.paths": "held_out.parquet"}
 LORA = {"train.lora.target_modules": ["q_proj"]}
 SFT = {"train.objective": "sft"}
@@ -102,6 +105,9 @@ CASES = {
     "models.base.revision": Case("v2"),  # of a folder or a URI it is refused when the model is looked for
     "models.base.adapter_name_or_path": Case("adapter"),
     "models.reference": Case("r"),
+    "models.warmup": Case("w"),
+    "models.target": Case("t"),
+    "models.prior": Case("p", beside={"models.target": "t"}),
     "engine.type": Case("transformers"),
     "engine.device": Case("cuda", idle=(HASH,)),
     "engine.wait_seconds": Case(5.0, idle=(HASH, ON_CPU), reader="measure/ray_room.py"),
@@ -156,17 +162,47 @@ CASES = {
     "select.near_duplicates.threshold": Case(rule("near_duplicates", threshold=0.5), rule("near_duplicates")),
     "select.near_duplicates.num_perm": Case(rule("near_duplicates", num_perm=64), rule("near_duplicates")),
     "select.near_duplicates.shingle": Case(rule("near_duplicates", shingle=3), rule("near_duplicates")),
+    "select.mix.fraction": Case(rule("mix", fraction=0.1), rule("mix", fraction=0.2)),
+    "select.mix.count": Case(rule("mix", count=1), rule("mix", count=2)),
+    "select.mix.random": Case(rule("mix", count=1, random=0.1), rule("mix", count=1)),
+    "select.mix.bands": Case(rule("mix", count=1, bands=2), rule("mix", count=1)),
+    "select.mix.seed": Case(rule("mix", count=1, seed=2), rule("mix", count=1)),
+    "select.round_robin.fraction": Case(
+        rule("round_robin", fraction=0.1), rule("round_robin", fraction=0.2), beside=AIMED
+    ),
+    "select.round_robin.count": Case(
+        rule("round_robin", count=1), rule("round_robin", count=2), beside=AIMED
+    ),
+    "select.round_robin.subtasks": Case(
+        rule("round_robin", count=1, subtasks=["corpus"]), rule("round_robin", count=1), beside=AIMED
+    ),
+    "target": Case(
+        {"paths": "t"}, {"paths": "u"}, beside={"score.name": "less"}, idle=({"score.name": "davir"},)
+    ),
+    "warmup.fraction": Case(
+        0.5, beside=AIMED, idle=({}, {**AIMED, "models.warmup.model_name_or_path": "w"}), reader=SOURCES
+    ),
+    "warmup.train": Case({"seed": 3}, beside=AIMED, idle=({},), reader="train/steps.py"),
     "export.formats": Case(["ids"]),
     "export.one_schema": Case(True, beside=TWO_SOURCES, idle=({},)),
     "export.rows_per_file": Case(10),
-    "reference.fit": Case("cross", reader=SOURCES),
-    "reference.fraction": Case(
-        0.5, beside={"reference.fit": "sample"}, idle=({}, {"reference.fit": "cross"}), reader=SOURCES
+    "references.reference.fit": Case("cross", reader=SOURCES),
+    "references.reference.fraction": Case(
+        0.5,
+        beside={"references.reference.fit": "sample"},
+        idle=({}, {"references.reference.fit": "cross"}),
+        reader=SOURCES,
     ),
-    "reference.folds": Case(
-        3, beside={"reference.fit": "cross"}, idle=({}, {"reference.fit": "sample"}), reader=SOURCES
+    "references.reference.folds": Case(
+        3,
+        beside={"references.reference.fit": "cross"},
+        idle=({}, {"references.reference.fit": "sample"}),
+        reader=SOURCES,
     ),
-    "reference.train": Case({"seed": 3}, reader="train/steps.py"),
+    "references.reference.start": Case(
+        "warmup", beside=FIT_TARGET, idle=({}, {"references.reference.fit": "cross"}), reader="train/steps.py"
+    ),
+    "references.reference.train": Case({"seed": 3}, reader="train/steps.py"),
     "train.objective": Case("dpo"),
     "train.corpus": Case({"paths": "x"}),
     "train.eval_corpus": Case({"paths": "x"}),
@@ -236,12 +272,12 @@ def sections_in(annotation: Any) -> Iterator[type[BaseModel]]:
 def settings_of(recipe: type[BaseModel]) -> Iterator[tuple[str, bool]]:
     """Yield the path of each setting, and whether it is read only beside some others; each section once.
 
-    Rules stand under their types, and a mapping of sections has the key `corpus`.
+    Rules stand under their types, and a mapping of sections has a key of KEYS.
     """
     seen, left = set(), deque([("", recipe)])
     while left:
         path, section = left.popleft()
-        if section in seen:
+        if any(issubclass(section, one) for one in seen):
             yield path, False
             continue
         seen.add(section)
@@ -252,7 +288,7 @@ def settings_of(recipe: type[BaseModel]) -> Iterator[tuple[str, bool]]:
                 yield f"{path}.{name}".lstrip("."), marked
             for one in inner:
                 kind = one.model_fields["type"].default if name == "select" else None
-                key = kind or ("corpus" if name == "sources" else None)
+                key = kind or KEYS.get(name)
                 left.append((".".join(filter(None, (path, name, key))), one))
 
 
@@ -353,9 +389,11 @@ def test_a_score_names_the_settings_that_its_formula_reads(name):
 
     config = Watched(name=name)
     read.clear()
-    lists = {"losses": [[1.0, 2.0, 3.0]] * 4, "ranks": [[1, 2, 3]] * 4}
+    lists = {name: [[1.0, 2.0, 3.0]] * 4 for name in ("losses", "vector")} | {"ranks": [[1, 2, 3]] * 4}
+    lists["cosines"] = [[0.5]] * 4
     columns = {need: pa.table({"loss": np.arange(1.0, 5.0), **lists}) for need in score.needs}
-    rows = Measured(columns, {view: np.full(4, 3) for view in View}, np.array([b"x" * 16] * 4))
+    target = TargetMeasured(("a",), (1.0,), {"a": np.ones((2, 3), np.float32)})
+    rows = Measured(columns, {view: np.full(4, 3) for view in View}, np.array([b"x" * 16] * 4), target)
     surveyed = () if score.survey is None else ((np.ones(2**16, dtype=np.int64),) * score.survey.rounds,)
     score.compute(rows, config, *surveyed)
     assert read == set(score.settings)

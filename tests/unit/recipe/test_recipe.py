@@ -36,7 +36,7 @@ def test_a_model_is_a_name_or_a_section():
 
 def test_references_are_none_one_or_a_list():
     def references(value):
-        return recipe(models={"base": "b", "reference": value}).models.references
+        return recipe(models={"base": "b", "reference": value}).models.all_of("reference")
 
     pinned = {"model_name_or_path": "y", "revision": "v2"}
     assert references(None) == ()
@@ -188,10 +188,13 @@ def test_only_preferences_train_on_pairs():
         ({"fit": "half"}, "reference.fit: "),
         ({"fit": "cross", "folds": 1}, "reference.folds: "),
         ({"fit": "sample", "fraction": 0}, "reference.fraction: "),
-        ({"train": {"objective": "dpo"}}, "a reference is made with objective sft, on the recipe's corpus"),
+        (
+            {"train": {"objective": "dpo"}},
+            "a reference is made with objective sft; of pairs only by fit target",
+        ),
         (
             {"train": {"corpus": {"paths": "x"}}},
-            "a reference is made with objective sft, on the recipe's corpus",
+            "a reference is made on the recipe's corpus, or on its target",
         ),
     ],
 )
