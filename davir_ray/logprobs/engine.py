@@ -43,6 +43,18 @@ class TokenValues:
     entropy: NDArray[np.float32] | None
 
 
+@dataclass(frozen=True, slots=True)
+class Represented:
+    """A sequence as a vector, and what its S scored tokens cost.
+
+    logprobs: float32 [S], natural logarithms. vector: float32 [hidden], the mean over all T positions, with the weights
+    1 to T, of the hidden states that the head reads.
+    """
+
+    logprobs: NDArray[np.float32]
+    vector: NDArray[np.float32]
+
+
 class Engine(Protocol):
     """One loaded model. Built in the process that uses it; holds an accelerator until `close`."""
 

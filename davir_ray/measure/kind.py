@@ -68,6 +68,7 @@ from davir_ray.influence.kinds import GRADIENT_COSINE, LESS, ROSE
 from davir_ray.logprobs.choice import Choice
 from davir_ray.logprobs.engine import TokenSequence
 from davir_ray.logprobs.kinds import LOSS, TOKEN_ENTROPY, TOKEN_LOSS, TOKEN_RANK
+from davir_ray.logprobs.representation import REPRESENTATION
 from davir_ray.models.resolve import ResolvedModel
 from davir_ray.store.measurements import StoredKind
 
@@ -109,7 +110,8 @@ class Kind(StoredKind, Protocol):
 
 
 KINDS: dict[str, Kind] = {
-    kind.name: kind for kind in (LOSS, TOKEN_LOSS, TOKEN_RANK, TOKEN_ENTROPY, ROSE, LESS, GRADIENT_COSINE)
+    kind.name: kind
+    for kind in (LOSS, TOKEN_LOSS, TOKEN_RANK, TOKEN_ENTROPY, ROSE, LESS, GRADIENT_COSINE, REPRESENTATION)
 }
 
 

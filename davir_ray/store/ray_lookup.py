@@ -41,6 +41,9 @@ ASKED = pa.schema([("split", pa.int32()), ("position", pa.int32()), ("sequence_i
 
 TOKEN_WIDTH = 8
 """How many narrow rows a row with values of its tokens is as wide as: 200 values take 800 bytes."""
+VECTOR_WIDTH = 160
+"""The same of a row with a hidden state: 4,096 values, as models of 8 billion parameters have, take 16 KB. A smaller
+model's rows go through more partitions than they need, which costs little."""
 
 
 def look_up(
@@ -68,8 +71,7 @@ def _exchanged(
     columns: pa.Schema,
     fold: Fold | None,
 ) -> list[Any]:
-    width = TOKEN_WIDTH if any(pa.types.is_list(field.type) for field in columns) else 1
-    sequences = [width * count // (fold.folds if fold else 1) for count in prepared.count_sequences()]
+    sequences = [_width(columns) * count // (fold.folds if fold else 1) for count in prepared.count_sequences()]
     count, blocks = partitions_for(sum(sequences)), blocks_of(sequences)
     asked = [scatter(scatter_asked, count, prepared, block, views, fold, count) for block in blocks]
     stored = [
@@ -82,6 +84,13 @@ def _exchanged(
     pieces = [*asked, *(one for some in stored for one in some)]
     counts = [len(asked), *map(len, stored)]
     return cut(regroup(pieces, match, len(blocks), blocks, columns, counts), by_split, blocks)
+
+
+def _width(columns: pa.Schema) -> int:
+    """Tell how many narrow rows a row with these columns is as wide as."""
+    if "vector" in columns.names:
+        return VECTOR_WIDTH
+    return TOKEN_WIDTH if any(pa.types.is_list(field.type) for field in columns) else 1
 
 
 def scatter_asked(

@@ -64,6 +64,20 @@ def plan_batches(sequences: Sequence[TokenSequence], batch_tokens: int) -> Itera
             yield _lay_out(batch, ids, sequences, scored)
 
 
+def plan_whole(sequences: Sequence[TokenSequence], batch_tokens: int) -> Iterator[tuple[list[int], Batch]]:
+    """Lay out all tokens of all sequences, those that predict nothing too, each on its own; longest first.
+
+    Yields the sequences of a batch, in the order in which they lie there, and the batch.
+    """
+    ids = [sequence.ids for sequence in sequences]
+    scored = [np.flatnonzero(sequence.scored) for sequence in sequences]
+    order = sorted(range(len(ids)), key=lambda index: len(ids[index]), reverse=True)
+    trees = [Tree(b"", (Segment((index,), 0, len(ids[index]), -1),)) for index in order]
+    for batch in _fill(trees, batch_tokens):
+        members = [tree.segments[0].members[0] for tree in batch]
+        yield members, _lay_out(batch, ids, sequences, scored)
+
+
 def equal_lengths(sequences: Sequence[TokenSequence], batch_tokens: int) -> Iterator[list[int]]:
     """Group sequences of one length, longest first: batches that need neither padding nor a mask."""
     by_length: dict[int, list[int]] = defaultdict(list)

@@ -15,9 +15,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from davir_ray.errors import EngineDied
-from davir_ray.logprobs.engine import TokenSequence, TokenValues, Wanted
+from davir_ray.logprobs.engine import Represented, TokenSequence, TokenValues, Wanted
 from davir_ray.logprobs.hf import packed_attention
-from davir_ray.logprobs.hf.batching import Batch, Block, equal_lengths, plan_batches
+from davir_ray.logprobs.hf.batching import Batch, Block, equal_lengths, plan_batches, plan_whole
 from davir_ray.logprobs.hf.model import load_model, packed_limit, set_attention
 from davir_ray.logprobs.hf.packed_attention import KeysValues, Packing
 from davir_ray.logprobs.hf.token_head import WHOLE_CHUNK_BYTES, HeadValues, proven_head, values_of_rows
@@ -28,6 +28,10 @@ BATCH_TOKENS = {"cpu": 768, "cuda": 16_384}
 
 Answer = tuple[NDArray[np.int64], HeadValues]
 """Values of Q tokens, and whose they are: int64 [Q, 2], (sequence of the call, index among its scored tokens)."""
+
+
+Vectors = dict[int, NDArray[np.float32]]
+"""Sequence of the call -> its pooled hidden states, float32 [hidden]."""
 
 
 class TransformersEngine:
@@ -65,28 +69,39 @@ class TransformersEngine:
         With ranks the head may take fewer rows at once, so that log-probabilities can differ from those of `logprobs`
         in the last bits. Raises what `logprobs` does.
         """
-        for index, sequence in enumerate(sequences):
-            self._check(index, sequence)
-        starts = np.cumsum([0, *(int(sequence.scored.sum()) for sequence in sequences)])
-        found = _room_for(int(starts[-1]), wanted)
-        packed = [i for i, sequence in enumerate(sequences) if len(sequence.ids) <= self._packed_limit]
-        plain = [i for i, sequence in enumerate(sequences) if len(sequence.ids) > self._packed_limit]
-        try:
-            with torch.inference_mode():
-                for owners, values in chain(
-                    self._measure_packed(sequences, packed, wanted),
-                    self._measure_plain(sequences, plain, wanted),
-                ):
-                    _fill(found, starts[owners[:, 0]] + owners[:, 1], values)
-        except torch.AcceleratorError as error:
-            raise EngineDied(f"the GPU cannot go on: {error}") from error
-        return [_part(found, slice(*ends)) for ends in pairwise(starts.tolist())]
+        packed, plain = self._ways(sequences)
+        answers = chain(
+            self._measure_packed(sequences, packed, wanted), self._measure_plain(sequences, plain, wanted)
+        )
+        return _gathered(sequences, answers, wanted)
+
+    def represented(self, sequences: Sequence[TokenSequence]) -> list[Represented]:
+        """Return the scored tokens' log-probabilities and the pooled hidden states of each sequence, from one pass.
+
+        No prefix is shared here, for the states of every token are needed; log-probabilities can differ from those of
+        `logprobs` in the last bits. Raises what `logprobs` does.
+        """
+        packed, plain = self._ways(sequences)
+        vectors: Vectors = {}
+        answers = chain(
+            self._represent_packed(sequences, packed, vectors),
+            self._measure_plain(sequences, plain, frozenset(), vectors),
+        )
+        values = _gathered(sequences, answers, frozenset())
+        return [Represented(one.logprobs, vectors[index]) for index, one in enumerate(values)]
 
     def close(self) -> None:
         """Free the model's memory; the engine cannot be used afterwards."""
         del self._model, self._head, self._headers
         if torch.cuda.is_initialized():
             torch.cuda.empty_cache()
+
+    def _ways(self, sequences: Sequence[TokenSequence]) -> tuple[list[int], list[int]]:
+        """Tell which sequences can be packed, and which cannot. Raises `ValueError` for one that cannot be measured."""
+        for index, sequence in enumerate(sequences):
+            self._check(index, sequence)
+        fits = [len(sequence.ids) <= self._packed_limit for sequence in sequences]
+        return [i for i, fit in enumerate(fits) if fit], [i for i, fit in enumerate(fits) if not fit]
 
     def _check(self, index: int, sequence: TokenSequence) -> None:
         """Refuse on the CPU what a GPU would answer with an error that it does not survive."""
@@ -115,6 +130,22 @@ class TransformersEngine:
             sequence, index = batch.owners.T
             yield np.stack([np.array(members)[sequence], index], axis=1), values
 
+    def _represent_packed(
+        self, sequences: Sequence[TokenSequence], members: list[int], vectors: Vectors
+    ) -> Iterator[Answer]:
+        """Measure, and add the pooled hidden states of each sequence to the vectors."""
+        if not members:
+            return
+        assert self._head is not None
+        set_attention(self._model, packed_attention.NAME)
+        for inside, batch in plan_whole([sequences[i] for i in members], self._batch_tokens):
+            hidden = self._run(batch, None)
+            pooled = [mean_by_position(_of_block(hidden, block)) for block in batch.blocks]
+            _keep(vectors, [members[i] for i in inside], torch.cat(pooled))
+            values = self._head(hidden, self._tensor(batch.rows), self._tensor(batch.targets), frozenset())
+            sequence, index = batch.owners.T
+            yield np.stack([np.array(members)[sequence], index], axis=1), values
+
     def _run(self, batch: Batch, header: dict[int, KeysValues] | None) -> Tensor:
         return self._body(batch.ids, batch.positions, Packing(batch.blocks, header=header))
 
@@ -138,8 +169,13 @@ class TransformersEngine:
         return states
 
     def _measure_plain(
-        self, sequences: Sequence[TokenSequence], members: list[int], wanted: Wanted
+        self,
+        sequences: Sequence[TokenSequence],
+        members: list[int],
+        wanted: Wanted,
+        vectors: Vectors | None = None,
     ) -> Iterator[Answer]:
+        """Measure, and add the pooled hidden states of each sequence to the vectors, where there are any."""
         if not members:
             return
         set_attention(self._model, self._own_attention)
@@ -150,22 +186,67 @@ class TransformersEngine:
             scored = np.stack([sequences[i].scored for i in batch])
             row, _ = np.nonzero(scored)
             index = np.cumsum(scored, axis=1)[scored] - 1
-            values = self._plain_values(ids, self._tensor(scored)[:, 1:], wanted)
+            hidden = self._states(ids) if self._head or vectors is not None else None
+            if vectors is not None and hidden is not None:
+                _keep(vectors, batch, mean_by_position(hidden))
+            values = self._plain_values(ids, hidden, self._tensor(scored)[:, 1:], wanted)
             yield np.stack([np.array(batch)[row], index], axis=1), values
 
-    def _plain_values(self, ids: Tensor, predicted: Tensor, wanted: Wanted) -> HeadValues:
-        """Return values [Q], row by row. ids: [B, T]; predicted: bool [B, T - 1], whether ids[:, 1:] count."""
+    def _states(self, ids: Tensor) -> Tensor:
+        """Return the last hidden states [B, T, hidden] of sequences of one length [B, T]."""
+        states: Tensor = self._model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+        return states
+
+    def _plain_values(
+        self, ids: Tensor, hidden: Tensor | None, predicted: Tensor, wanted: Wanted
+    ) -> HeadValues:
+        """Return values [Q], row by row. ids: [B, T]; predicted: bool [B, T - 1], whether ids[:, 1:] count.
+
+        hidden: what the head reads; without a head of its own the whole model runs.
+        """
         targets = ids[:, 1:][predicted]
         if self._head is None:
             logits = self._model(input_ids=ids, use_cache=False).logits
             return values_of_rows(logits[:, :-1][predicted].float(), targets, wanted)
-        hidden = self._model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+        assert hidden is not None
         rows = predicted.new_zeros(ids.shape)
         rows[:, :-1] = predicted
         return self._head(hidden.flatten(0, 1), rows.flatten().nonzero()[:, 0], targets, wanted)
 
     def _tensor(self, array: NDArray[np.generic]) -> Tensor:
         return torch.from_numpy(array).to(self._model.device)
+
+
+def mean_by_position(states: Tensor) -> Tensor:
+    """Return the mean of hidden states [B, T, hidden] with the weights 1 to T, in float32 [B, hidden]."""
+    length = states.shape[1]
+    weights = torch.arange(1, length + 1, dtype=torch.float32, device=states.device)
+    return torch.einsum("t,bth->bh", weights / (length * (length + 1) / 2), states.float())
+
+
+def _of_block(hidden: Tensor, block: Block) -> Tensor:
+    """Return the states of a block's segments [count, length, hidden], of those of a batch."""
+    end = block.first + block.count * block.length
+    return hidden[block.first : end].unflatten(0, (block.count, block.length))
+
+
+def _keep(vectors: Vectors, members: Sequence[int], pooled: Tensor) -> None:
+    vectors.update(zip(members, pooled.cpu().numpy(), strict=True))
+
+
+def _gathered(
+    sequences: Sequence[TokenSequence], answers: Iterator[Answer], wanted: Wanted
+) -> list[TokenValues]:
+    """Let the answers be computed, and return them one sequence after another. Raises `EngineDied`."""
+    starts = np.cumsum([0, *(int(sequence.scored.sum()) for sequence in sequences)])
+    found = _room_for(int(starts[-1]), wanted)
+    try:
+        with torch.inference_mode():
+            for owners, values in answers:
+                _fill(found, starts[owners[:, 0]] + owners[:, 1], values)
+    except torch.AcceleratorError as error:
+        raise EngineDied(f"the GPU cannot go on: {error}") from error
+    return [_part(found, slice(*ends)) for ends in pairwise(starts.tolist())]
 
 
 def _room_for(count: int, wanted: Wanted) -> TokenValues:
