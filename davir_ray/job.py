@@ -334,8 +334,8 @@ def select_and_export(job: Job, ranked: Ranked) -> Chosen:
     """Apply the selection rules, write the scored table and the core-set, and sum them up."""
     inputs, run = job.inputs, job.run
     job.run.event("select", ranked=ranked.ranked)
-    told_apart = inputs.few_shot is not None and inputs.score.parts is not None
-    subtasks = [one.name for one in inputs.few_shot.target.subtasks] if told_apart else []
+    few_shot = inputs.few_shot if inputs.score.parts is not None else None
+    subtasks = [one.name for one in few_shot.target.subtasks] if few_shot is not None else []
     selections = choose([rule.over(subtasks) for rule in inputs.recipe.select], ranked.scan)
     export = Export(
         corpus=inputs.recipe.corpus,

@@ -67,10 +67,10 @@ Role = Literal["base", "reference", "warmup", "prior", "target"]
 ROLES: tuple[Role, ...] = get_args(Role)
 
 
-def model_names(role: Role, count: int) -> list[str]:
+def model_names(role: str, count: int) -> list[str]:
     """Name the models of a role that has so many: those of a series by number, all others together."""
     if role in ("base", "reference") or count == 1:
-        return [role][:count]
+        return [role] if count else []
     return [f"{role}-{index}" for index in range(count)]
 
 

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable
 from functools import partial
 from time import monotonic
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -91,7 +91,7 @@ def _told(what: str, measurement: Measurement, work: Callable[[Measurement], Non
 def in_one_process(measurement: Measurement, work: Callable[[Measurement], T]) -> T:
     """Do work in a process that holds what an engine does; return what it returns."""
     cpus = engine_cpus(measurement)
-    task = ray.remote(_in_process).options(num_cpus=cpus, num_gpus=engine_gpus(measurement))
+    task: Any = ray.remote(_in_process).options(num_cpus=cpus, num_gpus=engine_gpus(measurement))
     done: T = ray.get(task.remote(work, measurement, cpus))
     return done
 

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -124,7 +125,7 @@ def _job(recipe: Recipe, name: str) -> tuple[Job, tuple[Role, ...]]:
 def _with_stand_ins(recipe: Recipe) -> Recipe:
     """Let the base stand in for the models that trainings will make: the rows and tokens are the same."""
     for role in recipe.makes:
-        update = {role: _times(recipe.models.base, _how_many(recipe, role))}
+        update: dict[str, Any] = {role: _times(recipe.models.base, _how_many(recipe, role))}
         reference = recipe.references.get("target")
         if role == "target" and reference is not None and reference.start != "base":
             update["prior"] = _times(recipe.models.base, _how_many(recipe, role))

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from davir_ray.influence.moments import learning_rate_of
 from davir_ray.measure.measurement import Measurement
-from davir_ray.measure.ray_target import target_vectors
+from davir_ray.measure.ray_target import Vectors, target_vectors
 from davir_ray.models.resolve import ResolvedModel
 from davir_ray.scores.score import TargetMeasured
 from davir_ray.target.rows import FewShot
@@ -24,7 +24,7 @@ def measured_target(
     of_target: the passes whose kind also measures the target's rows. note: told the label of a pass and the seconds
     that the target's rows took.
     """
-    vectors = {}
+    vectors: Vectors = {}
     for one in of_target:
         vectors, seconds = target_vectors(one, few_shot.target, may_measure=may_measure)
         if seconds:

@@ -73,14 +73,11 @@ def _moment(name: str, parameter: Any, optimizer: Any, part: str) -> Tensor:
         moment = optimizer.state.get(parameter, {}).get(part)
     if moment is None:
         raise TrainingError(
-            f"the optimiser has no {part} of {name}; a warm-up needs Adam, and zero_stage 0 to 3 or null"
+            f"the optimiser has no {part} of {name}; a warm-up needs Adam's moments of all it trains"
         )
-    return (
-        moment.detach()
-        .float()
-        .cpu()
-        .reshape(parameter.ds_shape if hasattr(parameter, "ds_shape") else parameter.shape)
-    )
+    shape = parameter.ds_shape if hasattr(parameter, "ds_shape") else parameter.shape
+    whole: Tensor = moment.detach().float().cpu().reshape(shape)
+    return whole
 
 
 def mean_learning_rates(args: TrainingArguments, steps: int, epochs: int) -> list[float]:
@@ -100,7 +97,6 @@ def _rates(args: TrainingArguments, steps: int) -> Iterator[float]:
         optimizer,
         num_warmup_steps=args.get_warmup_steps(steps),
         num_training_steps=steps,
-        scheduler_specific_kwargs=args.lr_scheduler_kwargs,
     )
     for _ in range(steps):
         yield optimizer.param_groups[0]["lr"]

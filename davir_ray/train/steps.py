@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from davir_ray.cluster import ray_session
 from davir_ray.config import LoraConfig, ModelConfig, ReferenceConfig, TrainConfig
@@ -156,7 +157,7 @@ def _whole(recipe: Recipe, start: ModelConfig) -> ModelConfig:
 
 def _naming(recipe: Recipe, role: Role, found: Sequence[ToMake]) -> Recipe:
     """Return the recipe with the models of a role under `models`, as if they were named there."""
-    update = {role: _one_or_more(_made(role, found))}
+    update: dict[str, Any] = {role: _one_or_more(_made(role, found))}
     if role == "target":
         update["prior"] = _one_or_more([one.start for one in found if one.start is not None])
     references = {name: one for name, one in recipe.references.items() if name != role}
