@@ -120,7 +120,8 @@ class InfluenceKind:
             return np.asarray(ours.value_lengths()) != np.asarray(theirs.value_lengths())
         apart = np.abs(np.asarray(ours.flatten()) - np.asarray(theirs.flatten())) > APART
         owners = np.repeat(np.arange(len(one)), np.asarray(ours.value_lengths()))
-        return np.asarray(np.bincount(owners, weights=apart, minlength=len(one)) > 0)
+        wrong: NDArray[np.bool_] = np.bincount(owners, weights=apart, minlength=len(one)) > 0
+        return wrong
 
 
 class InfluenceMeasurer:
