@@ -28,7 +28,7 @@ ROWS = 32
 
 @stage(EngineError)
 def probe(job: Job) -> Speed:
-    """Take gradients of some rows under the base with a fresh adapter. Raises `RecipeError` where a score takes none."""
+    """Take gradients of some rows under the base with a fresh adapter. Raises `RecipeError` where none are taken."""
     aimed = _aimed(job)
     if not aimed:
         raise RecipeError(
