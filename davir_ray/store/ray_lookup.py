@@ -71,7 +71,9 @@ def _exchanged(
     columns: pa.Schema,
     fold: Fold | None,
 ) -> list[Any]:
-    sequences = [_width(columns) * count // (fold.folds if fold else 1) for count in prepared.count_sequences()]
+    sequences = [
+        _width(columns) * count // (fold.folds if fold else 1) for count in prepared.count_sequences()
+    ]
     count, blocks = partitions_for(sum(sequences)), blocks_of(sequences)
     asked = [scatter(scatter_asked, count, prepared, block, views, fold, count) for block in blocks]
     stored = [
