@@ -4,6 +4,7 @@ B rows of a batch, T tokens of its longest.
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from peft import PeftModel
 from peft.tuners.lora.layer import LoraLayer
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
@@ -48,9 +50,14 @@ class AdaptedModel:
             parameter.requires_grad_(False)
         self.watched = tuple(_watched(model))
         self.visit: Visit | None = None
+        self.rows, self.untold = 0, set[str]()
+        self.checkpointed = False
         for one in self.watched:
             one.linear.weight.requires_grad_(True)
             one.linear.forward = partial(self._forward, one)  # type: ignore[method-assign]
+        for layer in inner.modules():
+            if isinstance(layer, GradientCheckpointingLayer):
+                layer.forward = partial(self._run_layer, layer.forward)  # type: ignore[method-assign]
         self.head = _head(inner)
 
     @property
@@ -58,21 +65,40 @@ class AdaptedModel:
         """Where it lies."""
         return self.inner.device
 
+    @contextmanager
+    def telling(self, visit: Visit, rows: int, *, checkpointed: bool) -> Iterator[None]:
+        """Within, one forward and one backward pass of a batch of `rows` tell `visit` every parameter's gradients.
+
+        checkpointed: keep only what goes into each layer, and compute the rest once more in the backward pass. Raises
+        `ModelError` where the model does not run each watched layer once, on all rows.
+        """
+        self.visit, self.rows, self.checkpointed = visit, rows, checkpointed
+        self.untold = {one.name for one in self.watched}
+        try:
+            yield
+        finally:
+            self.visit, self.checkpointed = None, False
+        if self.untold:
+            raise ModelError(f"{min(self.untold)}: has no part in the loss of these rows")
+
     def _forward(self, one: Watched, states: Tensor) -> Tensor:
+        if self.visit is not None and (states.dim() != 3 or len(states) != self.rows):
+            raise ModelError(f"{one.name}: is given tokens without their rows, whose gradients are not told apart")
         output: Tensor = _RowGradients.apply(states, one.linear.weight, one.name, self._told)
         return output
 
     def _told(self, name: str, gradients: Tensor) -> None:
         assert self.visit is not None
+        if name not in self.untold:
+            raise ModelError(f"{name}: is used by more than one layer; gradients are taken of layers used once")
+        self.untold.remove(name)
         self.visit(name, gradients)
 
-    def checkpoint_layers(self, on: bool) -> None:
-        """Keep only what goes into each layer, and compute the rest once more in the backward pass."""
-        if on and not self.inner.is_gradient_checkpointing:
-            self.inner.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        for module in self.inner.modules():
-            if isinstance(module, GradientCheckpointingLayer):
-                module.training = on  # of the layer alone: nothing in it that drops or jitters may train
+    def _run_layer(self, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        # transformers' own switch asks for a layer in training mode, in which some layers drop states.
+        if not self.checkpointed:
+            return forward(*args, **kwargs)
+        return checkpoint(forward, *args, use_reentrant=False, **kwargs)
 
 
 class _RowGradients(torch.autograd.Function):
@@ -116,12 +142,15 @@ def _check_adapter(model: PeftModel) -> None:
 
 
 def _check_config(where: str, config: dict[str, Any]) -> None:
+    if (method := config.get("peft_type")) != "LORA":
+        raise ModelError(f"{where}: is of the method {method}; gradients are taken of LoRA alone")
     odd = {
         "use_dora": config.get("use_dora"),
         "modules_to_save": config.get("modules_to_save"),
         "trainable_token_indices": config.get("trainable_token_indices"),
         "bias": config.get("bias", "none") != "none",
         "lora_bias": config.get("lora_bias"),
+        "target_parameters": config.get("target_parameters"),
     }
     if found := [name for name, value in odd.items() if value]:
         raise ModelError(f"{where}: {found[0]} is set; gradients are taken of plain LoRA layers alone")
@@ -147,12 +176,21 @@ def _watched(model: PeftModel) -> Iterator[Watched]:
 
 
 def _head(model: PreTrainedModel) -> TokenHead:
-    if getattr(model.config, "use_bidirectional_attention", None) or model.config.is_encoder_decoder:
-        raise ModelError(
-            f"{model.config.model_type}: tokens see those behind them; gradients are taken of decoders"
-        )
     with torch.no_grad():
+        if model.config.is_encoder_decoder or not _is_causal(model):
+            raise ModelError(
+                f"{model.config.model_type}: tokens see those behind them; gradients are taken of decoders"
+            )
         head = proven_head(model, sliceable=False)
     if head is None:
         raise ModelError(f"{model.config.model_type}: its head cannot be run apart from its body")
     return head
+
+
+def _is_causal(model: PreTrainedModel) -> bool:
+    """Tell whether what stands behind some tokens leaves their hidden states alone, as padding on the right must."""
+    ids = torch.arange(1, 17, device=model.device)[None]
+    padded = ids.clone()
+    padded[:, 8:] = 0
+    one, other = (model.base_model(input_ids=some, use_cache=False)[0][:, :8].float() for some in (ids, padded))
+    return bool((one - other).abs().max() < 0.01 * one.std())

@@ -54,15 +54,11 @@ def visit_gradients(
     weights: of each token's loss in the loss of its row [B].
     """
     width = max(map(counted_length, sequences))
-    model.visit = visit
-    model.checkpoint_layers(len(sequences) * width > KEPT_TOKENS[model.device.type])
-    try:
-        with torch.enable_grad():
-            # Tokens see only those before them, so what pads a row on its right changes nothing in it.
-            hidden = model.inner.base_model(input_ids=_padded(model, sequences, width), use_cache=False)[0]
-            hidden.backward(_loss_gradient(model, hidden.detach(), sequences, weights))
-    finally:
-        model.visit = None
+    kept = len(sequences) * width <= KEPT_TOKENS[model.device.type]
+    with model.telling(visit, len(sequences), checkpointed=not kept), torch.enable_grad():
+        # Tokens see only those before them, so what pads a row on its right changes nothing in it.
+        hidden = model.inner.base_model(input_ids=_padded(model, sequences, width), use_cache=False)[0]
+        hidden.backward(_loss_gradient(model, hidden.detach(), sequences, weights))
 
 
 def _padded(model: AdaptedModel, sequences: Sequence[TokenSequence], width: int) -> Tensor:

@@ -1,0 +1,110 @@
+"""The kinds rose, less and gradient_cosine: from a folder to a table, and what they tell of tables."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from davir_ray.config import EngineConfig
+from davir_ray.errors import EngineError, ModelError
+from davir_ray.influence.kinds import GRADIENT_COSINE, LESS, ROSE
+from davir_ray.influence.moments import Moments, write_moments
+from davir_ray.influence.target import Subtask, Target, TargetRow
+from davir_ray.logprobs.choice import Choice
+from davir_ray.models.resolve import ResolvedModel
+from tests.tiny_adapted import sequences, tiny_adapted
+
+CHOICE = Choice("transformers", "cpu", "float32", "asked")
+
+
+def target(seed=1):
+    rows = sequences(6, seed)
+    return Target(
+        tuple(
+            Subtask(name, tuple(TargetRow(*pair) for pair in zip(rows[at::4], rows[at + 1 :: 4], strict=False)))
+            for name, at in (("a", 0), ("b", 1))
+        )
+    )
+
+
+@pytest.fixture
+def model(tmp_path):
+    adapted = tiny_adapted(torch.float32)
+    adapted.save_pretrained(tmp_path / "adapter")
+    first = {
+        name.replace(".default", ""): torch.full_like(one, 1e-3)
+        for name, one in adapted.named_parameters()
+        if "lora_" in name
+    }
+    second = {name: one * 1e-3 for name, one in first.items()}
+    write_moments(tmp_path / "adapter", Moments(first, second, 1e-5, 1, 10))
+    adapted.unload().save_pretrained(tmp_path / "base")
+    return resolved(tmp_path)
+
+
+def table(*cosines, norms=None):
+    norms = norms or [1.0] * len(cosines)
+    return pa.table(
+        {"norm": pa.array(norms, pa.float64()), "cosines": pa.array(list(cosines), pa.list_(pa.float64()))}
+    )
+
+
+@pytest.mark.parametrize("kind", [ROSE, LESS, GRADIENT_COSINE], ids=lambda kind: kind.name)
+def test_a_kind_measures_the_same_in_any_order(kind, model):
+    aimed = kind.aimed(target())
+    ground = aimed.ground_of(CHOICE, EngineConfig(), model, 64)
+    measurer = aimed.grounded(ground).open(CHOICE, EngineConfig(), model, 64)
+    rows = sequences(7, seed=3)
+    found, turned = measurer.measure(rows), measurer.measure(rows[::-1])
+    measurer.close()
+    assert found.schema.names == [name for name in kind.columns.names if name != "sequence_id"]
+    assert kind.flaws(found) == {}
+    assert set(pa.compute.list_value_length(found["cosines"]).to_pylist()) == {2}
+    backwards = turned.take(list(range(6, -1, -1)))
+    np.testing.assert_allclose(found["cosines"].to_pylist(), backwards["cosines"].to_pylist(), atol=1e-5)
+    assert not kind.contradicts(found, backwards).any()
+
+
+def test_the_directions_of_a_target_have_the_same_bytes_every_time(model):
+    aimed = ROSE.aimed(target())
+    one, other = (aimed.ground_of(CHOICE, EngineConfig(), model, 64) for _ in range(2))
+    assert one == other
+
+
+def test_steps_need_moments_and_plain_gradients_need_none(model):
+    (model.adapter_path / "moments.safetensors").unlink()
+    for kind, fails in ((GRADIENT_COSINE, False), (LESS, True)):
+        aimed = kind.aimed(target())
+        grounded = aimed.grounded(aimed.ground_of(CHOICE, EngineConfig(), model, 64))
+        if fails:
+            with pytest.raises(ModelError, match="has no moments"):
+                grounded.open(CHOICE, EngineConfig(), model, 64)
+        else:
+            grounded.open(CHOICE, EngineConfig(), model, 64).close()
+
+
+def test_a_target_names_what_is_measured():
+    assert LESS.fingerprint() == ""
+    one, other = (LESS.aimed(target(seed)).fingerprint() for seed in (1, 2))
+    assert one != other
+    assert one == LESS.aimed(target(1)).fingerprint()
+
+
+def test_only_transformers_takes_gradients():
+    LESS.check(CHOICE)
+    with pytest.raises(EngineError, match="set it to transformers"):
+        LESS.check(Choice("vllm", "cuda", "bfloat16", "asked"))
+
+
+def test_flaws_are_told_by_row():
+    found = LESS.flaws(
+        table([0.1, -1.0], [0.1, 1.5], [], [float("nan"), 0.0], [0.5, 0.5], norms=[1.0, 1.0, 1.0, 1.0, 0.0])
+    )
+    assert sorted(found) == [1, 2, 3, 4]
+    assert found[4] == "a step of length 0.0"
+
+
+def test_measurements_contradict_each_other_where_any_cosine_is_apart():
+    one, other = table([0.1, 0.2], [0.1, 0.2]), table([0.11, 0.2], [0.1, 0.4])
+    assert LESS.contradicts(one, other).tolist() == [False, True]
+    assert LESS.contradicts(table([0.1], [0.2]), table([0.1], [0.2, 0.3])).tolist() == [False, True]
