@@ -37,7 +37,7 @@ from davir_ray.measure.ray_room import await_engine
 from davir_ray.measure.ray_target import lay_directions
 from davir_ray.models.resolve import ResolvedModel
 from davir_ray.progress import say
-from davir_ray.runs.record import Chosen, Counts, EngineUsed, Facts, SkippedFile
+from davir_ray.runs.record import Chosen, Counts, EngineUsed, Facts, Overlaps, SkippedFile
 from davir_ray.runs.run import Event, Run, run_id_of
 from davir_ray.scores import score_code, score_digest
 from davir_ray.scores.score import TargetMeasured
@@ -48,6 +48,7 @@ from davir_ray.store.prepared import Prepared
 from davir_ray.store.ray_lookup import align, look_up
 from davir_ray.store.ray_prepare import Preparation, prepare
 from davir_ray.target.ray_measured import measured_target
+from davir_ray.target.ray_overlap import find_overlaps
 from davir_ray.tokens.not_read import by_source
 
 KNOWN = ("sequence_id", "num_tokens")
@@ -271,6 +272,18 @@ def measure_models(job: Job, may_measure: bool) -> dict[str, Plan]:
         seconds = round(monotonic() - started, 1)
         job.run.event("measured", role=label, seconds=seconds, busy=round(effort.busy, 1), again=effort.again)
     return plans
+
+
+def overlaps_with_target(job: Job, what: str) -> Overlaps | None:
+    """Find the rows of a prepared corpus that are rows of the target too, and say so; None without a target."""
+    inputs = job.inputs
+    if inputs.few_shot is None:
+        return None
+    found = find_overlaps(job.prepared, inputs.listing.splits, inputs.few_shot.rows)
+    for one in found.named:
+        alike = "nearly the same" if one.near else "the same"
+        say(f"warning: target: {one.target} is {alike} row as {one.corpus} of {what}")
+    return found
 
 
 def aim(job: Job, may_measure: bool) -> TargetMeasured | None:

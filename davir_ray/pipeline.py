@@ -16,6 +16,7 @@ from davir_ray.job import (
     facts,
     measure_models,
     open_job,
+    overlaps_with_target,
     prepare_corpus,
     rank_corpus,
     select_and_export,
@@ -61,13 +62,14 @@ def score_job(job: Job, lease: Lease, may_measure: bool, started: float) -> RunR
     """
     prepare_corpus(job)
     write_places(job.run, job.prepared, job.inputs.listing.splits)
+    overlaps = overlaps_with_target(job, "the corpus")
     plans = measure_models(job, may_measure)
     target = aim(job, may_measure)
     lease.check()
     ranked = rank_corpus(job, target)
     made, counted, chosen = facts(job), counts(plans, job.run.events), select_and_export(job, ranked)
     seconds = round(monotonic() - started, 1)
-    return RunRecord(**dict(made), **dict(counted), **dict(chosen), seconds=seconds)
+    return RunRecord(**dict(made), **dict(counted), **dict(chosen), overlaps=overlaps, seconds=seconds)
 
 
 def finished(run: Run, record: RunRecord) -> RunRecord:

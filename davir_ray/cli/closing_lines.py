@@ -19,6 +19,8 @@ def record_lines(record: RunRecord) -> Iterator[str]:
     for status, count in sorted(record.status.items(), key=lambda item: -item[1]):
         yield f"  {status:<20}{count:>10,}"
     yield from _measured(record)
+    if (both := record.overlaps) is not None and both.same + both.near:
+        yield f"target    {both.same:,} rows of the corpus are rows of the target, {both.near:,} nearly"
     if record.engine.type == "hash":
         yield "engine    hash: the numbers below are made up, for trying a recipe; they say nothing about the rows"
     yield f"selected  {record.selected:,} rows, {record.tokens:,} response tokens"

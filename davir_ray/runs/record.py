@@ -100,6 +100,28 @@ class Chosen(Summary):
     """Export format -> folder of the core-set in that format."""
 
 
+class Overlap(Written):
+    """A row of the target that is in the corpus."""
+
+    target: str
+    """File and row, from 0."""
+    corpus: str
+    """File and row, from 0."""
+    near: bool
+    """Whether it is nearly the same row, not the same."""
+
+
+class Overlaps(Written):
+    """What a corpus has of a target."""
+
+    named: tuple[Overlap, ...] = ()
+    """The first of each row of the target, by the order of files."""
+    same: int = 0
+    """Rows of the corpus that are the same as a row of the target."""
+    near: int = 0
+    """Others that are nearly the same as one."""
+
+
 class RunRecord(Chosen, Counts, Facts):
     """The record of a run that scored, ranked and chose."""
 
@@ -107,6 +129,8 @@ class RunRecord(Chosen, Counts, Facts):
     """Name of the run: the recipe's name and a hash of everything that decides the result."""
     run_dir: str
     """Folder of the run: a path or a URI."""
+    overlaps: Overlaps | None = None
+    """Rows of the corpus that are rows of the target too; null without a target."""
     seconds: float
     """Wall-clock seconds of the start that finished the run."""
     results: dict[str, ResultFile] = Field(default_factory=dict, exclude=True)

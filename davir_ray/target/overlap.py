@@ -18,36 +18,14 @@ from davir_ray.coreset.rules.best import exact
 from davir_ray.coreset.rules.near_duplicates import NearDuplicatesRule, Signature, signatures
 from davir_ray.corpus.split import place_text
 from davir_ray.ids import Keys, keys_of
+from davir_ray.runs.record import Overlap, Overlaps
 from davir_ray.schema import View, is_of_view
-from davir_ray.storage.typed import Written
 from davir_ray.target.rows import FewShotRow
 from davir_ray.tokens.views import sequence_id
 
 ALIKE = NearDuplicatesRule()
 FIRST = 3
 """Rows of the corpus that are named for a row of the target; all are counted."""
-
-
-class Overlap(Written):
-    """A row of the target that is in the corpus."""
-
-    target: str
-    """File and row, from 0."""
-    corpus: str
-    """File and row, from 0."""
-    near: bool
-    """Whether it is nearly the same row, not the same."""
-
-
-class Overlaps(Written):
-    """What a corpus has of a target."""
-
-    named: tuple[Overlap, ...] = ()
-    """The first of each row of the target, by the order of files."""
-    same: int = 0
-    """Rows of the corpus that are the same as a row of the target."""
-    near: int = 0
-    """Others that are nearly the same as one."""
 
 
 @dataclass(frozen=True)

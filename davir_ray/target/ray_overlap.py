@@ -7,8 +7,9 @@ import ray
 from davir_ray.cluster.unexpected import stage
 from davir_ray.corpus.split import Split
 from davir_ray.errors import CorpusError
+from davir_ray.runs.record import Overlaps
 from davir_ray.store.prepared import Prepared
-from davir_ray.target.overlap import Overlaps, Sought, overlaps_in, together
+from davir_ray.target.overlap import Sought, overlaps_in, together
 from davir_ray.target.rows import FewShotRow
 
 

@@ -22,6 +22,7 @@ from davir_ray.job import (
     job_of,
     look_up_need,
     measure_models,
+    overlaps_with_target,
     prepare_corpus,
 )
 from davir_ray.logprobs.choice import Choice, numerics
@@ -232,6 +233,8 @@ def _write_rows(training: Training, source: Source, folder: str, work_folder: st
 
 def _write_picked(training: Training, source: Source, job: Job, folder: str) -> RowsWritten:
     prepare_corpus(job)
+    if source is training.held_out:
+        overlaps_with_target(job, source.what)
     found = None
     if training.frozen == "store":
         measure_models(job, may_measure=True)

@@ -5,7 +5,8 @@ import pyarrow as pa
 
 from davir_ray.coreset.rules.near_duplicates import signatures
 from davir_ray.logprobs.engine import TokenSequence
-from davir_ray.target.overlap import ALIKE, FIRST, Overlap, Sought, overlaps_in, together
+from davir_ray.runs.record import Overlap
+from davir_ray.target.overlap import ALIKE, FIRST, Sought, overlaps_in, together
 from davir_ray.target.rows import FewShotRow
 from davir_ray.tokens.views import sequence_id
 
