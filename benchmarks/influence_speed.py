@@ -104,9 +104,7 @@ class Setting:
 
 def parameters(model: PeftModel) -> dict[str, Tensor]:
     """Map the name of each parameter of the adapter, as its file has it, to the parameter."""
-    return {
-        name.replace(".default", ""): one for name, one in model.named_parameters() if one.requires_grad
-    }
+    return {name.replace(".default", ""): one for name, one in model.named_parameters() if one.requires_grad}
 
 
 class Loop:

@@ -83,14 +83,18 @@ class AdaptedModel:
 
     def _forward(self, one: Watched, states: Tensor) -> Tensor:
         if self.visit is not None and (states.dim() != 3 or len(states) != self.rows):
-            raise ModelError(f"{one.name}: is given tokens without their rows, whose gradients are not told apart")
+            raise ModelError(
+                f"{one.name}: is given tokens without their rows, whose gradients are not told apart"
+            )
         output: Tensor = _RowGradients.apply(states, one.linear.weight, one.name, self._told)
         return output
 
     def _told(self, name: str, gradients: Tensor) -> None:
         assert self.visit is not None
         if name not in self.untold:
-            raise ModelError(f"{name}: is used by more than one layer; gradients are taken of layers used once")
+            raise ModelError(
+                f"{name}: is used by more than one layer; gradients are taken of layers used once"
+            )
         self.untold.remove(name)
         self.visit(name, gradients)
 
@@ -192,5 +196,7 @@ def _is_causal(model: PreTrainedModel) -> bool:
     ids = torch.arange(1, 17, device=model.device)[None]
     padded = ids.clone()
     padded[:, 8:] = 0
-    one, other = (model.base_model(input_ids=some, use_cache=False)[0][:, :8].float() for some in (ids, padded))
+    one, other = (
+        model.base_model(input_ids=some, use_cache=False)[0][:, :8].float() for some in (ids, padded)
+    )
     return bool((one - other).abs().max() < 0.01 * one.std())
