@@ -3,6 +3,7 @@
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from davir_ray.train.model_folder import finish, upload
 
 
 class KeepEpochs(TrainerCallback):
-    """Writes a checkpoint at the end of each epoch, before the trainer's own: one that is resumed has all before it.
+    """Writes a checkpoint after the last step of each epoch, before the trainer's own of that step: a training that is
+    resumed from there has all before it.
 
     folder: the run's. base: the folder that training began from; base_name: what the recipe calls it.
     """
@@ -27,24 +29,41 @@ class KeepEpochs(TrainerCallback):
     def __init__(self, folder: str, base: Path, base_name: str) -> None:
         self.folder, self.base, self.base_name = folder, base, base_name
 
-    def on_epoch_end(
+    def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kept: Any
     ) -> None:
-        """Gather the moments from all workers, and let one of them write."""
-        epoch = round(state.epoch or 0)
-        moments = moments_of(kept["model"], kept["optimizer"])
-        if not state.is_world_process_zero:
+        """Gather adapter and moments from all workers, and let one of them write."""
+        epochs = round(args.num_train_epochs)
+        epoch, steps_into_next = divmod(state.global_step, state.max_steps // epochs)
+        if steps_into_next:
             return
-        rates = mean_learning_rates(args, state.max_steps, round(args.num_train_epochs))
-        found = Moments(moments[FIRST], moments[SECOND], rates[epoch - 1], epoch, state.global_step)
+        moments = moments_of(kept["model"], kept["optimizer"])
+        with whole_parameters(kept["model"]):
+            if state.is_world_process_zero:
+                rate = mean_learning_rates(args, state.max_steps, epochs)[epoch - 1]
+                found = Moments(moments[FIRST], moments[SECOND], rate, epoch, state.global_step)
+                self._write(kept["model"], found)
+
+    def _write(self, model: PeftModel, moments: Moments) -> None:
         folder = Path(tempfile.mkdtemp())
         try:
-            kept["model"].save_pretrained(folder)
-            write_moments(folder, found)
+            model.save_pretrained(folder)
+            write_moments(folder, moments)
             finish(folder, self.base, self.base_name, merge=False)
-            upload(folder, RunLayout(self.folder).epoch(epoch))
+            upload(folder, RunLayout(self.folder).epoch(moments.epoch))
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def whole_parameters(model: PeftModel) -> AbstractContextManager[object]:
+    """Bring what is trained of a model together on every worker, where ZeRO 3 has split it. All workers take part."""
+    trained = [one for one in model.parameters() if one.requires_grad]
+    if not any(hasattr(one, "ds_id") for one in trained):
+        return nullcontext()
+    from deepspeed.zero import GatheredParameters
+
+    gathered: AbstractContextManager[object] = GatheredParameters(trained)
+    return gathered
 
 
 def moments_of(model: PeftModel, optimizer: Any) -> dict[str, dict[str, Tensor]]:

@@ -268,7 +268,7 @@ def record_of(training: Training, rows: RowCounts, seconds: float) -> TrainingRe
         run_id=run.run_id,
         run_dir=run.folder,
         model=run.paths.model,
-        epochs=tuple(sorted(storage.list_folders(run.paths.epochs))),
+        epochs=epochs_of(run),
         metrics=run.paths.metrics,
         objective=train.objective,
         trained_on=training.source.what,
@@ -283,6 +283,11 @@ def record_of(training: Training, rows: RowCounts, seconds: float) -> TrainingRe
         versions={name: version(name) for name in PACKAGES},
         seconds=seconds,
     )
+
+
+def epochs_of(run: Run) -> tuple[str, ...]:
+    """Name the checkpoints that a warm-up left, in order; none for other trainings."""
+    return tuple(sorted(storage.list_folders(run.paths.epochs), key=lambda one: int(one.rsplit("/", 1)[-1])))
 
 
 def settings_of(train: TrainConfig, device: str) -> TrainingSettings:

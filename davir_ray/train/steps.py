@@ -67,6 +67,28 @@ def check_trainings(recipe: Recipe) -> None:
         check_corpora(recipe, config, of_target=is_reference and config.is_preference)
 
 
+def check_adapter_at_start(recipe: Recipe) -> None:
+    """Check that a model of the target that goes on with an adapter has no settings of another: before that is made."""
+    target, made = recipe.references.get("target"), recipe.reference
+    if target is None or target.start != "reference":
+        return
+    if made is not None and made.train.lora is not None and not made.train.lora.merge:
+        refuse_lora(target.train, "the reference that it begins from")
+    for model in recipe.models.all_of("reference"):
+        start = _whole(recipe, model)
+        if start.adapter_name_or_path:
+            refuse_lora(target.train, start.adapter_name_or_path)
+
+
+def refuse_lora(train: TrainConfig, adapter: str) -> None:
+    """Raise `RecipeError` where a training that goes on with an adapter is given settings of one."""
+    if train.lora is not None:
+        raise RecipeError(
+            f"references.target.train.lora: {adapter} is an adapter, which is trained on with its own settings; "
+            "leave `lora` out"
+        )
+
+
 def make_models(recipe: Recipe, name: str) -> ReferenceRecord:
     """Make every model that the recipe makes, each after what it begins from; return their folders and trainings."""
     recipe = anchored(recipe)
@@ -74,6 +96,7 @@ def make_models(recipe: Recipe, name: str) -> ReferenceRecord:
         raise RecipeError(
             "references: the recipe makes no model: it has no such section, and its score no warm-up"
         )
+    check_adapter_at_start(recipe)
     ray_session.connect()
     folders: dict[str, tuple[str, ...]] = {}
     trainings: list[TrainingRecord] = []
@@ -131,11 +154,8 @@ def _on_target(recipe: Recipe, reference: ReferenceConfig, start: ModelConfig, n
     """Name a training on the target's rows that begins from a model."""
     start = _whole(recipe, start) if reference.start != "base" else start
     train = reference.train
-    if start.adapter_name_or_path and train.lora is not None:
-        raise RecipeError(
-            f"references: train.lora: {start.adapter_name_or_path} is an adapter, which is trained on with its own "
-            "settings; leave `lora` out"
-        )
+    if start.adapter_name_or_path:
+        refuse_lora(train, start.adapter_name_or_path)
     if train.learning_rate is None:
         as_adapter = train.model_copy(update={"lora": LoraConfig()}) if start.adapter_name_or_path else train
         train = train.model_copy(update={"learning_rate": TARGET_SHARE * learning_rate_of(as_adapter)})

@@ -11,7 +11,7 @@ from davir_ray.cluster import ray_session
 from davir_ray.errors import EngineError, ModelError, RecipeError
 from davir_ray.measure import ray_room
 from davir_ray.recipe import parse_recipe
-from davir_ray.train.steps import check_trainings
+from davir_ray.train.steps import check_adapter_at_start, check_trainings
 from tests.unit.models.test_resolve import save_adapter
 
 
@@ -69,3 +69,34 @@ def test_validate_tells_what_a_training_cannot_have(tmp_path, tiny_models):
     assert (told.exit_code, "train.offload_*: without a GPU" in told.output) == (RecipeError.exit_code, True)
     asked(tmp_path, tiny_models[0])
     assert CliRunner().invoke(main, ["validate", str(tmp_path / "recipe.json")]).exit_code == 0
+
+
+def of_the_target(folder: Path, base: str, **changes):
+    """A recipe whose model of the target begins from the reference, and has settings of an adapter."""
+    target = {"fit": "target", "start": "reference", "train": {"lora": {}}}
+    return asked(
+        folder,
+        base,
+        target={"paths": str(folder / "rows.jsonl")},
+        score={"name": "tov"},
+        references={"target": target, **changes.pop("references", {})},
+        **changes,
+    )
+
+
+def test_settings_of_an_adapter_over_an_adapter_are_refused_before_that_is_made(tmp_path, tiny_models):
+    base = tiny_models[0]
+    made = of_the_target(tmp_path, base, references={"reference": {"train": {"lora": {}}}})
+    with pytest.raises(
+        RecipeError, match=r"target\.train\.lora: the reference that it begins from is an adapter"
+    ):
+        check_adapter_at_start(made)
+    folder = save_adapter(tmp_path / "adapter", width=32)
+    named = of_the_target(tmp_path, base, models={"base": base, "reference": folder})
+    with pytest.raises(
+        RecipeError, match=r"target\.train\.lora: .*adapter is an adapter, which is trained on"
+    ):
+        check_adapter_at_start(named)
+    merged = {"reference": {"train": {"lora": {"merge": True}}}}
+    check_adapter_at_start(of_the_target(tmp_path, base, references=merged))
+    check_adapter_at_start(of_the_target(tmp_path, base, models={"base": base, "reference": tiny_models[1]}))
