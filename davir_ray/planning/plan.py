@@ -55,9 +55,9 @@ class TimeEstimate(Written):
     """Hours of GPUs; 0 on CPUs."""
     models: dict[str, PassEstimate]
     """Model label -> the same of this model alone, for those that have something to measure."""
-    warmup: PassEstimate | None
+    warmup: PassEstimate | None = None
     """The training of the warm-up; null where it is made, or not asked for."""
-    target: PassEstimate | None
+    target: PassEstimate | None = None
     """The gradients of the target's rows under all checkpoints; null where none are to be taken."""
 
 
