@@ -47,7 +47,7 @@ class KeepEpochs(TrainerCallback):
     def _write(self, model: PeftModel, moments: Moments) -> None:
         folder = Path(tempfile.mkdtemp())
         try:
-            model.save_pretrained(folder)
+            model.save_pretrained(str(folder))
             write_moments(folder, moments)
             finish(folder, self.base, self.base_name, merge=False)
             upload(folder, RunLayout(self.folder).epoch(moments.epoch))
@@ -60,7 +60,7 @@ def whole_parameters(model: PeftModel) -> AbstractContextManager[object]:
     trained = [one for one in model.parameters() if one.requires_grad]
     if not any(hasattr(one, "ds_id") for one in trained):
         return nullcontext()
-    from deepspeed.zero import GatheredParameters
+    from deepspeed.runtime.zero.partition_parameters import GatheredParameters
 
     gathered: AbstractContextManager[object] = GatheredParameters(trained)
     return gathered
