@@ -1,7 +1,10 @@
 """The kinds rose, less and gradient_cosine: from a folder to a table, and what they tell of tables."""
 
+from pathlib import Path
+
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 import torch
 
@@ -11,17 +14,20 @@ from davir_ray.influence.kinds import GRADIENT_COSINE, LESS, ROSE
 from davir_ray.influence.moments import Moments, write_moments
 from davir_ray.influence.target import Subtask, Target, TargetRow
 from davir_ray.logprobs.choice import Choice
+from davir_ray.models.adapter import MOMENTS
 from davir_ray.models.resolve import ResolvedModel
 from tests.tiny_adapted import sequences, tiny_adapted
 
-CHOICE = Choice("transformers", "cpu", "float32", "asked")
+CHOICE = Choice("transformers", "float32", "cpu", "asked")
 
 
 def target(seed=1):
     rows = sequences(6, seed)
     return Target(
         tuple(
-            Subtask(name, tuple(TargetRow(*pair) for pair in zip(rows[at::4], rows[at + 1 :: 4], strict=False)))
+            Subtask(
+                name, tuple(TargetRow(*pair) for pair in zip(rows[at::4], rows[at + 1 :: 4], strict=False))
+            )
             for name, at in (("a", 0), ("b", 1))
         )
     )
@@ -39,7 +45,8 @@ def model(tmp_path):
     second = {name: one * 1e-3 for name, one in first.items()}
     write_moments(tmp_path / "adapter", Moments(first, second, 1e-5, 1, 10))
     adapted.unload().save_pretrained(tmp_path / "base")
-    return resolved(tmp_path)
+    base = str(tmp_path / "base")
+    return ResolvedModel(base, str(tmp_path / "adapter"), "id", base)
 
 
 def table(*cosines, norms=None):
@@ -59,7 +66,7 @@ def test_a_kind_measures_the_same_in_any_order(kind, model):
     measurer.close()
     assert found.schema.names == [name for name in kind.columns.names if name != "sequence_id"]
     assert kind.flaws(found) == {}
-    assert set(pa.compute.list_value_length(found["cosines"]).to_pylist()) == {2}
+    assert set(pc.list_value_length(found["cosines"]).to_pylist()) == {2}
     backwards = turned.take(list(range(6, -1, -1)))
     np.testing.assert_allclose(found["cosines"].to_pylist(), backwards["cosines"].to_pylist(), atol=1e-5)
     assert not kind.contradicts(found, backwards).any()
@@ -72,7 +79,7 @@ def test_the_directions_of_a_target_have_the_same_bytes_every_time(model):
 
 
 def test_steps_need_moments_and_plain_gradients_need_none(model):
-    (model.adapter_path / "moments.safetensors").unlink()
+    Path(model.adapter_path, MOMENTS).unlink()
     for kind, fails in ((GRADIENT_COSINE, False), (LESS, True)):
         aimed = kind.aimed(target())
         grounded = aimed.grounded(aimed.ground_of(CHOICE, EngineConfig(), model, 64))
@@ -93,7 +100,7 @@ def test_a_target_names_what_is_measured():
 def test_only_transformers_takes_gradients():
     LESS.check(CHOICE)
     with pytest.raises(EngineError, match="set it to transformers"):
-        LESS.check(Choice("vllm", "cuda", "bfloat16", "asked"))
+        LESS.check(Choice("vllm", "bfloat16", "cuda", "asked"))
 
 
 def test_flaws_are_told_by_row():
