@@ -15,6 +15,7 @@ from torch.nn.functional import cross_entropy
 
 from davir_ray.influence.adapted import AdaptedModel, Visit
 from davir_ray.logprobs.engine import TokenSequence
+from davir_ray.logprobs.hf.model import depends_on_longest
 from davir_ray.logprobs.hf.token_head import WHOLE_CHUNK_BYTES
 
 BATCH_TOKENS = {"cpu": 1024, "cuda": 8192}
@@ -34,6 +35,11 @@ def batches(sequences: Sequence[TokenSequence], tokens: int) -> Iterator[list[in
         batch.append(index)
     if batch:
         yield batch
+
+
+def batch_tokens(model: AdaptedModel) -> int:
+    """Return how many tokens a batch may have: 1, so that each row goes alone, where a longer one would change it."""
+    return 1 if depends_on_longest(model.inner) else BATCH_TOKENS[model.device.type]
 
 
 def counted_length(sequence: TokenSequence) -> int:

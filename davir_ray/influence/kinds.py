@@ -117,7 +117,7 @@ class InfluenceKind:
         """Tell where two measurements of a sequence cannot both be true; the rows of both tables go together."""
         ours, theirs = (table["cosines"].combine_chunks() for table in (one, other))
         if not ours.value_lengths().equals(theirs.value_lengths()):
-            return np.asarray(ours.value_lengths()) != np.asarray(theirs.value_lengths())
+            return np.not_equal(np.asarray(ours.value_lengths()), np.asarray(theirs.value_lengths()))
         apart = np.abs(np.asarray(ours.flatten()) - np.asarray(theirs.flatten())) > APART
         owners = np.repeat(np.arange(len(one)), np.asarray(ours.value_lengths()))
         wrong: NDArray[np.bool_] = np.bincount(owners, weights=apart, minlength=len(one)) > 0

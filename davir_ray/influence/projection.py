@@ -36,7 +36,7 @@ def project(
         total = part if total is None else total.add_(part)
     if total is None:
         raise ValueError("no gradients to project")
-    return (total / dimensions**0.5).float()
+    return total.div_(dimensions**0.5).float()
 
 
 def _project_parameter(name: str, rows: Tensor, dimensions: int, seed: int, block: int) -> Tensor:

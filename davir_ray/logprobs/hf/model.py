@@ -46,15 +46,20 @@ def load_model(model_path: str, adapter_path: str | None, dtype: str, device: st
 def packed_limit(model: PreTrainedModel) -> int:
     """Return the longest sequence that may go into a packed batch: 0 if none may."""
     config: PreTrainedConfig = model.config
-    rope = getattr(config, "rope_parameters", None) or {}
-    parts = [rope, *(part for part in rope.values() if isinstance(part, dict))]  # one a kind of layer
-    if config.model_type not in PACKABLE or any(p.get("rope_type") in LENGTH_DEPENDENT_ROPE for p in parts):
+    if config.model_type not in PACKABLE or depends_on_longest(model):
         return 0
     if getattr(config, "attn_logit_softcapping", None) or getattr(
         config, "use_bidirectional_attention", None
     ):
         return 0
     return getattr(config, "sliding_window", None) or UNLIMITED
+
+
+def depends_on_longest(model: PreTrainedModel) -> bool:
+    """Tell whether a sequence's numbers change with the longest one of its batch."""
+    rope = getattr(model.config, "rope_parameters", None) or {}
+    parts = [rope, *(part for part in rope.values() if isinstance(part, dict))]  # one a kind of layer
+    return any(part.get("rope_type") in LENGTH_DEPENDENT_ROPE for part in parts)
 
 
 def _with_adapter(model: PreTrainedModel, adapter_path: str) -> PreTrainedModel:

@@ -113,3 +113,11 @@ def test_an_adapter_that_is_no_lora_is_refused():
     ia3 = IA3Config(target_modules=["k_proj", "down_proj"], feedforward_modules=["down_proj"])
     with pytest.raises(ModelError, match="IA3"):
         AdaptedModel(get_peft_model(LlamaForCausalLM(config), ia3))
+
+
+def test_rows_go_alone_where_a_longer_one_would_change_them():
+    model = AdaptedModel(tiny_adapted())
+    assert gradients.batch_tokens(model) == gradients.BATCH_TOKENS["cpu"]
+    model.inner.config.rope_parameters["rope_type"] = "dynamic"
+    rows = sequences(4)
+    assert [len(batch) for batch in gradients.batches(rows, gradients.batch_tokens(model))] == [1] * 4

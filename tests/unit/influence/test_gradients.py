@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from davir_ray.errors import EngineError, ModelError
-from davir_ray.influence import directions, gradients
+from davir_ray.influence import gradients
 from davir_ray.influence.adapted import AdaptedModel
 from davir_ray.influence.directions import Aligner, target_directions
 from davir_ray.influence.gradients import mean_loss_weights, visit_gradients
@@ -171,14 +171,9 @@ def test_batches_and_order_do_not_matter(monkeypatch, tokens):
     directions = target_directions(watched(model), TARGET, pairs=True)
     expected, _ = Aligner(watched(model), directions, moments).align(rows)
     monkeypatch.setitem(gradients.BATCH_TOKENS, "cpu", tokens)
-    monkeypatch.setitem(directions_module().BATCH_TOKENS, "cpu", tokens)
     order = np.random.default_rng(0).permutation(len(rows))
     found, _ = Aligner(watched(model), directions, moments).align([rows[index] for index in order])
     torch.testing.assert_close(found, expected[order], **EXACT)
-
-
-def directions_module():
-    return directions
 
 
 def test_rows_of_a_subtask_in_another_order_give_the_same_directions():
