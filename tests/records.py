@@ -170,7 +170,7 @@ def holder(**changes: Any) -> Holder:
 def reference_record(**changes: Any) -> ReferenceRecord:
     """Make the record of a reference that one training made."""
     made = training_record(run_id="r-reference-1", trained_on="the whole corpus")
-    return ReferenceRecord(**{"models": (made.model,), "trainings": (made,)} | changes)
+    return ReferenceRecord(**{"models": {"reference": (made.model,)}, "trainings": (made,)} | changes)
 
 
 def job_record(**changes: Any) -> JobRecord:

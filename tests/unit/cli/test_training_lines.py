@@ -30,5 +30,5 @@ def test_pairs_say_where_their_frozen_log_probabilities_came_from():
 
 def test_each_fold_of_a_reference_is_told():
     trainings = tuple(training_record(run_id=name) for name in ("one", "two"))
-    lines = list(reference_lines(ReferenceRecord(models=("a", "b"), trainings=trainings)))
+    lines = list(reference_lines(ReferenceRecord(models={"reference": ("a", "b")}, trainings=trainings)))
     assert [line.split()[1] for line in lines if line.startswith("training")] == ["one", "two"]
