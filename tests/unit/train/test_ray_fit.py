@@ -34,7 +34,16 @@ def raised(tmp_path, monkeypatch):
         base = ModelConfig(model_name_or_path="base")
         with pytest.raises(Exception) as caught:  # noqa: PT011
             ray_fit.fit(
-                TrainTask(train, base, "", str(tmp_path), evaluates=False, device="cpu", max_length=8)
+                TrainTask(
+                    train,
+                    base,
+                    "",
+                    str(tmp_path),
+                    evaluates=False,
+                    device="cpu",
+                    max_length=8,
+                    keeps_epochs=False,
+                )
             )
         return caught.value
 
