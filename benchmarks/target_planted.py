@@ -2,7 +2,7 @@
 
     python -m benchmarks.target_planted --model quickstart/models/smollm2-135m-instruct --data ../shared/data
 
-The corpus is rows of Alpaca and, 1 in 20, of GSM8K's test set. The target is a few of GSM8K's training set, as pairs: the
+The corpus is rows of Alpaca and, 1 to 20, of GSM8K. The target is a few other rows of GSM8K, as pairs: the right
 answer, and the answer of another of them. For each score the whole job runs (warm-up and references too, by the same
 recipe name, so that what is made once is used again), and the table tells how many of the planted rows are among the
 best 5%, and with which probability a planted row ranks above another (AUC). Random draws and the longest rows stand
