@@ -77,6 +77,14 @@ class Inputs:
         """Every model, each once."""
         return list({one.identity: one for some in self.models.values() for one in some}.values())
 
+    def check_checkpoints(self) -> None:
+        """Check that gradients can be taken under the models that are asked for them. Raises `ModelError`."""
+        for name, kind in self.passes:
+            if isinstance(one := resolve_kind(kind), InfluenceKind):
+                for model in self.models[name]:
+                    if model.model_path:  # one that is not there was measured under before
+                        one.check_model(model)
+
     @property
     def target_digest(self) -> str | None:
         """Name the rows of the target; None where nothing depends on them."""

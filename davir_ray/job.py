@@ -86,6 +86,7 @@ class Job:
 
 def open_job(inputs: Inputs, name: str, resumed: str | None = None) -> Job:
     """Connect to Ray, choose the engine, and begin or take up the run."""
+    inputs.check_checkpoints()
     ray_session.connect()
     choice = engine_for(inputs)
     run_id = name_run(inputs, choice, name)

@@ -33,6 +33,7 @@ def validate(recipe: Recipe, *, colour: bool) -> Iterator[str]:
     listing = inputs.listing
     check_score(recipe, listing)
     check_adapters(recipe.engine.type, inputs.all_models)
+    inputs.check_checkpoints()
     for source, name in listing.formats.items():
         splits = [split for split in listing.splits if split.source == source]
         counts = [split.num_rows for split in splits]

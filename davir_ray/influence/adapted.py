@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,9 +18,9 @@ from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from davir_ray.errors import ModelError
+from davir_ray.influence.checkpoint import check_checkpoint, check_plain_lora
 from davir_ray.logprobs.hf.model import load_model
 from davir_ray.logprobs.hf.token_head import TokenHead, proven_head
-from davir_ray.models.adapter import CONFIG, read_json
 from davir_ray.models.resolve import ResolvedModel
 
 ADAPTER = "default"
@@ -41,7 +40,7 @@ class AdaptedModel:
     """A base with a LoRA adapter, in evaluation mode."""
 
     def __init__(self, model: PeftModel) -> None:
-        _check_adapter(model)
+        check_plain_lora("the adapter", model.peft_config[ADAPTER].to_dict())
         self.model = model.eval()
         inner = model.get_base_model()
         assert isinstance(inner, PreTrainedModel)
@@ -124,40 +123,10 @@ class _RowGradients(torch.autograd.Function):
 
 def load_adapted(model: ResolvedModel, dtype: str, device: str) -> AdaptedModel:
     """Load a base in `dtype` with its adapter in float32. Raises `ModelError` for what gradients are not taken of."""
-    config = read_json(Path(model.model_path) / "config.json")
-    if "quantization_config" in config:
-        raise ModelError(f"{model.model_path}: is quantised, and gradients are taken of models that are not")
-    if model.adapter_path is None:
-        raise ModelError(
-            f"{model.model_path}: has no adapter, and gradients are taken of an adapter's parameters"
-        )
+    check_checkpoint(model, moments=False)
     base: Any = load_model(model.model_path, None, dtype, device)
     adapted = PeftModel.from_pretrained(base, model.adapter_path, is_trainable=False)
     return AdaptedModel(adapted.to(device))
-
-
-def check_adapter_config(folder: str | Path) -> None:
-    """Check that an adapter is a plain LoRA of linear layers. Raises `ModelError`."""
-    _check_config(str(folder), read_json(Path(folder) / CONFIG))
-
-
-def _check_adapter(model: PeftModel) -> None:
-    _check_config("the adapter", model.peft_config[ADAPTER].to_dict())
-
-
-def _check_config(where: str, config: dict[str, Any]) -> None:
-    if (method := config.get("peft_type")) != "LORA":
-        raise ModelError(f"{where}: is of the method {method}; gradients are taken of LoRA alone")
-    odd = {
-        "use_dora": config.get("use_dora"),
-        "modules_to_save": config.get("modules_to_save"),
-        "trainable_token_indices": config.get("trainable_token_indices"),
-        "bias": config.get("bias", "none") != "none",
-        "lora_bias": config.get("lora_bias"),
-        "target_parameters": config.get("target_parameters"),
-    }
-    if found := [name for name, value in odd.items() if value]:
-        raise ModelError(f"{where}: {found[0]} is set; gradients are taken of plain LoRA layers alone")
 
 
 def _watched(model: PeftModel) -> Iterator[Watched]:

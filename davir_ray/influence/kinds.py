@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from davir_ray.config import EngineConfig
 from davir_ray.errors import EngineError
+from davir_ray.influence.checkpoint import check_checkpoint
 from davir_ray.influence.target import Target
 from davir_ray.logprobs.choice import Choice
 from davir_ray.logprobs.engine import TokenSequence
@@ -66,6 +67,10 @@ class InfluenceKind:
             raise EngineError(
                 f"engine.type: {choice.type} takes no gradients, which {self.name} is made of; set it to transformers"
             )
+
+    def check_model(self, model: ResolvedModel) -> None:
+        """Check that gradients can be taken under a model, from its files alone. Raises `ModelError`."""
+        check_checkpoint(model, moments=self.adam)
 
     def ground_of(self, choice: Choice, config: EngineConfig, model: ResolvedModel, max_length: int) -> bytes:
         """Compute the target's directions under a model. Raises `EngineError`, `ModelError`."""

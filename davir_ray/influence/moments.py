@@ -7,14 +7,16 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from davir_ray.errors import ModelError
 from davir_ray.models.adapter import MOMENTS, WEIGHTS
 from davir_ray.models.safetensors_header import tensor_shapes
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FIRST, SECOND = "exp_avg", "exp_avg_sq"
 
@@ -26,8 +28,8 @@ class Moments:
     learning_rate: the mean of the epoch. epoch: from 1. step: the last one.
     """
 
-    first: Mapping[str, Tensor]
-    second: Mapping[str, Tensor]
+    first: "Mapping[str, Tensor]"
+    second: "Mapping[str, Tensor]"
     learning_rate: float
     epoch: int
     step: int
@@ -35,6 +37,8 @@ class Moments:
 
 def write_moments(folder: str | Path, moments: Moments) -> None:
     """Write moments beside an adapter."""
+    from safetensors.torch import save_file
+
     tensors = {f"{FIRST}.{name}": value for name, value in moments.first.items()}
     tensors |= {f"{SECOND}.{name}": value for name, value in moments.second.items()}
     told = {name: str(getattr(moments, name)) for name in ("learning_rate", "epoch", "step")}
@@ -47,7 +51,9 @@ def write_moments(folder: str | Path, moments: Moments) -> None:
 
 def read_moments(folder: str | Path) -> Moments:
     """Read the moments beside an adapter. Raises `ModelError` where they do not fit its parameters."""
-    _check_fit(Path(folder))
+    from safetensors.torch import load_file
+
+    check_moments(Path(folder))
     found = load_file(Path(folder, MOMENTS))
     first, second = (
         {name.removeprefix(f"{part}."): value for name, value in found.items() if name.startswith(f"{part}.")}
@@ -68,14 +74,15 @@ def _told(folder: str | Path) -> Mapping[str, str]:
         raise ModelError(
             f"{folder}: has no {MOMENTS}; expected a checkpoint that a warm-up left (`davir reference`)"
         )
-    with safe_open(file, framework="pt") as opened:
+    with safe_open(file, framework="np") as opened:
         told = opened.metadata() or {}
     if missing := {"learning_rate", "epoch", "step"} - told.keys():
         raise ModelError(f"{file}: does not say {', '.join(sorted(missing))} in its metadata")
     return told
 
 
-def _check_fit(folder: Path) -> None:
+def check_moments(folder: Path) -> None:
+    """Check that a folder has moments for its adapter's parameters, by name and shape. Raises `ModelError`."""
     _told(folder)
     parameters, moments = tensor_shapes(folder / WEIGHTS), tensor_shapes(folder / MOMENTS)
     for name, shape in parameters.items():

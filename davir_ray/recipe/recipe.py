@@ -105,6 +105,11 @@ class Recipe(Section):
             raise ValueError(
                 f"score.name: {score.name} measures rows by a `target`, which the recipe does not have"
             )
+        if any(need.model == "target" for need in score.needs) and not self._has("target"):
+            raise ValueError(
+                f"score.name: {score.name} measures under a model called target, which the recipe neither names nor "
+                "makes; `references: {target: {fit: target}}` makes it"
+            )
         made_of_it = any(one.fit == "target" for one in self.references.values())
         if self.target is not None and not score.reads_target and not made_of_it:
             raise no_effect(

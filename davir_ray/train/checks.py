@@ -72,12 +72,6 @@ def check_base(base: ResolvedModel) -> None:
         raise ModelError(f"{base.adapter_path}: training begins from a whole model; merge the adapter first")
 
 
-def check_not_quantised(base: ResolvedModel) -> None:
-    """Check that gradients can be taken of an adapter over a model."""
-    if "quantization_config" in read_json(Path(base.model_path) / "config.json"):
-        raise ModelError(f"{base.model_path}: is quantised; a warm-up, and gradients, take one that is not")
-
-
 def needs_of(train: TrainConfig) -> tuple[Need, ...]:
     """Tell what a training on a corpus has measured: both sides of pairs under the base, or nothing."""
     return PAIRS if train.is_preference else ()

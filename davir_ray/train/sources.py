@@ -14,6 +14,7 @@ from davir_ray.config import ModelConfig, ModelsConfig, ReferenceConfig, TrainCo
 from davir_ray.corpus.folds import Fold
 from davir_ray.errors import DamagedPart, StoreError, TrainingError
 from davir_ray.ids import keys_of
+from davir_ray.influence.checkpoint import check_not_quantised
 from davir_ray.inputs import Inputs, check_inputs, check_score
 from davir_ray.job import engine_for, name_run, scan_folder
 from davir_ray.recipe import Recipe
@@ -22,7 +23,7 @@ from davir_ray.runs.record import RunRecord
 from davir_ray.runs.run import NOT_IN_RUN_ID, Run
 from davir_ray.schema import Need
 from davir_ray.storage.damage import set_aside
-from davir_ray.train.checks import check_not_quantised, needs_of
+from davir_ray.train.checks import needs_of
 from davir_ray.train.pick import CoreSet, Everything, Outside, Pick, Sample
 
 
@@ -60,7 +61,7 @@ def reference_sources(recipe: Recipe, reference: ReferenceConfig) -> list[Source
 def warmup_source(recipe: Recipe) -> Source:
     """Name the rows of the warm-up. A night with new files uses the old one again: its name does not hold them."""
     inputs = check_inputs(recipe, needs=())
-    check_not_quantised(inputs.base)
+    check_not_quantised(inputs.base.model_path)
     share = recipe.warmup.fraction
     what = f"a sample of {share} of the corpus, to warm up"
     return Source(inputs, Sample(share), what, what, listed=False, few=True, keeps_epochs=True)
