@@ -31,8 +31,6 @@ LORA = {
 ON_TARGET = {"fit": "target", "start": "warmup"}
 SCORES: dict[str, dict[str, Any]] = {
     "rose": {},
-    "less": {},
-    "gradient_cosine": {},
     "rds": {},
     "tov": {"references": {"target": ON_TARGET}},
     "color_filter": {"references": {"target": {"fit": "target"}}},
@@ -40,6 +38,8 @@ SCORES: dict[str, dict[str, Any]] = {
     "davir, reference of the target": {"reference": {"fit": "target"}},
     "length": {},
     "random": {},
+    "less": {},
+    "gradient_cosine": {},
 }
 """Title -> what the recipe has beside the score; the score is the first word of the title."""
 

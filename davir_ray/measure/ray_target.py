@@ -91,7 +91,9 @@ def _told(what: str, measurement: Measurement, work: Callable[[Measurement], Non
 def in_one_process(measurement: Measurement, work: Callable[[Measurement], T]) -> T:
     """Do work in a process that holds what an engine does; return what it returns."""
     cpus = engine_cpus(measurement)
-    task: Any = ray.remote(_in_process).options(num_cpus=cpus, num_gpus=engine_gpus(measurement))
+    # After one call the process ends: the model that it loaded would stay in memory beside the engines.
+    remote: Any = ray.remote(max_calls=1, num_cpus=cpus, num_gpus=engine_gpus(measurement))
+    task = remote(_in_process)
     done: T = ray.get(task.remote(work, measurement, cpus))
     return done
 
