@@ -20,6 +20,7 @@ from davir_ray.corpus.reading import Parsed, examples
 from davir_ray.corpus.split import Split
 from davir_ray.errors import CorpusError, ModelError, RecipeError, RowError, UnreadableFile
 from davir_ray.influence.kinds import InfluenceKind
+from davir_ray.logprobs.choice import Choice
 from davir_ray.measure.kind import KINDS, Kind, resolve_kind, strongest
 from davir_ray.models.resolve import Models, ResolvedModel, resolve_all
 from davir_ray.recipe import Recipe
@@ -90,7 +91,7 @@ class Inputs:
         """Name the rows of the target; None where nothing depends on them."""
         if self.few_shot is None:
             return None
-        return self.few_shot.target.digest
+        return self.few_shot.digest
 
     def kind(self, name: str) -> Kind:
         """Return a kind of measurement with all that decides its numbers: some are aimed at the target."""
@@ -335,6 +336,7 @@ def load_inputs(
     with stage(ModelError):
         models = resolve_all(recipe.models, measured_under=measured_under)
         tokenizer = load_tokenizer(models["base"][0].tokenizer_path, recipe.tokens)
+    _check_kinds(recipe, score)
     inputs = Inputs(recipe, listing, score, models, tokenizer, tuple(_of_series(needs, recipe.models)))
     return replace(inputs, few_shot=_few_shot(inputs))
 
@@ -349,6 +351,16 @@ def _check_named(recipe: Recipe, score: Score) -> None:
         if not recipe.models.all_of(role):
             raise RecipeError(
                 f"score.name: {score.name} measures under models.{role}, which the recipe does not name"
+            )
+
+
+def _check_kinds(recipe: Recipe, score: Score) -> None:
+    """Check that an engine that is named gives what the score needs: before a model is trained for it, too."""
+    named = recipe.engine.type
+    if named != "auto":
+        for kind in dict.fromkeys(need.kind for need in score.needs):
+            resolve_kind(kind).check(
+                Choice(named, recipe.engine.dtype, recipe.engine.device, "as the recipe asks")
             )
 
 

@@ -37,10 +37,10 @@ from davir_ray.measure.ray_room import await_engine
 from davir_ray.measure.ray_target import lay_directions
 from davir_ray.models.resolve import ResolvedModel
 from davir_ray.progress import say
-from davir_ray.runs.record import Chosen, Counts, EngineUsed, Facts, Overlaps, SkippedFile
+from davir_ray.runs.record import Chosen, Counts, EngineUsed, Facts, SkippedFile
 from davir_ray.runs.run import Event, Run, run_id_of
 from davir_ray.scores import score_code, score_digest
-from davir_ray.scores.score import TargetMeasured
+from davir_ray.scores.score import AIMED, TargetMeasured
 from davir_ray.storage.layout import RunLayout, StoreLayout
 from davir_ray.store.holdings import note_parts, note_use
 from davir_ray.store.measurements import MeasurementStore, fingerprint
@@ -48,7 +48,6 @@ from davir_ray.store.prepared import Prepared
 from davir_ray.store.ray_lookup import align, look_up
 from davir_ray.store.ray_prepare import Preparation, prepare
 from davir_ray.target.ray_measured import measured_target
-from davir_ray.target.ray_overlap import find_overlaps
 from davir_ray.tokens.not_read import by_source
 
 KNOWN = ("sequence_id", "num_tokens")
@@ -275,16 +274,10 @@ def measure_models(job: Job, may_measure: bool) -> dict[str, Plan]:
     return plans
 
 
-def overlaps_with_target(job: Job, what: str) -> Overlaps | None:
-    """Find the rows of a prepared corpus that are rows of the target too, and say so; None without a target."""
-    inputs = job.inputs
-    if inputs.few_shot is None:
-        return None
-    found = find_overlaps(job.prepared, inputs.listing.splits, inputs.few_shot.rows)
-    for one in found.named:
-        alike = "nearly the same" if one.near else "the same"
-        say(f"warning: target: {one.target} is {alike} row as {one.corpus} of {what}")
-    return found
+def _checkpoints(inputs: Inputs) -> list[ResolvedModel]:
+    """Return the models under which gradients were taken, in order."""
+    asked = dict.fromkeys(need.model for need in inputs.needs if need.kind in AIMED)
+    return [one for name in asked for one in inputs.models[name]]
 
 
 def aim(job: Job, may_measure: bool) -> TargetMeasured | None:
@@ -295,7 +288,7 @@ def aim(job: Job, may_measure: bool) -> TargetMeasured | None:
     of_target = {need[:2] for need in inputs.score.of_target}
     return measured_target(
         inputs.few_shot,
-        [one for name, some in inputs.models.items() if name.startswith("warmup") for one in some],
+        _checkpoints(inputs),
         [one for one in job.measurements if (one.kind.name, one.model) in of_target],
         may_measure=may_measure,
         note=lambda label, seconds: job.run.event("target", role=label, seconds=round(seconds, 1)),

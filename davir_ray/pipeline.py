@@ -16,7 +16,6 @@ from davir_ray.job import (
     facts,
     measure_models,
     open_job,
-    overlaps_with_target,
     prepare_corpus,
     rank_corpus,
     select_and_export,
@@ -30,6 +29,7 @@ from davir_ray.runs.locations import write_places
 from davir_ray.runs.record import JobRecord, RunRecord
 from davir_ray.runs.run import Run
 from davir_ray.store.mending import mended
+from davir_ray.target.ray_overlap import overlaps_with
 
 
 def score(recipe: Recipe, name: str, *, may_measure: bool = True, resumed: str | None = None) -> RunRecord:
@@ -62,7 +62,8 @@ def score_job(job: Job, lease: Lease, may_measure: bool, started: float) -> RunR
     """
     prepare_corpus(job)
     write_places(job.run, job.prepared, job.inputs.listing.splits)
-    overlaps = overlaps_with_target(job, "the corpus")
+    few_shot = job.inputs.few_shot
+    overlaps = few_shot and overlaps_with(job.prepared, job.inputs.listing, few_shot, "the corpus")
     plans = measure_models(job, may_measure)
     target = aim(job, may_measure)
     lease.check()

@@ -56,12 +56,16 @@ class WarmupConfig(Section):
         lora=LoraConfig(**PUBLISHED_WARMUP["lora"]),
     )
     """The training; objective `sft`, with `lora`. What is not given is as LESS publishes it: 4 epochs, learning rate
-    2e-5, linear, rank 128 on the attention's projections."""
+    2e-5, linear, rank 128 on the attention's projections; but for its batch of 128."""
 
     @field_validator("train", mode="before")
     @classmethod
     def _as_published(cls, value: Any) -> Any:
-        return PUBLISHED_WARMUP | value if isinstance(value, dict) else value
+        if not isinstance(value, dict):
+            return value
+        lora = value.get("lora", {})
+        merged = PUBLISHED_WARMUP["lora"] | lora if isinstance(lora, dict) else lora
+        return PUBLISHED_WARMUP | value | {"lora": merged}
 
     @model_validator(mode="after")
     def _makes_checkpoints(self) -> "WarmupConfig":

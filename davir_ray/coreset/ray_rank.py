@@ -101,7 +101,8 @@ class Ranking:
     @property
     def subtask_columns(self) -> list[str]:
         """The columns with a row's score for each subtask of the target."""
-        return [] if self.target is None else [subtask_column(name) for name in self.target.subtasks]
+        told_apart = self.target is not None and self.score.parts is not None
+        return [subtask_column(name) for name in self.target.subtasks] if told_apart else []  # type: ignore[union-attr]
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ class Cause(StrEnum):
 
 
 CHANGES = {
-    Cause.MODEL: frozenset(ROLES),
+    Cause.MODEL: frozenset({*ROLES, "target_rows"}),
     Cause.MEASURING: frozenset({"engine", "tokens"}),
     Cause.RULE: frozenset({"score", "select"}),
 }

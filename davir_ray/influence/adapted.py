@@ -124,6 +124,7 @@ class _RowGradients(torch.autograd.Function):
 def load_adapted(model: ResolvedModel, dtype: str, device: str) -> AdaptedModel:
     """Load a base in `dtype` with its adapter in float32. Raises `ModelError` for what gradients are not taken of."""
     check_checkpoint(model, moments=False)
+    assert model.adapter_path is not None
     base: Any = load_model(model.model_path, None, dtype, device)
     adapted = PeftModel.from_pretrained(base, model.adapter_path, is_trainable=False)
     return AdaptedModel(adapted.to(device))

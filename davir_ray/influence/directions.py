@@ -53,7 +53,7 @@ def _mean_direction(model: AdaptedModel, subtask: Subtask, pairs: bool) -> dict[
         for name, rows in gradients.items():
             scaled = (rows.double() / norms.to(rows.device).view(-1, *[1] * (rows.dim() - 1))).sum(0)
             total[name] = total.get(name, 0) + scaled
-    return {name: (one / len(subtask.rows)).to(_kept(model)) for name, one in total.items()}
+    return {name: (one / len(subtask.rows)).to("cpu", _kept(model)) for name, one in total.items()}
 
 
 def _kept(model: AdaptedModel) -> torch.dtype:

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from safetensors import SafetensorError, deserialize
 
 from davir_ray.config import EngineConfig
-from davir_ray.errors import EngineError
+from davir_ray.errors import EngineDied, EngineError
 from davir_ray.influence.checkpoint import check_checkpoint
 from davir_ray.influence.target import Target
 from davir_ray.logprobs.choice import Choice
@@ -86,7 +87,14 @@ class InfluenceKind:
         return save(tensors, {"target": self.target.digest})
 
     def grounded(self, data: bytes) -> "InfluenceKind":
-        """Return the kind with the target's directions, as `ground_of` made them."""
+        """Return the kind with the target's directions, as `ground_of` made them. Raises `ValueError` for others."""
+        try:
+            tensors = deserialize(data)
+        except SafetensorError as error:
+            raise ValueError(f"holds no directions: {error}") from error
+        subtasks = len(self.target.subtasks) if self.target is not None else 0
+        if not tensors or any(one["shape"][:1] != [subtasks] for _, one in tensors):
+            raise ValueError(f"holds no directions of {subtasks} subtasks")
         return replace(self, ground=data)
 
     def open(
@@ -122,7 +130,7 @@ class InfluenceKind:
         """Tell where two measurements of a sequence cannot both be true; the rows of both tables go together."""
         ours, theirs = (table["cosines"].combine_chunks() for table in (one, other))
         if not ours.value_lengths().equals(theirs.value_lengths()):
-            return np.not_equal(np.asarray(ours.value_lengths()), np.asarray(theirs.value_lengths()))
+            return np.asarray(np.not_equal(ours.value_lengths(), theirs.value_lengths()))
         apart = np.abs(np.asarray(ours.flatten()) - np.asarray(theirs.flatten())) > APART
         owners = np.repeat(np.arange(len(one)), np.asarray(ours.value_lengths()))
         wrong: NDArray[np.bool_] = np.bincount(owners, weights=apart, minlength=len(one)) > 0
@@ -136,8 +144,13 @@ class InfluenceMeasurer:
         self.aligner = aligner
 
     def measure(self, sequences: Sequence[TokenSequence]) -> pa.Table:
-        """Return `norm` and `cosines` of each sequence, in order."""
-        cosines, norms = self.aligner.align(sequences)
+        """Return `norm` and `cosines` of each sequence, in order. Raises `EngineDied` where a GPU cannot go on."""
+        import torch
+
+        try:
+            cosines, norms = self.aligner.align(sequences)
+        except torch.AcceleratorError as error:
+            raise EngineDied(f"the GPU cannot go on: {error}") from error
         return pa.table(
             {
                 "norm": pa.array(norms.numpy(), pa.float64()),

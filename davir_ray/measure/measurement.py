@@ -7,6 +7,7 @@ import pyarrow as pa
 from davir_ray import storage
 from davir_ray.config import EngineConfig, ModelsConfig
 from davir_ray.corpus.folds import Fold
+from davir_ray.errors import DamagedPart
 from davir_ray.influence.kinds import InfluenceKind
 from davir_ray.logprobs.choice import Choice
 from davir_ray.measure.kind import Kind
@@ -75,7 +76,11 @@ class Measurement:
         if not isinstance(self.kind, InfluenceKind):
             return self.kind
         with expecting(self.directions_uri):
-            return self.kind.grounded(storage.read_bytes(self.directions_uri))
+            data = storage.read_bytes(self.directions_uri)
+        try:
+            return self.kind.grounded(data)
+        except ValueError as error:
+            raise DamagedPart(self.directions_uri, str(error)) from error
 
     @property
     def plan_uri(self) -> str:

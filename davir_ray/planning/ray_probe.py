@@ -7,6 +7,7 @@ prices them all.
 from functools import partial
 from time import monotonic
 
+from davir_ray import storage
 from davir_ray.cluster.unexpected import stage
 from davir_ray.config import LoraConfig
 from davir_ray.errors import EngineError, RecipeError
@@ -94,7 +95,10 @@ def warmup_estimate(job: Job, speed: Speed) -> PassEstimate:
 
 def target_estimate(job: Job, speed: Speed) -> PassEstimate | None:
     """Say what the target's gradients would take, under all checkpoints, by one engine after the other."""
-    few_shot, aimed = job.inputs.few_shot, _aimed(job)
+    few_shot, aimed = (
+        job.inputs.few_shot,
+        [one for one in _aimed(job) if not storage.exists(one.directions_uri)],
+    )
     if few_shot is None or not aimed:
         return None
     sides = [side for row in few_shot.rows for side in (row.chosen, row.rejected) if side is not None]

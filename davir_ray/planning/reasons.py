@@ -67,7 +67,7 @@ def model_reason(
     other, role = {change.what for change in changed}, role_of(model)
     if role in other:
         return NEW_MODEL[role]
-    if "target" in other and label.removeprefix(f"{model}-") in AIMED:
+    if "target_rows" in other and label.removeprefix(f"{model}-") in AIMED:
         return Reason.NEW_TARGET
     measured_then = map(_without_fold, record.measurements)
     return Reason.NEW_ENGINE if _without_fold(label) in measured_then else Reason.NOT_MEASURED

@@ -15,10 +15,11 @@ from davir_ray.config.measuring import (
     TokensConfig,
 )
 from davir_ray.config.nightly import NightlyConfig
-from davir_ray.config.section import Section, no_effect
+from davir_ray.config.section import AS_WRITTEN, Section, no_effect
 from davir_ray.config.target import ReferenceConfig, TargetConfig, WarmupConfig
 from davir_ray.config.training import TrainConfig
 from davir_ray.coreset.rules import FractionRule, SelectRule
+from davir_ray.logprobs.choice import INSIDE
 from davir_ray.scores import SCORES, resolve_score
 from davir_ray.scores.score import SETTINGS
 
@@ -88,8 +89,12 @@ class Recipe(Section):
                 raise ValueError(
                     f"references.target.fit: the model called target has seen it: `target`, not {one.fit}"
                 )
-            if one.start == "reference" and (name == "reference" or not self._has("reference")):
-                raise ValueError(f"references.{name}.start: there is no other model called reference")
+            if name == "reference" and one.start != "base":
+                raise ValueError(
+                    f"{name}.start: the model called reference begins from the base; target may from others"
+                )
+            if one.start == "reference" and not self._has("reference"):
+                raise ValueError(f"references.{name}.start: there is no model called reference")
         return self
 
     def _has(self, name: Literal["reference", "target"]) -> bool:
@@ -98,7 +103,7 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _target_is_there(self) -> "Recipe":
-        """Check that a score that asks for a target has one, and that a target is read."""
+        """Check that a score that asks for a target, or for a model of it, has one."""
         if (score := SCORES.get(self.score.name)) is None:
             return self
         if score.reads_target and self.target is None:
@@ -110,6 +115,18 @@ class Recipe(Section):
                 f"score.name: {score.name} measures under a model called target, which the recipe neither names nor "
                 "makes; `references: {target: {fit: target}}` makes it"
             )
+        target = self.references.get("target")
+        if score.name == "color_filter" and target is not None and target.start == "warmup":
+            raise ValueError(
+                "references.target.start: color_filter is of one model; `tov` is of a checkpoint each"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _target_is_read(self, info: ValidationInfo) -> "Recipe":
+        """Refuse a target, and a model of it, that nothing reads; what a run wrote down has models in their place."""
+        if info.context != AS_WRITTEN or (score := SCORES.get(self.score.name)) is None:
+            return self
         made_of_it = any(one.fit == "target" for one in self.references.values())
         if self.target is not None and not score.reads_target and not made_of_it:
             raise no_effect(
@@ -138,6 +155,10 @@ class Recipe(Section):
                 rule.check_corpus(self.corpus)
                 if score is not None:
                     rule.over(subtasks)
+                if rule.type == "round_robin" and self.score.order == "lowest":
+                    raise ValueError(
+                        "round_robin takes the highest score of each subtask, and score.order is lowest"
+                    )
             except ValueError as error:
                 raise ValueError(f"select.{index}: {error}") from error
         return self
@@ -146,17 +167,17 @@ class Recipe(Section):
     def _nothing_without_effect_elsewhere(self, info: ValidationInfo) -> "Recipe":
         """Refuse settings that are given and that a setting of another section leaves without effect."""
         given = {
-            "measure": self.measure,
             "score": self.score,
             "tokens": self.tokens,
             "export": self.export,
             "nightly": self.nightly,
-            "warmup": self.warmup,
+            "measure": self.measure,
+            **({"warmup": self.warmup} if info.context == AS_WRITTEN else {}),
         }
         idle = {
             f"{section}.{name}": why
             for section, name, why in self._idle()
-            if given[section].gives(name, info.context)
+            if section in given and given[section].gives(name, info.context)
         }
         if idle:
             raise no_effect(idle)
@@ -167,6 +188,9 @@ class Recipe(Section):
         if (score := SCORES.get(self.score.name)) is not None:
             idle = [name for name in SETTINGS if name not in score.settings]
             yield from (("score", name, f"score {score.name} does not read it") for name in idle)
+            kinds = {need.kind for need in score.needs}
+            if kinds and kinds <= INSIDE and not any(rule.needs for rule in self.select):
+                yield "measure", "kind", f"score {score.name} measures no losses"
             if "warmup" not in self.makes:
                 why = "models.warmup names it" if self.models.warmup else "nothing is measured under it"
                 yield from (("warmup", name, why) for name in WarmupConfig.model_fields)
@@ -190,7 +214,5 @@ class Recipe(Section):
         begins_there = any(one.start == "warmup" for one in self.references.values())
         measured = any(need.model == "warmup" for need in resolve_score(self.score.name).needs)
         warms_up = not self.models.warmup and (begins_there or measured)
-        first: list[Literal["reference", "warmup", "target"]] = ["reference", "warmup", "target"]
-        if self.reference is not None and self.reference.start == "warmup":
-            first = ["warmup", "reference", "target"]
-        return tuple(name for name in first if name in self.references or (name == "warmup" and warms_up))
+        names: tuple[Literal["reference", "warmup", "target"], ...] = ("reference", "warmup", "target")
+        return tuple(name for name in names if name in self.references or (name == "warmup" and warms_up))

@@ -19,7 +19,7 @@ class Change(Written):
     """One thing that changed between two runs."""
 
     what: str
-    """Role of a model (`base`, `reference`, ...), `target`, `engine`, or a section of the recipe."""
+    """Role of a model (`base`, `reference`, ...), `target_rows`, `engine`, or a section of the recipe."""
     detail: str
     """From what to what, in words."""
 
@@ -41,7 +41,7 @@ def _models(before: Facts, now: Facts) -> Iterator[Change]:
             yield Change(what=role, detail=f"models.{role}: {_hashes(was)} -> {_hashes(is_now)}")
     if before.target != now.target:
         was, is_now = ([one.target] if one.target else [] for one in (before, now))
-        yield Change(what="target", detail=f"target: {_hashes(was)} -> {_hashes(is_now)}")
+        yield Change(what="target_rows", detail=f"target: {_hashes(was)} -> {_hashes(is_now)}")
 
 
 def _of_role(facts: Facts, role: str) -> list[str]:

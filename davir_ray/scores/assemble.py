@@ -131,7 +131,7 @@ def _failed_examples(found: Measurements) -> dict[int, str]:
 
 def _why(score: Score, measured: Measured, index: int) -> str:
     """Say in words why a row has no score."""
-    for need in score.needs:
+    for need in (one for asked in score.needs for one in measured.series(asked)):
         if measured.num_tokens[need.view][index] == 0:
             return f"{score.name} needs the {need.view} view, which this row does not have"
         if not measured.columns[need].slice(index, 1).column(0)[0].is_valid:

@@ -14,6 +14,7 @@
     tokens/<part>.parquet               and their sequences
     bad/<part>.txt                      why a split cannot be read to its end
     used/<digest of the corpus>.txt     the parts that a corpus has here
+    overlaps/<digest of both>.json      what a corpus has of a target's rows
 
 <output>/
   <run_id>/                             a run that scores
@@ -125,6 +126,10 @@ class PreparedLayout(Layout):
     def bad_part(self, name: str) -> str:
         """Name the file that says why a split cannot be read."""
         return join(self.bad, f"{name}.txt")
+
+    def overlaps_with(self, both: str) -> str:
+        """Name the file of what a corpus has of a target's rows. both: names the two."""
+        return join(self.folder, "overlaps", f"{both}.json")
 
     def used_by(self, corpus: str) -> str:
         """Name the list of the parts that a corpus has."""

@@ -37,12 +37,12 @@ def mended(
 
 
 def _mend(found: DamagedPart | StalePlan, prepared: Prepared, stores: Sequence[MeasurementStore]) -> None:
-    """Set aside what is damaged, and all that is beside it in the same folder of a store."""
+    """Set aside what is damaged, and all parts that are beside it in the same folder of a store."""
     if isinstance(found, StalePlan):
         return say(f"planning anew: {found}")
     for store in stores:
         if found.uri.startswith(f"{store.folder}/"):
-            for damage in damaged_parts(store):
+            for damage in {one.uri: one for one in [found, *damaged_parts(store)]}.values():
                 set_aside(damage)
             return
     if not found.uri.startswith(f"{prepared.folder}/"):

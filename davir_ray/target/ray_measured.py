@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+from davir_ray.errors import ModelError
 from davir_ray.influence.moments import learning_rate_of
 from davir_ray.measure.measurement import Measurement
 from davir_ray.measure.ray_target import Vectors, target_vectors
@@ -31,6 +32,20 @@ def measured_target(
             note(one.label, seconds)
     return TargetMeasured(
         subtasks=tuple(one.name for one in few_shot.target.subtasks),
-        weights=tuple(learning_rate_of(str(one.adapter_path)) for one in checkpoints),
+        weights=_weights(checkpoints),
         vectors=vectors,
     )
+
+
+def _weights(checkpoints: Sequence[ResolvedModel]) -> tuple[float, ...]:
+    """Return the mean learning rates of the checkpoints' epochs. Raises `ModelError` where they give no weights."""
+    for one in checkpoints:
+        if one.adapter_path is None:
+            raise ModelError(f"{one.doubt}; but how much it weighs, its folder alone says")
+    weights = tuple(learning_rate_of(str(one.adapter_path)) for one in checkpoints)
+    if checkpoints and not sum(weights) > 0:
+        raise ModelError(
+            f"{checkpoints[0].adapter_path}: the learning rates of the warm-up are 0; give it more steps, or fewer "
+            "warmup_steps"
+        )
+    return weights

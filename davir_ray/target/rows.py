@@ -6,6 +6,9 @@ What would cost a row of the corpus its score stops a run here: a target that is
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from hashlib import blake2b
+
+import numpy as np
 
 from davir_ray.config import TargetConfig, TokensConfig
 from davir_ray.corpus.example import Example
@@ -37,6 +40,12 @@ class FewShot:
 
     rows: tuple[FewShotRow, ...]
     not_read: Mapping[str, tuple[str, ...]]
+
+    @cached_property
+    def digest(self) -> str:
+        """Name the content of the rows by subtask, and where they are, whatever is read of them."""
+        text = "\n".join(f"{row.subtask} {row.place} {row.example_id.hex()}" for row in self.rows)
+        return blake2b(text.encode("utf-8", "backslashreplace"), digest_size=16).hexdigest()
 
     @cached_property
     def target(self) -> Target:
@@ -81,6 +90,8 @@ def _row(split: Split, parsed: Parsed, tokens: TokensConfig, tokenizer: Tokenize
     made = _views(place, parsed.example, tokens, tokenizer, pairs)
     chosen, rejected = (_sequence(made, view) for view in (View.RESPONSE, View.REJECTED))
     assert chosen is not None
+    if rejected is not None and np.array_equal(chosen.ids, rejected.ids):
+        raise CorpusError(f"target: {place}: both responses have the same tokens: neither is preferred")
     return FewShotRow(split.source, place, parsed.example_id, chosen, rejected)
 
 

@@ -48,7 +48,8 @@ class Source:
         """Name the rows of the corpus, or where the files may be others, how they are found and read."""
         if self.listed:
             return self.inputs.tokens_digest
-        return f"{self.inputs.settings_digest} {self.inputs.recipe.corpus.paths}"
+        corpus = self.inputs.recipe.corpus
+        return f"{self.inputs.settings_digest} {corpus.paths} {corpus.limit}"
 
 
 def reference_sources(recipe: Recipe, reference: ReferenceConfig) -> list[Source]:

@@ -22,7 +22,6 @@ from davir_ray.job import (
     job_of,
     look_up_need,
     measure_models,
-    overlaps_with_target,
     prepare_corpus,
 )
 from davir_ray.logprobs.choice import Choice, numerics
@@ -32,6 +31,7 @@ from davir_ray.runs.record import HeldOut, TrainingRecord, TrainingSettings
 from davir_ray.runs.run import Run, training_id_of
 from davir_ray.storage.layout import RunLayout
 from davir_ray.store.mending import mended
+from davir_ray.target.ray_overlap import overlaps_with
 from davir_ray.train.checks import (
     batch_for,
     check_held_out,
@@ -233,8 +233,8 @@ def _write_rows(training: Training, source: Source, folder: str, work_folder: st
 
 def _write_picked(training: Training, source: Source, job: Job, folder: str) -> RowsWritten:
     prepare_corpus(job)
-    if source is training.held_out:
-        overlaps_with_target(job, source.what)
+    if source is training.held_out and source.inputs.few_shot is not None:
+        overlaps_with(job.prepared, source.inputs.listing, source.inputs.few_shot, source.what)
     found = None
     if training.frozen == "store":
         measure_models(job, may_measure=True)

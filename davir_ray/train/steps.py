@@ -160,7 +160,8 @@ def _on_target(recipe: Recipe, reference: ReferenceConfig, start: ModelConfig, n
         as_adapter = train.model_copy(update={"lora": LoraConfig()}) if start.adapter_name_or_path else train
         train = train.model_copy(update={"learning_rate": TARGET_SHARE * learning_rate_of(as_adapter)})
     source = target_source(recipe, train, start)
-    return ToMake(source, None, train, name, None if reference.start == "base" else start)
+    held_out = held_out_source(recipe, train)
+    return ToMake(source, held_out, train, name, None if reference.start == "base" else start)
 
 
 def _whole(recipe: Recipe, start: ModelConfig) -> ModelConfig:

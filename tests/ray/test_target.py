@@ -129,6 +129,9 @@ def test_rose_from_nothing_is_what_one_row_at_a_time_gives(folder, tiny_models):
     assert [row["score"] for row in scored] == found.max(axis=1).tolist()
     taken = [int(np.argsort(-found[:, one], kind="stable")[0]) for one in (0, 1)]
     assert all(scored[one]["selected"] for one in taken)
+    fewer = parse_recipe(tree(folder, tiny_models[0], select=[{"type": "count", "count": 2}]), "test")
+    chosen_again = pipeline.score(steps.with_models(fewer, "test"), "test", may_measure=False)
+    assert (chosen_again.selected, set(chosen_again.measured.values())) == (2, {0})
 
 
 def _pairs(folder: Path, base: str) -> list[list[tuple[TokenSequence, TokenSequence]]]:
@@ -150,7 +153,7 @@ def test_a_new_night_measures_new_rows_and_another_target_all_of_them(folder, ti
     plan = preview(recipe, "test")
     assert plan.measured == {"warmup-rose": ROWS + 3}
     assert [view.why for view in plan.views] == [{"new_target": ROWS + 3}]
-    assert [change.what for change in plan.changes] == ["target"]
+    assert [change.what for change in plan.changes] == ["target_rows"]
     other = pipeline.run_all(recipe, "test")
     assert other.reference.models == first.reference.models
     assert other.measured == {"warmup-rose": ROWS + 3}
@@ -222,6 +225,38 @@ def test_moments_are_those_of_a_training_without_deepspeed(folder, tiny_models, 
     assert all(one.abs().max() > 0 for name, one in plain.items() if "lora_B" in name)
     for name, one in plain.items():
         torch.testing.assert_close(split[name], one, rtol=1e-3, atol=1e-9)
+
+
+def pooled(model, sequence: TokenSequence) -> torch.Tensor:
+    """Return the mean of a sequence's last hidden states, weighted by position."""
+    ids = torch.from_numpy(sequence.ids.astype(np.int64))
+    states = model.model(input_ids=ids[None]).last_hidden_state[0]
+    weights = torch.arange(1, len(ids) + 1, dtype=states.dtype)
+    return (states * (weights / weights.sum())[:, None]).sum(0)
+
+
+def test_rds_needs_nothing_made_and_names_rows_that_the_target_has_too(folder, tiny_models):
+    asked = tree(folder, tiny_models[0], score={"name": "rds"})
+    del asked["warmup"]
+    recipe = parse_recipe(asked, "test")
+    record = pipeline.run_all(recipe, "test")
+    assert record.measured == {"base-representation": ROWS}
+    model = AutoModelForCausalLM.from_pretrained(tiny_models[0]).eval()
+    rows = sequences(folder / "store", "response")
+    few = [[pooled(model, chosen) for chosen, _ in some] for some in _pairs(folder, tiny_models[0])]
+    for row in pq.read_table(record.scored).to_pylist():
+        vector = pooled(model, rows[row["example_id"]])
+        nearest = [max(float(torch.cosine_similarity(vector, one, dim=0)) for one in some) for some in few]
+        assert [row["score_hh"], row["score_se"]] == pytest.approx(nearest, abs=1e-5)
+        assert row["score"] == max(row["score_hh"], row["score_se"])
+    both = record.overlaps
+    assert (both.same, len(both.named)) == (
+        3,
+        6,
+    )  # "What is 0?" is answered alike, and two more, in both subtasks
+    (folder / "corpus" / "a.parquet").unlink()
+    write_rows(folder / "corpus" / "b.parquet", ROWS + 1)
+    assert pipeline.run_all(recipe, "test").measured == {"base-representation": 1}
 
 
 def test_models_of_the_target_begin_from_what_they_are_compared_with(folder, tiny_models):

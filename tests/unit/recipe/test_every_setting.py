@@ -56,7 +56,6 @@ class Case(NamedTuple):
 OWN = {"format": "text", "columns": {}, "tags": {}}
 PAIRS = {"train.objective": "dpo"}
 AIMED = {"score.name": "less", "target.paths": "t"}
-FIT_TARGET = {"references.reference.fit": "target", "target.paths": "t"}
 KEYS = {"sources": "corpus", "references": "reference"}
 HELD_OUT = {"train.eval_corpus.paths": "held_out.parquet"}
 LORA = {"train.lora.target_modules": ["q_proj"]}
@@ -199,8 +198,11 @@ CASES = {
         idle=({}, {"references.reference.fit": "sample"}),
         reader=SOURCES,
     ),
-    "references.reference.start": Case(
-        "warmup", beside=FIT_TARGET, idle=({}, {"references.reference.fit": "cross"}), reader="train/steps.py"
+    "references.target.start": Case(
+        "warmup",
+        beside={"references.target.fit": "target", "target.paths": "t", "score.name": "tov"},
+        idle=({"references.target.fit": "cross"},),
+        reader="train/steps.py",
     ),
     "references.reference.train": Case({"seed": 3}, reader="train/steps.py"),
     "train.objective": Case("dpo"),
@@ -285,7 +287,8 @@ def settings_of(recipe: type[BaseModel]) -> Iterator[tuple[str, bool]]:
             inner = list(sections_in(field.annotation))
             marked = any(isinstance(one, ReadIf) for one in field.metadata)
             if marked or not inner:
-                yield f"{path}.{name}".lstrip("."), marked
+                place = "references.target" if name == "start" else path  # of the other there is one start
+                yield f"{place}.{name}".lstrip("."), marked
             for one in inner:
                 kind = one.model_fields["type"].default if name == "select" else None
                 key = kind or KEYS.get(name)

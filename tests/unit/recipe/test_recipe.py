@@ -1,9 +1,10 @@
+import json
 from pathlib import Path
 
 import pytest
 import yaml
 
-from davir_ray.config import EngineConfig, ModelConfig
+from davir_ray.config import EngineConfig, ModelConfig, ModelsConfig
 from davir_ray.coreset.rules import FractionRule
 from davir_ray.errors import RecipeError
 from davir_ray.recipe import Recipe, load_recipe, parse_recipe
@@ -266,3 +267,26 @@ def test_a_wrong_override_is_quoted(tmp_path, setting, says):
 def test_a_recipe_cannot_be_changed():
     with pytest.raises(ValueError, match="frozen"):
         recipe().store = "elsewhere"
+
+
+@pytest.mark.parametrize(
+    ("score", "sections", "made"),
+    [
+        ("rose", {"warmup": {"fraction": 0.2}}, {"warmup": ("a", "b")}),
+        (
+            "tov",
+            {"references": {"target": {"fit": "target", "start": "warmup"}}},
+            {"target": "t", "prior": "p"},
+        ),
+        ("davir", {"reference": {"fit": "target"}}, {"reference": "r"}),
+    ],
+)
+def test_what_a_run_with_a_target_writes_down_is_read_again(score, sections, made):
+    asked = recipe(models={"base": "b"}, target={"paths": "t"}, score={"name": score}, **sections)
+    models = ModelsConfig.model_validate(
+        {"base": "b"}
+        | {name: value if isinstance(value, str) else list(value) for name, value in made.items()}
+    )
+    run = asked.model_copy(update={"models": models, "references": {}})
+    written = json.loads(run.model_dump_json())
+    assert parse_recipe(written, "recipe.json", as_written=False) == run
