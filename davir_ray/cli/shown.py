@@ -207,7 +207,7 @@ def _lines(row: Shown) -> Iterator[str]:
     if own := [f"{_line(name.removeprefix(OF_SUBTASK))} {row[name]:.4f}" for name in _subtasks(row)]:
         yield f"  subtasks  {', '.join(own)}"
     if row["num_tokens"] is not None:
-        yield f"  losses    {_losses(row)} nats over {row['num_tokens']:,} response tokens"
+        yield f"  losses    {_losses(row)} {row['num_tokens']:,} response tokens"
     if row["reason"]:
         yield f"  reason    {_line(row['reason'])}"
     for name, text in row["text"].items():
@@ -227,7 +227,7 @@ def _subtasks(row: Shown) -> list[str]:
 def _losses(row: Shown) -> str:
     known = {name: row[f"{name}_loss"] for name in ("base", "reference")}
     told = [f"{name} {loss:.2f}" for name, loss in known.items() if loss is not None]
-    return ", ".join(told) or "not measured:"
+    return f"{', '.join(told)} nats over" if told else "not measured;"
 
 
 def _fate(row: Shown) -> str:
