@@ -131,7 +131,7 @@ class Aligner:
         squares = torch.zeros(len(rows), dtype=torch.float64)
 
         def visit(name: str, gradients: Tensor) -> None:
-            steps = self._steps(name, gradients).flatten(1)
+            steps = self.steps(name, gradients).flatten(1)
             # Within a parameter in its dtype, between them in float64: a float32 sum of so many is off by 1e-6.
             squares.add_(torch.linalg.vector_norm(steps, dim=1).double().square().cpu())
             dots.add_((steps @ self.directions[name]).double().cpu())
@@ -139,7 +139,8 @@ class Aligner:
         visit_gradients(self.model, rows, mean_loss_weights(rows), visit)
         return dots, squares
 
-    def _steps(self, name: str, gradients: Tensor) -> Tensor:
+    def steps(self, name: str, gradients: Tensor) -> Tensor:
+        """Return the steps on some rows, of one parameter, from their gradients [B, *shape]."""
         if self.carried is None:
             return gradients
         first, second = self.carried[name]
