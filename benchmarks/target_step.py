@@ -2,10 +2,11 @@
 
     python -m benchmarks.target_step --model quickstart/models/smollm2-135m-instruct --data ../shared/data
 
-The corpus is rows of Alpaca, the target a few pairs of HH (helpful). After the whole job with score `rose`, the adapter
-of its last checkpoint is moved a little along the mean of Adam's normalised steps on the best rows, and along that on the
-worst, by the same length. DPO's loss (beta 0.1, the frozen policy is the base) is taken before and after, on the target's
-own pairs and on others that nothing has seen. The table tells the mean change a pair, with a bootstrap interval of 95%.
+The corpus is rows of Alpaca, the target a few pairs of HH (helpful). After the whole job with score `rose`, the
+adapter of its last checkpoint is moved a little along the mean of Adam's normalised steps on the best rows, and along
+that on the worst, by the same length. DPO's loss (beta 0.1, the frozen policy is the base) is taken before and after,
+on the target's own pairs and on others that nothing has seen. The table tells the mean change a pair, with a
+bootstrap interval of 95%.
 """
 
 import argparse
