@@ -93,8 +93,7 @@ def run_all(recipe: Recipe, name: str) -> JobRecord:
     steps.check_trainings(recipe)
     reference = None
     if recipe.makes:
-        reference = steps.make_models(recipe, name)
-        recipe = steps.with_models(recipe, name)
+        reference, recipe = steps.make_models(recipe, name)
     record = score(recipe, name)
     trains = recipe.train is not None and record.selected
     trained = steps.train(recipe, name) if trains else None

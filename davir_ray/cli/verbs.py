@@ -190,7 +190,8 @@ def reference(recipe: str, overrides: tuple[str, ...], limit: int | None, as_jso
     from davir_ray.cli.training_lines import reference_lines
     from davir_ray.train import steps as training
 
-    _finish(training.make_models(*loaded), reference_lines, as_json)
+    record, _ = training.make_models(*loaded)
+    _finish(record, reference_lines, as_json)
 
 
 @main.command()

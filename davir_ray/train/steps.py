@@ -89,8 +89,10 @@ def refuse_lora(train: TrainConfig, adapter: str) -> None:
         )
 
 
-def make_models(recipe: Recipe, name: str) -> ReferenceRecord:
-    """Make every model that the recipe makes, each after what it begins from; return their folders and trainings."""
+def make_models(recipe: Recipe, name: str) -> tuple[ReferenceRecord, Recipe]:
+    """Make every model that the recipe makes, each after what it begins from; return their folders and trainings,
+    and the recipe with all of them under `models`.
+    """
     recipe = anchored(recipe)
     if not recipe.makes:
         raise RecipeError(
@@ -107,7 +109,7 @@ def make_models(recipe: Recipe, name: str) -> ReferenceRecord:
         trainings += made
         recipe = _naming(recipe, role, found)
         folders[role] = tuple(model.model_name_or_path for model in _made(role, found))
-    return ReferenceRecord(models=folders, trainings=tuple(trainings))
+    return ReferenceRecord(models=folders, trainings=tuple(trainings)), recipe
 
 
 def with_models(recipe: Recipe, name: str) -> Recipe:

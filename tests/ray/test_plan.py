@@ -143,7 +143,7 @@ def test_a_reference_that_is_still_to_be_made_counts_as_new(folder, tiny_models,
     assert plan.to_make == ("reference",)
     assert plan.measured["base"] == 0
     assert plan.measured["reference-0"] + plan.measured["reference-1"] == 30
-    assert (plan.run_id, plan.models["reference"]) == (None, ())
+    assert (plan.run_id, list(plan.models)) == (None, ["base"])
     assert "reference" not in [change.what for change in plan.changes]
     text = "\n".join(plan_lines(plan))
     assert "named when its reference is made" in text

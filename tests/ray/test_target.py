@@ -29,6 +29,7 @@ from tests.trainings import write_pairs, write_rows
 
 ROOT = Path(__file__).resolve().parents[2]
 ROWS = 24
+LABELS = ("warmup-0-rose", "warmup-1-rose")
 CODE = (
     "from davir_ray.measure.chunks import CHUNK_TOKENS; CHUNK_TOKENS['cpu'] = 300\n"
     "from davir_ray.cli import main; main()"
@@ -111,8 +112,13 @@ def by_hand(checkpoint: str, base: str, rows, subtasks) -> np.ndarray:
 
 def test_rose_from_nothing_is_what_one_row_at_a_time_gives(folder, tiny_models):
     recipe = parse_recipe(tree(folder, tiny_models[0], select=[{"type": "round_robin", "count": 4}]), "test")
+    plan = preview(recipe, "test", probing=True)
+    assert (plan.run_id, plan.to_make, plan.measured) == (None, ("warmup",), dict.fromkeys(LABELS, ROWS))
+    assert plan.estimate.seconds >= sum(one.seconds for one in plan.estimate.models.values())
+    assert all(one.basis == f"a probe of {ROWS} rows" for one in (plan.estimate.warmup, plan.estimate.target))
     record = pipeline.run_all(recipe, "test")
-    assert record.measured == {"warmup-0-rose": ROWS, "warmup-1-rose": ROWS}
+    assert record.measured == dict.fromkeys(LABELS, ROWS)
+    assert preview(recipe, "test").finished
     assert record.status == {"ok": ROWS}
     epochs = record.reference.models["warmup"]
     assert [Path(one).name for one in epochs] == ["1", "2"]
@@ -216,7 +222,7 @@ def test_moments_are_those_of_a_training_without_deepspeed(folder, tiny_models, 
     def made(stage) -> dict[str, torch.Tensor]:
         train = warm(1, zero_stage=stage)
         recipe = parse_recipe(tree(folder, tiny_models[0], warmup={"fraction": 0.5, "train": train}), "test")
-        (epoch,) = steps.make_models(recipe, "test").models["warmup"]
+        (epoch,) = steps.make_models(recipe, "test")[0].models["warmup"]
         read_moments(epoch)  # which checks that they fit the adapter beside them
         return load_file(Path(epoch) / "moments.safetensors")
 
