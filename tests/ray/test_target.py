@@ -217,7 +217,10 @@ def test_a_run_killed_while_it_warms_up_and_while_it_measures_ends_with_the_same
     assert results(folder) == results(calm)
 
 
-@pytest.mark.parametrize("zero_stage", [0, 2, 3])
+@pytest.mark.parametrize(
+    "zero_stage",
+    [pytest.param(0, marks=pytest.mark.nightly), 2, pytest.param(3, marks=pytest.mark.nightly)],
+)
 def test_moments_are_those_of_a_training_without_deepspeed(folder, tiny_models, zero_stage):
     def made(stage) -> dict[str, torch.Tensor]:
         train = warm(1, zero_stage=stage)
