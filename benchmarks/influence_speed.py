@@ -16,7 +16,6 @@ Prints a table, and writes benchmarks/influence_speed.json.
 import argparse
 import json
 import statistics
-import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM
 
 from benchmarks.engine_speed import ROOT, now, read_rows
+from benchmarks.token_values import facts
 from davir_ray.influence.adapted import AdaptedModel
 from davir_ray.influence.directions import Aligner, Directions
 from davir_ray.influence.moments import Moments
@@ -220,20 +220,6 @@ def table(seconds: dict[str, list[float]], peaks: dict[str, int], rows: int) -> 
             "peak_mib": peaks[name],
         }
         for name, values in seconds.items()
-    }
-
-
-def facts(rows: Sequence[TokenSequence]) -> dict[str, Any]:
-    """Say what was measured, and by which commit."""
-    commit = subprocess.run(
-        ["git", "-C", ROOT, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    )
-    return {
-        "commit": commit.stdout.strip(),
-        "threads": torch.get_num_threads(),
-        "rows": len(rows),
-        "tokens": sum(len(one.ids) for one in rows),
-        "scored": sum(int(one.scored.sum()) for one in rows),
     }
 
 

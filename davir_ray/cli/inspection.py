@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from itertools import islice
 
 from davir_ray import storage
-from davir_ray.config import TrainConfig
 from davir_ray.corpus.formats import FORMATS
 from davir_ray.corpus.reading import Parsed, examples
 from davir_ray.corpus.split import Split
@@ -132,16 +131,11 @@ def _needs(recipe: Recipe) -> tuple[Need, ...] | None:
 
 
 def _validate_training(recipe: Recipe, base: ResolvedModel) -> Iterator[str]:
-    trainings: dict[str, TrainConfig | None] = {name: one.train for name, one in recipe.references.items()}
-    trainings["warmup"] = recipe.warmup.train if "warmup" in recipe.makes else None
-    for name, train in {**trainings, "train": recipe.train}.items():
-        if train is None:
-            continue
+    for name, train in recipe.trainings.items():
         check_base(base)
         # What a cluster without GPUs lacks is told when a run has joined it.
         check_settings(with_deepspeed(train), "cuda" if train.device == "auto" else train.device)
-        of_target = train is not recipe.train and train.is_preference
-        for corpus_name, listing in check_corpora(recipe, train, of_target=of_target).items():
+        for corpus_name, listing in check_corpora(recipe, train).items():
             formats = ", ".join(listing.formats.values())
             yield f"{name:<10}{corpus_name}: {len(listing.splits)} splits, format {formats}"
         yield f"{name:<10}objective {train.objective}, ZeRO {train.zero_stage}, {train.num_workers} workers"

@@ -95,10 +95,8 @@ def warmup_estimate(job: Job, speed: Speed) -> PassEstimate:
 
 def target_estimate(job: Job, speed: Speed) -> PassEstimate | None:
     """Say what the target's gradients would take, under all checkpoints, by one engine after the other."""
-    few_shot, aimed = (
-        job.inputs.few_shot,
-        [one for one in _aimed(job) if not storage.exists(one.directions_uri)],
-    )
+    few_shot = job.inputs.few_shot
+    aimed = [one for one in _aimed(job) if not storage.exists(one.directions_uri)]
     if few_shot is None or not aimed:
         return None
     sides = [side for row in few_shot.rows for side in (row.chosen, row.rejected) if side is not None]

@@ -209,6 +209,13 @@ class Recipe(Section):
         return self.references.get("reference")
 
     @property
+    def trainings(self) -> dict[str, TrainConfig]:
+        """Name the trainings that it asks for: by the role of the model that is made, and `train`."""
+        found = {str(name): one.train for name, one in self.references.items()}
+        found |= {"warmup": self.warmup.train} if "warmup" in self.makes else {}
+        return found | ({"train": self.train} if self.train is not None else {})
+
+    @property
     def makes(self) -> tuple[Literal["reference", "warmup", "target"], ...]:
         """Name the models that the recipe makes, each after what it begins from. Raises `RecipeError` for no score."""
         begins_there = any(one.start == "warmup" for one in self.references.values())

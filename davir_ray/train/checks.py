@@ -77,14 +77,15 @@ def needs_of(train: TrainConfig) -> tuple[Need, ...]:
     return PAIRS if train.is_preference else ()
 
 
-def check_corpora(recipe: Recipe, train: TrainConfig, *, of_target: bool = False) -> dict[str, Listing]:
+def check_corpora(recipe: Recipe, train: TrainConfig) -> dict[str, Listing]:
     """Check the corpora of a training, by their names: they can be read, and hold pairs where those are asked for.
 
-    The recipe's own is looked at for pairs alone: scoring checks the rest of it. of_target: it is the target that is
-    trained on.
+    The recipe's own is looked at for pairs alone: scoring checks the rest of it. A training of the recipe other than
+    `train` has pairs of the target.
     """
     found = {}
-    own = (recipe.target if of_target else recipe.corpus) if train.is_preference else None
+    pairs = recipe.corpus if train is recipe.train else recipe.target
+    own = pairs if train.is_preference else None
     for name, corpus in {"corpus": train.corpus or own, "eval_corpus": train.eval_corpus}.items():
         if corpus is not None:
             inputs = check_inputs(recipe.model_copy(update={"corpus": corpus}), needs_of(train))

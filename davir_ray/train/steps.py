@@ -51,9 +51,7 @@ class ToMake:
 def check_trainings(recipe: Recipe) -> None:
     """Check settings, model, rows and engine of a recipe that trains, before the first of its trainings."""
     recipe = anchored(recipe)
-    trainings = [one.train for one in recipe.references.values()]
-    trainings += [recipe.warmup.train] if "warmup" in recipe.makes else []
-    trainings += [recipe.train] if recipe.train is not None else []
+    trainings = recipe.trainings.values()
     if not trainings:
         return
     base = resolve(recipe.models.base)
@@ -63,8 +61,7 @@ def check_trainings(recipe: Recipe) -> None:
     for config in trainings:
         check_settings(with_deepspeed(config), device_of(config))
         await_workers(config, device_of(config))
-        is_reference = config is not recipe.train
-        check_corpora(recipe, config, of_target=is_reference and config.is_preference)
+        check_corpora(recipe, config)
 
 
 def check_adapter_at_start(recipe: Recipe) -> None:

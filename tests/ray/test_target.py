@@ -260,7 +260,10 @@ def test_rds_needs_nothing_made_and_names_rows_that_the_target_has_too(folder, t
         assert row["score"] == max(row["score_hh"], row["score_se"])
     both = record.overlaps
     exact = sum(not one.near for one in both.named)
-    assert (both.same, exact) == (3, 5)  # questions 0, 1 and 3 are answered alike, and 3 is in one subtask only
+    assert (both.same, exact) == (
+        3,
+        5,
+    )  # questions 0, 1 and 3 are answered alike, and 3 is in one subtask only
     (folder / "corpus" / "a.parquet").unlink()
     write_rows(folder / "corpus" / "b.parquet", ROWS + 1)
     assert pipeline.run_all(recipe, "test").measured == {"base-representation": 1}
