@@ -95,6 +95,7 @@ def test_a_sliding_window_and_padding_go_together():
     )
     lora = LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
     model, rows = AdaptedModel(get_peft_model(MistralForCausalLM(config), lora)), sequences(4)
+    assert max(map(gradients.counted_length, rows)) > model.packed_limit == 4
     found = {}
     visit_gradients(model, rows, mean_loss_weights(rows), lambda name, some: found.update({name: some}))
     for index, row in enumerate(rows):
@@ -120,4 +121,4 @@ def test_rows_go_alone_where_a_longer_one_would_change_them():
     assert gradients.batch_tokens(model) == gradients.BATCH_TOKENS["cpu"]
     model.inner.config.rope_parameters["rope_type"] = "dynamic"
     rows = sequences(4)
-    assert [len(batch) for batch in gradients.batches(rows, gradients.batch_tokens(model))] == [1] * 4
+    assert [len(batch) for batch in gradients.batches(model, rows)] == [1] * 4
