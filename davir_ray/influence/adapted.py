@@ -20,7 +20,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from davir_ray.errors import ModelError
 from davir_ray.influence.checkpoint import check_checkpoint, check_plain_lora
 from davir_ray.logprobs.hf.batching import Block
-from davir_ray.logprobs.hf.model import load_model, packed_limit
+from davir_ray.logprobs.hf.model import Takes, load_model, packed_limit
 from davir_ray.logprobs.hf.token_head import TokenHead, proven_head
 from davir_ray.models.resolve import ResolvedModel
 
@@ -49,7 +49,7 @@ class AdaptedModel:
         for parameter in model.parameters():
             parameter.requires_grad_(False)
         self.watched = tuple(_watched(model))
-        self.packed_limit = packed_limit(inner)
+        self.takes, self.packed_limit = Takes.of(inner), packed_limit(inner)
         self.own_attention: str = inner.config._attn_implementation
         self.visit: Visit | None = None
         self.blocks: Sequence[Block] = ()

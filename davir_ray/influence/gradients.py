@@ -31,7 +31,11 @@ KEPT_TOKENS = {"cpu": 2048, "cuda": 4096}
 
 
 def batches(model: AdaptedModel, sequences: Sequence[TokenSequence]) -> Iterator[list[int]]:
-    """Deal sequences into batches, longest first; yield their positions."""
+    """Deal sequences into batches, longest first; yield their positions.
+
+    Raises `ValueError` for a sequence that the model does not take.
+    """
+    model.takes.check(sequences)
     room = batch_tokens(model)
     lengths = np.array([counted_length(one) for one in sequences])
     batch: list[int] = []
