@@ -55,7 +55,7 @@ class VllmEngine:
         gpu_memory_utilization: float = 0.85,
         engine_args: dict[str, Any] | None = None,
     ) -> None:
-        _prepare_process()
+        _prepare_process(dtype)
         own = {
             "model": model_path,
             "dtype": dtype,
@@ -174,7 +174,7 @@ def _present(index: int, values: TokenValues | None) -> TokenValues:
     return values
 
 
-def _prepare_process() -> None:
+def _prepare_process(dtype: str) -> None:
     """Set what vLLM reads from the environment when an engine starts; what the user set stays."""
     for name in [name for name in os.environ if name.startswith("VLLM_DP_")]:
         del os.environ[name]  # left over from a driver, they would make this engine wait for siblings
@@ -183,6 +183,8 @@ def _prepare_process() -> None:
     os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
     # A sequence of the full context needs one position more, for a token that is never fed back.
     os.environ["VLLM_ALLOW_LONG_MAX_MODEL_LEN"] = "1"
+    if dtype == "float32":  # on a GPU Triton would round what attention multiplies to TF32, of 11 bits
+        os.environ.setdefault("TRITON_F32_DEFAULT", "ieee")
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")  # it warns of much that is as it should be here
 
 
