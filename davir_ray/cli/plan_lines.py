@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from davir_ray.planning.plan import PlannedView, RunPlan
 from davir_ray.progress import duration
 from davir_ray.schema import role_of
-from davir_ray.scores.score import AIMED
+from davir_ray.scores.score import OF_GRADIENTS
 
 REASONS = {
     "first_run": "the first run: nothing of this model is measured yet",
@@ -64,7 +64,7 @@ def _time(plan: RunPlan) -> Iterator[str]:
     if not any(plan.measured.values()):
         yield "time      nothing to measure: no model is loaded"
     elif estimate is None:
-        probe = "; `--probe` finds out on a few rows" if any(map(_is_aimed, plan.measured)) else ""
+        probe = "; `--probe` finds out on a few rows" if any(map(_is_of_gradients, plan.measured)) else ""
         yield f"time      no estimate: no earlier run of this name measured with this base and engine{probe}"
     else:
         gpu = f", {estimate.gpu_hours:,.2f} GPU-hours" if estimate.gpu_hours else ""
@@ -77,5 +77,5 @@ def _time(plan: RunPlan) -> Iterator[str]:
             yield f"  {label:<11} {duration(one.busy_seconds)} of engines; {speed} ({one.basis})"
 
 
-def _is_aimed(label: str) -> bool:
-    return any(label.endswith(f"-{kind}") for kind in AIMED)
+def _is_of_gradients(label: str) -> bool:
+    return any(label.endswith(f"-{kind}") for kind in OF_GRADIENTS)
