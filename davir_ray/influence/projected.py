@@ -111,7 +111,8 @@ class ProjectedKind:
 
     def contradicts(self, one: pa.Table, other: pa.Table) -> NDArray[np.bool_]:
         """Tell where two measurements of a sequence cannot both be true; the rows of both tables go together."""
-        cosines = (_directions_in(one) * _directions_in(other)).sum(axis=1)
+        ours, theirs = (_directions_in(table, self.dimensions) for table in (one, other))
+        cosines = (ours * theirs).sum(axis=1)
         return np.asarray(cosines < 1 - APART)
 
 
@@ -152,24 +153,22 @@ class Alignment:
     @classmethod
     def with_target(cls, vectors: Mapping[str, NDArray[np.float32]]) -> "Alignment":
         """Lay out the projections of a target's rows [M, D] by subtask."""
-        means = [_normalised(some.astype(np.float64)).mean(axis=0) for some in vectors.values()]
-        return cls(np.stack(means).astype(np.float32))
+        return cls(np.stack([_normalised(some).mean(axis=0) for some in vectors.values()]))
 
     def __call__(self, stored: pa.Table) -> pa.Table:
         """Put a step's mean cosine with each subtask's rows, `cosines`, in the place of its `vector`."""
-        cosines = pa.array(
-            list((_directions_in(stored) @ self.directions.T).astype(np.float64)), COSINES.field(1).type
-        )
+        found = _directions_in(stored, self.directions.shape[1]) @ self.directions.T
+        cosines = pa.array(list(found.astype(np.float64)), COSINES.field("cosines").type)
         return stored.drop_columns("vector").append_column("cosines", cosines)
 
 
-def _directions_in(stored: pa.Table) -> NDArray[np.float32]:
+def _directions_in(stored: pa.Table, dimensions: int) -> NDArray[np.float32]:
     """Return the normalised projections of some rows [N, D]."""
     flat = np.asarray(stored["vector"].combine_chunks().flatten(), dtype=np.float32)
-    return _normalised(flat.reshape(len(stored), -1)) if len(stored) else np.zeros((0, 0), np.float32)
+    return _normalised(flat.reshape(len(stored), dimensions))
 
 
-def _normalised(vectors: NDArray[np.floating]) -> NDArray[np.floating]:
+def _normalised(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
 
 
