@@ -40,6 +40,7 @@ from davir_ray.models.resolve import ResolvedModel
 from davir_ray.progress import say
 from davir_ray.runs.record import Chosen, Counts, EngineUsed, Facts, SkippedFile
 from davir_ray.runs.run import Event, Run, run_id_of
+from davir_ray.schema import role_of
 from davir_ray.scores import score_code, score_digest
 from davir_ray.scores.score import OF_GRADIENTS, TargetMeasured
 from davir_ray.storage.layout import RunLayout, StoreLayout
@@ -286,11 +287,11 @@ def aim(job: Job, may_measure: bool) -> TargetMeasured | None:
     inputs = job.inputs
     if inputs.few_shot is None or not inputs.score.reads_target:
         return None
-    kinds = {need.kind for need in inputs.score.of_target}
+    of_target = {need[:2] for need in inputs.score.of_target}
     return measured_target(
         inputs.few_shot,
         _checkpoints(inputs),
-        [one for one in job.measurements if one.kind.name in kinds],
+        [one for one in job.measurements if (one.kind.name, role_of(one.model)) in of_target],
         may_measure=may_measure,
         note=lambda label, seconds: job.run.event("target", role=label, seconds=round(seconds, 1)),
     )

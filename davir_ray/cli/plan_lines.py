@@ -23,6 +23,9 @@ REASONS = {
     "new_or_changed": "new or changed rows: the last run left no word of where its rows were",
 }
 
+OF_TARGET_TOO = ("-projected_step", "-representation")
+"""How the labels of passes end whose kind is measured of the target's rows, too."""
+
 
 def plan_lines(plan: RunPlan) -> Iterator[str]:
     """Tell what a run would measure and why, what it would reuse, and how long measuring would take."""
@@ -61,8 +64,8 @@ def _view(view: PlannedView, to_make: Sequence[str]) -> Iterator[str]:
 
 def _time(plan: RunPlan) -> Iterator[str]:
     estimate = plan.estimate
-    if not any(plan.measured.values()):
-        yield "time      nothing to measure: no model is loaded"
+    if not any(plan.measured.values()) and (estimate is None or estimate.target is None):
+        yield f"time      {_nothing(plan)}"
     elif estimate is None:
         probe = "; `--probe` finds out on a few rows" if any(map(_is_of_gradients, plan.measured)) else ""
         yield f"time      no estimate: no earlier run of this name measured with this base and engine{probe}"
@@ -75,6 +78,13 @@ def _time(plan: RunPlan) -> Iterator[str]:
                 continue
             speed = f"{one.tokens_per_second:,.0f} tokens/s an engine, {one.engines} at once"
             yield f"  {label:<11} {duration(one.busy_seconds)} of engines; {speed} ({one.basis})"
+
+
+def _nothing(plan: RunPlan) -> str:
+    """Say that no row of the corpus is to be measured; of the target's own rows that is known of a finished run."""
+    if not plan.finished and any(label.endswith(OF_TARGET_TOO) for label in plan.measured):
+        return "no row of the corpus to measure; rows of the target, if they are new"
+    return "nothing to measure: no model is loaded"
 
 
 def _is_of_gradients(label: str) -> bool:

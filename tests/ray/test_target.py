@@ -173,8 +173,9 @@ def test_stored_steps_serve_another_target_without_a_pass_over_the_corpus(folder
     assert preview(parse_recipe(asked, "test"), "test").finished
     write_pairs(folder / "hh.parquet", 4)
     recipe = parse_recipe(asked | {"score": {"name": "rose_projected"}}, "test")
-    plan = preview(recipe, "test")
+    plan = preview(recipe, "test", probing=True)
     assert (plan.finished, plan.measured) == (False, dict.fromkeys(labels, 0))
+    assert (plan.estimate.target.basis, plan.estimate.models) == (f"a probe of {ROWS} rows", {})
     record = pipeline.run_all(recipe, "test")
     assert (record.measured, record.reference.models) == (dict.fromkeys(labels, 0), first.reference.models)
     scored = pq.read_table(record.scored).to_pylist()
