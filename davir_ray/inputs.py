@@ -20,6 +20,7 @@ from davir_ray.corpus.reading import Parsed, examples
 from davir_ray.corpus.split import Split
 from davir_ray.errors import CorpusError, ModelError, RecipeError, RowError, UnreadableFile
 from davir_ray.influence.kinds import InfluenceKind
+from davir_ray.influence.projected import ProjectedKind
 from davir_ray.logprobs.choice import Choice
 from davir_ray.measure.kind import KINDS, Kind, resolve_kind, strongest
 from davir_ray.models.resolve import Models, ResolvedModel, resolve_all
@@ -81,7 +82,7 @@ class Inputs:
     def check_checkpoints(self) -> None:
         """Check that gradients can be taken under the models that are asked for them. Raises `ModelError`."""
         for name, kind in self.passes:
-            if isinstance(one := resolve_kind(kind), InfluenceKind):
+            if isinstance(one := resolve_kind(kind), InfluenceKind | ProjectedKind):
                 for model in self.models[name]:
                     if model.model_path:  # one that is not there was measured under before
                         one.check_model(model)
@@ -377,7 +378,7 @@ def _few_shot(inputs: Inputs) -> FewShot | None:
     recipe = inputs.recipe
     if recipe.target is None:
         return None
-    pairs = any(need.kind == "rose" for need in inputs.score.needs)
+    pairs = inputs.score.of_target_pairs
     return read_target(recipe.target, recipe.tokens, inputs.tokenizer, pairs=pairs)
 
 

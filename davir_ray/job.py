@@ -27,6 +27,7 @@ from davir_ray.corpus.folds import Fold
 from davir_ray.corpus.formats import FORMATS
 from davir_ray.corpus.not_read import NotRead
 from davir_ray.errors import CorpusError, DavirError, NotMeasured, RecipeError, StoreError, UnreadableFile
+from davir_ray.influence.projected import COSINES, Alignment, ProjectedKind
 from davir_ray.inputs import Inputs
 from davir_ray.logprobs.choice import Choice, check_adapters, choose_engine, numerics
 from davir_ray.measure.chunks import CHUNK_TOKENS
@@ -39,8 +40,9 @@ from davir_ray.models.resolve import ResolvedModel
 from davir_ray.progress import say
 from davir_ray.runs.record import Chosen, Counts, EngineUsed, Facts, SkippedFile
 from davir_ray.runs.run import Event, Run, run_id_of
+from davir_ray.schema import role_of
 from davir_ray.scores import score_code, score_digest
-from davir_ray.scores.score import AIMED, TargetMeasured
+from davir_ray.scores.score import OF_GRADIENTS, TargetMeasured
 from davir_ray.storage.layout import RunLayout, StoreLayout
 from davir_ray.store.holdings import note_parts, note_use
 from davir_ray.store.measurements import MeasurementStore, fingerprint
@@ -276,7 +278,7 @@ def measure_models(job: Job, may_measure: bool) -> dict[str, Plan]:
 
 def _checkpoints(inputs: Inputs) -> list[ResolvedModel]:
     """Return the models under which gradients were taken, in order."""
-    asked = dict.fromkeys(need.model for need in inputs.needs if need.kind in AIMED)
+    asked = dict.fromkeys(need.model for need in inputs.needs if need.kind in OF_GRADIENTS)
     return [one for name in asked for one in inputs.models[name]]
 
 
@@ -289,7 +291,7 @@ def aim(job: Job, may_measure: bool) -> TargetMeasured | None:
     return measured_target(
         inputs.few_shot,
         _checkpoints(inputs),
-        [one for one in job.measurements if (one.kind.name, one.model) in of_target],
+        [one for one in job.measurements if (one.kind.name, role_of(one.model)) in of_target],
         may_measure=may_measure,
         note=lambda label, seconds: job.run.event("target", role=label, seconds=round(seconds, 1)),
     )
@@ -304,7 +306,7 @@ def rank_corpus(job: Job, target: TargetMeasured | None) -> Ranked:
         storage.delete(folder)  # of an attempt that was stopped
     job.run.event("rank", rows=sum(rows))
     asked = list(dict.fromkeys((need.kind, need.model) for need in inputs.needs))
-    found = {one: look_up_need(job, *one) for one in asked}
+    found = {one: look_up_need(job, *one, target) for one in asked}
     ranking = Ranking(
         prepared=job.prepared,
         needs=inputs.needs,
@@ -324,16 +326,26 @@ def rank_corpus(job: Job, target: TargetMeasured | None) -> Ranked:
 
 
 @stage(StoreError)
-def look_up_need(job: Job, kind: str, model: str) -> list[Any]:
-    """Look up what one model measured of a kind, or the references of all folds; a FOUND table a split."""
+def look_up_need(job: Job, kind: str, model: str, target: TargetMeasured | None = None) -> list[Any]:
+    """Look up what one model measured of a kind, or the references of all folds; a FOUND table a split.
+
+    target: what stored steps are compared with where they are read.
+    """
     views = tuple(dict.fromkeys(need.view for need in job.inputs.needs if need[:2] == (kind, model)))
-    number, *others = list(resolve_kind(kind).columns)[1:]
-    columns = pa.schema([number, *(field for field in others if field.name not in KNOWN)])
+    columns, as_read = _columns(kind), None
+    if target is not None and isinstance(resolve_kind(kind), ProjectedKind):
+        columns, as_read = COSINES, Alignment.with_target(target.vectors[model])
     folds = [
-        look_up(job.prepared, views, stores_of(job, kind, one), columns, fold)
+        look_up(job.prepared, views, stores_of(job, kind, one), columns, fold, as_read)
         for one, fold in _with_folds(job.inputs.models[model])
     ]
     return folds[0] if len(folds) == 1 else gather(folds, align)
+
+
+def _columns(kind: str) -> pa.Schema:
+    """Return the columns that are looked up of a kind: the number that orders measurements, and what is not known."""
+    number, *others = list(resolve_kind(kind).columns)[1:]
+    return pa.schema([number, *(field for field in others if field.name not in KNOWN)])
 
 
 @stage(DavirError)

@@ -2,6 +2,7 @@
 
 import copy
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -9,7 +10,10 @@ from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dic
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
+from davir_ray.influence.moments import Moments, write_moments
+from davir_ray.influence.target import Subtask, Target, TargetRow
 from davir_ray.logprobs.engine import TokenSequence
+from davir_ray.models.resolve import ResolvedModel
 
 VOCABULARY = 97
 
@@ -93,6 +97,22 @@ def flat(by_name) -> torch.Tensor:
     return torch.cat([by_name[name].flatten() for name in sorted(by_name)])
 
 
+def by_hand(model: PeftModel, row: TokenSequence) -> torch.Tensor:
+    """Return the gradient of a row's mean loss."""
+    return gradient_by_autograd(model, lambda it: -summed_logprob(it, row) / int(row.scored.sum()))
+
+
+def step_by_hand(gradient: torch.Tensor, moments: Moments) -> torch.Tensor:
+    """Return LESS's step: epsilon within the root, no correction of bias."""
+    first, second = flat(moments.first), flat(moments.second)
+    return (0.9 * first + 0.1 * gradient) / (0.999 * second + 0.001 * gradient**2 + 1e-8) ** 0.5
+
+
+def cosine(one: torch.Tensor, other: torch.Tensor) -> float:
+    """Return the cosine of two vectors."""
+    return float(one @ other / (one.norm() * other.norm()))
+
+
 def dpo_loss(model: PeftModel, chosen: TokenSequence, rejected: TokenSequence, beta: float) -> torch.Tensor:
     """Return DPO's loss of a pair; the frozen policy is another copy of the base."""
     frozen = copy.deepcopy(model).unload()
@@ -100,3 +120,32 @@ def dpo_loss(model: PeftModel, chosen: TokenSequence, rejected: TokenSequence, b
         before = [summed_logprob(frozen, one) for one in (chosen, rejected)]
     ratios = [summed_logprob(model, one) - past for one, past in zip((chosen, rejected), before, strict=True)]
     return -torch.nn.functional.logsigmoid(beta * (ratios[0] - ratios[1]))
+
+
+def tiny_target(seed: int = 1) -> Target:
+    """Make two subtasks of two pairs and one."""
+    rows = sequences(6, seed)
+    return Target(
+        tuple(
+            Subtask(
+                name, tuple(TargetRow(*pair) for pair in zip(rows[at::4], rows[at + 1 :: 4], strict=False))
+            )
+            for name, at in (("a", 0), ("b", 1))
+        )
+    )
+
+
+def saved_checkpoint(folder: Path) -> ResolvedModel:
+    """Save the base and the adapter in float32, with moments."""
+    adapted = tiny_adapted(torch.float32)
+    adapted.save_pretrained(folder / "adapter")
+    first = {
+        name.replace(".default", ""): torch.full_like(one, 1e-3)
+        for name, one in adapted.named_parameters()
+        if "lora_" in name
+    }
+    second = {name: one * 1e-3 for name, one in first.items()}
+    write_moments(folder / "adapter", Moments(first, second, 1e-5, 1, 10))
+    adapted.unload().save_pretrained(folder / "base")
+    base = str(folder / "base")
+    return ResolvedModel(base, str(folder / "adapter"), "id", base)

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from davir_ray.planning.plan import PlannedView, RunPlan
 from davir_ray.progress import duration
 from davir_ray.schema import role_of
-from davir_ray.scores.score import AIMED
+from davir_ray.scores.score import OF_GRADIENTS
 
 REASONS = {
     "first_run": "the first run: nothing of this model is measured yet",
@@ -22,6 +22,9 @@ REASONS = {
     "not_measured": "rows of the last run that were not measured in this view",
     "new_or_changed": "new or changed rows: the last run left no word of where its rows were",
 }
+
+OF_TARGET_TOO = ("-projected_step", "-representation")
+"""How the labels of passes end whose kind is measured of the target's rows, too."""
 
 
 def plan_lines(plan: RunPlan) -> Iterator[str]:
@@ -61,10 +64,10 @@ def _view(view: PlannedView, to_make: Sequence[str]) -> Iterator[str]:
 
 def _time(plan: RunPlan) -> Iterator[str]:
     estimate = plan.estimate
-    if not any(plan.measured.values()):
-        yield "time      nothing to measure: no model is loaded"
+    if not any(plan.measured.values()) and (estimate is None or estimate.target is None):
+        yield f"time      {_nothing(plan)}"
     elif estimate is None:
-        probe = "; `--probe` finds out on a few rows" if any(map(_is_aimed, plan.measured)) else ""
+        probe = "; `--probe` finds out on a few rows" if any(map(_is_of_gradients, plan.measured)) else ""
         yield f"time      no estimate: no earlier run of this name measured with this base and engine{probe}"
     else:
         gpu = f", {estimate.gpu_hours:,.2f} GPU-hours" if estimate.gpu_hours else ""
@@ -77,5 +80,12 @@ def _time(plan: RunPlan) -> Iterator[str]:
             yield f"  {label:<11} {duration(one.busy_seconds)} of engines; {speed} ({one.basis})"
 
 
-def _is_aimed(label: str) -> bool:
-    return any(label.endswith(f"-{kind}") for kind in AIMED)
+def _nothing(plan: RunPlan) -> str:
+    """Say that no row of the corpus is to be measured; of the target's own rows that is known of a finished run."""
+    if not plan.finished and any(label.endswith(OF_TARGET_TOO) for label in plan.measured):
+        return "no row of the corpus to measure; rows of the target, if they are new"
+    return "nothing to measure: no model is loaded"
+
+
+def _is_of_gradients(label: str) -> bool:
+    return any(label.endswith(f"-{kind}") for kind in OF_GRADIENTS)

@@ -49,7 +49,7 @@ def target_directions(model: AdaptedModel, target: Target, *, pairs: bool) -> di
 
 def _mean_direction(model: AdaptedModel, subtask: Subtask, pairs: bool) -> dict[str, Tensor]:
     total: dict[str, Tensor] = {}
-    for gradients, norms in _row_gradients(model, subtask, pairs):
+    for gradients, norms in row_gradients(model, subtask, pairs):
         for name, rows in gradients.items():
             scaled = (rows.double() / norms.to(rows.device).view(-1, *[1] * (rows.dim() - 1))).sum(0)
             total[name] = total.get(name, 0) + scaled
@@ -61,13 +61,17 @@ def _kept(model: AdaptedModel) -> torch.dtype:
     return model.watched[0].linear.weight.dtype
 
 
-def _row_gradients(
-    model: AdaptedModel, subtask: Subtask, pairs: bool
+def row_gradients(
+    model: AdaptedModel, subtask: Subtask, pairs: bool, at_once: int = TARGET_ROWS
 ) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
-    """Yield the gradients of some rows by parameter, and their norms."""
+    """Yield the gradients of some rows of a target by parameter [B, *shape], and their norms float64 [B].
+
+    pairs: of DPO's loss, but for a positive factor; else of the mean loss of the (chosen) response. at_once: rows whose
+    gradients are held. Raises `EngineError` for a row without a direction.
+    """
     rows = sorted(subtask.rows, key=lambda row: row.digest)  # so that their order never shows
-    for at in range(0, len(rows), TARGET_ROWS):
-        some = rows[at : at + TARGET_ROWS]
+    for at in range(0, len(rows), at_once):
+        some = rows[at : at + at_once]
         chosen = [row.chosen for row in some]
         if pairs:
             rejected = [row.rejected for row in some if row.rejected is not None]
@@ -103,6 +107,21 @@ def _whole(
     return {name: torch.stack([row for row in rows if row is not None]) for name, rows in parts.items()}
 
 
+class Steps:
+    """Makes steps of gradients, a parameter at a time. moments: of Adam; None takes plain gradients."""
+
+    def __init__(self, model: AdaptedModel, moments: Moments | None) -> None:
+        self.carried = None if moments is None else _carried(moments, model)
+
+    def __call__(self, name: str, gradients: Tensor) -> Tensor:
+        """Return the steps on some rows, of one parameter, from their gradients [B, *shape]."""
+        if self.carried is None:
+            return gradients
+        first, second = self.carried[name]
+        root = torch.addcmul(second, gradients, gradients, value=1 - BETA2).sqrt_()
+        return torch.add(first, gradients, alpha=1 - BETA1).div_(root)
+
+
 class Aligner:
     """Compares the steps on rows with the directions of a target. moments: of Adam; None takes plain gradients."""
 
@@ -110,7 +129,7 @@ class Aligner:
         self.model = model
         self.directions = {name: one.flatten(1).t().contiguous() for name, one in directions.items()}
         self.subtasks = len(next(iter(directions.values())))
-        self.carried = None if moments is None else _carried(moments, model)
+        self.steps = Steps(model, moments)
 
     def align(self, sequences: Sequence[TokenSequence]) -> tuple[Tensor, Tensor]:
         """Return the mean cosine of each row with each subtask's rows, and the norms of the rows' steps.
@@ -138,14 +157,6 @@ class Aligner:
 
         visit_gradients(self.model, rows, mean_loss_weights(rows), visit)
         return dots, squares
-
-    def steps(self, name: str, gradients: Tensor) -> Tensor:
-        """Return the steps on some rows, of one parameter, from their gradients [B, *shape]."""
-        if self.carried is None:
-            return gradients
-        first, second = self.carried[name]
-        root = torch.addcmul(second, gradients, gradients, value=1 - BETA2).sqrt_()
-        return torch.add(first, gradients, alpha=1 - BETA1).div_(root)
 
 
 def _carried(moments: Moments, model: AdaptedModel) -> dict[str, tuple[Tensor, Tensor]]:

@@ -33,6 +33,14 @@ APART = 0.05
 differently in bfloat16. Another model or target is further away."""
 
 
+def check_takes_gradients(choice: Choice, kind: str) -> None:
+    """Check that the chosen engine is one that gradients can be taken with. Raises `EngineError`."""
+    if choice.type != "transformers":
+        raise EngineError(
+            f"engine.type: {choice.type} takes no gradients, which {kind} is made of; set it to transformers"
+        )
+
+
 @dataclass(frozen=True)
 class InfluenceKind:
     """A kind of measurement: the mean cosine of a row's step with the gradients of each subtask's rows.
@@ -64,10 +72,7 @@ class InfluenceKind:
 
     def check(self, choice: Choice) -> None:
         """Check that the chosen engine is one that gradients can be taken with. Raises `EngineError`."""
-        if choice.type != "transformers":
-            raise EngineError(
-                f"engine.type: {choice.type} takes no gradients, which {self.name} is made of; set it to transformers"
-            )
+        check_takes_gradients(choice, self.name)
 
     def check_model(self, model: ResolvedModel) -> None:
         """Check that gradients can be taken under a model, from its files alone. Raises `ModelError`."""

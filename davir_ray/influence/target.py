@@ -41,6 +41,11 @@ class Target:
 
     subtasks: tuple[Subtask, ...]
 
+    @property
+    def of_pairs(self) -> bool:
+        """Whether its rows are preference pairs: each was read with its rejected side."""
+        return all(row.rejected is not None for one in self.subtasks for row in one.rows)
+
     @cached_property
     def digest(self) -> str:
         """Name the subtasks in order, and their rows in any."""

@@ -26,7 +26,7 @@ CHUNK_SENSITIVE = frozenset(
 )
 # fmt: on
 """Models with a recurrent state, whose numbers depend on where vLLM cuts a prompt (vllm issue 42259)."""
-INSIDE = frozenset({"rose", "less", "gradient_cosine", "representation"})
+INSIDE = frozenset({"rose", "less", "gradient_cosine", "projected_step", "representation"})
 """Kinds of measurement that are gradients or hidden states."""
 BFLOAT16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 # fmt: off

@@ -65,6 +65,7 @@ from davir_ray.config import EngineConfig
 from davir_ray.config.by_path import import_by_path, source_of
 from davir_ray.errors import RecipeError
 from davir_ray.influence.kinds import GRADIENT_COSINE, LESS, ROSE
+from davir_ray.influence.projected import PROJECTED_STEP
 from davir_ray.logprobs.choice import Choice
 from davir_ray.logprobs.engine import TokenSequence
 from davir_ray.logprobs.kinds import LOSS, TOKEN_ENTROPY, TOKEN_LOSS, TOKEN_RANK
@@ -111,7 +112,17 @@ class Kind(StoredKind, Protocol):
 
 KINDS: dict[str, Kind] = {
     kind.name: kind
-    for kind in (LOSS, TOKEN_LOSS, TOKEN_RANK, TOKEN_ENTROPY, ROSE, LESS, GRADIENT_COSINE, REPRESENTATION)
+    for kind in (
+        LOSS,
+        TOKEN_LOSS,
+        TOKEN_RANK,
+        TOKEN_ENTROPY,
+        ROSE,
+        LESS,
+        GRADIENT_COSINE,
+        PROJECTED_STEP,
+        REPRESENTATION,
+    )
 }
 
 

@@ -2,10 +2,12 @@
 
 <store>/measurements/<fingerprint>/directions.safetensors    where the target's gradients point, under this model
 <store>/measurements/<fingerprint>/targets/<target>.parquet  the target's rows as vectors, under this model
+
+Such a vector is of hidden states, or a projected gradient.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from time import monotonic
 from typing import Any, TypeVar
@@ -19,7 +21,9 @@ from davir_ray import storage
 from davir_ray.cluster.unexpected import stage
 from davir_ray.errors import EngineError, NotMeasured
 from davir_ray.influence.kinds import InfluenceKind
+from davir_ray.influence.projected import ProjectedKind
 from davir_ray.influence.target import Target
+from davir_ray.logprobs.engine import TokenSequence
 from davir_ray.measure.measurement import Measurement
 from davir_ray.measure.ray_measure import engine_cpus, engine_gpus, model_of
 from davir_ray.progress import duration, say
@@ -66,16 +70,23 @@ def target_vectors(measurement: Measurement, target: Target, *, may_measure: boo
 
 
 def _write_vectors(measurement: Measurement, target: Target) -> None:
-    """Measure the rows of the target, of pairs the chosen sides, and keep their vectors."""
-    one = measurement
-    rows = [(subtask.name, row.chosen) for subtask in target.subtasks for row in subtask.rows]
+    """Measure the rows of the target, and keep their vectors."""
+    one, names = measurement, [subtask.name for subtask in target.subtasks for _ in subtask.rows]
+    if isinstance(one.kind, ProjectedKind):
+        projected = one.kind.of_target(one.choice, model_of(one), target)
+        vectors = pa.array([row for some in projected.values() for row in some], pa.list_(pa.float32()))
+    else:
+        vectors = _as_of_a_corpus(one, [row.chosen for subtask in target.subtasks for row in subtask.rows])
+    storage.write_table(one.vectors_uri(target.digest), pa.table({"subtask": names, "vector": vectors}))
+
+
+def _as_of_a_corpus(one: Measurement, sequences: Sequence[TokenSequence]) -> Any:
+    """Return the vectors that rows of a corpus would have."""
     measurer = one.kind.open(one.choice, one.engine, model_of(one), one.max_length)
     try:
-        measured = measurer.measure([chosen for _, chosen in rows])
+        return measurer.measure(sequences)["vector"]
     finally:
         measurer.close()
-    table = pa.table({"subtask": [name for name, _ in rows], "vector": measured["vector"]})
-    storage.write_table(one.vectors_uri(target.digest), table)
 
 
 def _told(what: str, measurement: Measurement, work: Callable[[Measurement], None]) -> float:

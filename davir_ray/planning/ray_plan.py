@@ -27,9 +27,9 @@ from davir_ray.measure.ray_measure import (
     failed_keys,
     look_up_held,
 )
-from davir_ray.planning.estimate import Speed, estimate, passes, speed_of, total
+from davir_ray.planning.estimate import estimate, passes, speed_of, total
 from davir_ray.planning.plan import PassEstimate, PlannedView, RunPlan, TimeEstimate
-from davir_ray.planning.ray_probe import probe, target_estimate, warmup_estimate
+from davir_ray.planning.ray_probe import Probed, probe, target_estimate, warmup_estimate
 from davir_ray.planning.reasons import Reason, model_reason, row_reasons
 from davir_ray.recipe import Recipe
 from davir_ray.runs.changes import Change, changes
@@ -38,7 +38,7 @@ from davir_ray.runs.locations import Places, read_places
 from davir_ray.runs.record import Facts, RunRecord
 from davir_ray.runs.run import Run
 from davir_ray.schema import Role, View, is_of_view, role_of
-from davir_ray.scores.score import AIMED
+from davir_ray.scores.score import OF_GRADIENTS
 from davir_ray.storage.layout import StoreLayout
 from davir_ray.store.measurements import MeasurementStore
 from davir_ray.store.mending import mended
@@ -229,7 +229,7 @@ def _planned(label: str, one: Asked) -> PlannedView:
 
 
 def _estimate(
-    job: Job, asked: dict[str, list[Asked]], past: Sequence[PastRun], probed: Speed | None, *, warms_up: bool
+    job: Job, asked: dict[str, list[Asked]], past: Sequence[PastRun], probed: Probed | None, *, warms_up: bool
 ) -> TimeEstimate | None:
     """Estimate the time of what is missing; None where neither an earlier run nor a probe tells how fast this goes."""
     known = [one for run in past for one in passes(run)]
@@ -238,12 +238,13 @@ def _estimate(
     parts: dict[str, PassEstimate | None] = {}
     for one in job.measurements:
         if tokens := sum(view.tokens for view in asked[one.label]):
-            speed = speed_of(one.store.folder, engine, base, known) or (
-                probed if one.kind.name in AIMED else None
-            )
+            speed = speed_of(one.store.folder, engine, base, known)
+            if speed is None and probed is not None and one.kind.name in OF_GRADIENTS:
+                speed = probed.measuring
             engines = engine_replicas(one, engine_cpus(one))
             gpus = engine_gpus(one)
             parts[one.label] = estimate(tokens, speed, engines=engines, gpus=gpus) if speed else None
     if probed is None:
         return total(parts)
-    return total(parts, warmup_estimate(job, probed) if warms_up else None, target_estimate(job, probed))
+    warm_up = warmup_estimate(job, probed.training) if warms_up else None
+    return total(parts, warm_up, target_estimate(job, probed.measuring))

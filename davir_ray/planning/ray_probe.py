@@ -1,16 +1,20 @@
 """How fast gradients go, found out on a few rows before anything is made: with a fresh adapter over the base.
 
 A warm-up, the target's gradients and those of the corpus are forward and backward passes over an adapter; one speed
-prices them all.
+prices them all, but for gradients that are projected: that takes longer than the passes.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from time import monotonic
+from typing import TYPE_CHECKING
 
 from davir_ray import storage
 from davir_ray.cluster.unexpected import stage
 from davir_ray.config import LoraConfig
 from davir_ray.errors import EngineError, RecipeError
+from davir_ray.influence.projected import ProjectedKind
 from davir_ray.job import Job
 from davir_ray.logprobs.engine import TokenSequence
 from davir_ray.measure.chunk_rows import chunk_of, sequences_of
@@ -22,16 +26,28 @@ from davir_ray.planning.estimate import Speed, estimate
 from davir_ray.planning.plan import PassEstimate
 from davir_ray.progress import say
 from davir_ray.schema import View
-from davir_ray.scores.score import AIMED
+from davir_ray.scores.score import OF_GRADIENTS
+
+if TYPE_CHECKING:
+    from davir_ray.influence.adapted import AdaptedModel
+    from davir_ray.influence.moments import Moments
 
 ROWS = 32
 
 
+@dataclass(frozen=True)
+class Probed:
+    """How fast a warm-up goes, and how fast rows are measured: the target's and those of the corpus."""
+
+    training: Speed
+    measuring: Speed
+
+
 @stage(EngineError)
-def probe(job: Job) -> Speed:
+def probe(job: Job) -> Probed:
     """Take gradients of some rows under the base with a fresh adapter. Raises `RecipeError` where none are taken."""
-    aimed = _aimed(job)
-    if not aimed:
+    passes = _of_gradients(job)
+    if not passes:
         raise RecipeError(
             f"--probe finds out how fast gradients go, and score {job.inputs.score.name} takes none"
         )
@@ -39,12 +55,12 @@ def probe(job: Job) -> Speed:
     assert lora is not None
     rows = _some_rows(job)
     say(f"probe: the gradients of {len(rows)} rows")
-    rate = in_one_process(aimed[0], partial(_tokens_per_second, lora=lora, rows=rows))
-    return Speed(rate, f"a probe of {len(rows)} rows")
+    rates = in_one_process(passes[0], partial(_tokens_per_second, lora=lora, rows=rows))
+    return Probed(*(Speed(rate, f"a probe of {len(rows)} rows") for rate in rates))
 
 
-def _aimed(job: Job) -> list[Measurement]:
-    return [one for one in job.measurements if one.kind.name in AIMED]
+def _of_gradients(job: Job) -> list[Measurement]:
+    return [one for one in job.measurements if one.kind.name in OF_GRADIENTS]
 
 
 def _some_rows(job: Job) -> list[TokenSequence]:
@@ -59,13 +75,14 @@ def _some_rows(job: Job) -> list[TokenSequence]:
     return found[:ROWS]
 
 
-def _tokens_per_second(measurement: Measurement, lora: LoraConfig, rows: list[TokenSequence]) -> float:
-    """Align rows with a target of zeros, once to warm up and once by the clock."""
+def _tokens_per_second(
+    measurement: Measurement, lora: LoraConfig, rows: list[TokenSequence]
+) -> tuple[float, float]:
+    """Take gradients alone, and as the pass does; each once to warm up and once by the clock."""
     import torch
     from peft import get_peft_model
 
     from davir_ray.influence.adapted import AdaptedModel
-    from davir_ray.influence.directions import Aligner
     from davir_ray.influence.moments import Moments
     from davir_ray.logprobs.hf.model import load_model
     from davir_ray.train.arguments import peft_config
@@ -75,10 +92,30 @@ def _tokens_per_second(measurement: Measurement, lora: LoraConfig, rows: list[To
     model = AdaptedModel(get_peft_model(base, peft_config(lora)))  # type: ignore[arg-type]
     zeros = {one.name: torch.zeros_like(one.linear.weight) for one in model.watched}
     moments = Moments(zeros, zeros, 1.0, 1, 1)
-    aligner = Aligner(model, {name: zero[None] for name, zero in zeros.items()}, moments)
-    aligner.align(rows[:1])
+    alone = _timed(_aligning(model, moments), rows)
+    if not isinstance(one.kind, ProjectedKind):
+        return alone, alone
+    return alone, _timed(_projecting(model, moments), rows)
+
+
+def _aligning(model: "AdaptedModel", moments: "Moments") -> Callable[[list[TokenSequence]], object]:
+    """Return what aligns rows with a target of zeros."""
+    from davir_ray.influence.directions import Aligner
+
+    return Aligner(model, {name: zero[None] for name, zero in moments.first.items()}, moments).align
+
+
+def _projecting(model: "AdaptedModel", moments: "Moments") -> Callable[[list[TokenSequence]], object]:
+    from davir_ray.influence.projector import Projector
+
+    return Projector(model, moments).project
+
+
+def _timed(work: Callable[[list[TokenSequence]], object], rows: list[TokenSequence]) -> float:
+    """Return how many tokens a second are worked on."""
+    work(rows[:1])
     started = monotonic()
-    aligner.align(rows)
+    work(rows)
     return sum(len(row.ids) for row in rows) / (monotonic() - started)
 
 
@@ -88,7 +125,7 @@ def warmup_estimate(job: Job, speed: Speed) -> PassEstimate:
     sequences = (job.prepared.sequences(split, [View.RESPONSE]) for split in range(job.prepared.splits))
     tokens = sum(sum(table["length"].to_pylist()) for table in sequences)
     train = warmup.train
-    gpus = engine_gpus(_aimed(job)[0])
+    gpus = engine_gpus(_of_gradients(job)[0])
     taken = int(tokens * warmup.fraction * warmup.epochs)
     return estimate(taken, speed, engines=train.num_workers, gpus=min(gpus, 1))
 
@@ -96,9 +133,18 @@ def warmup_estimate(job: Job, speed: Speed) -> PassEstimate:
 def target_estimate(job: Job, speed: Speed) -> PassEstimate | None:
     """Say what the target's gradients would take, under all checkpoints, by one engine after the other."""
     few_shot = job.inputs.few_shot
-    aimed = [one for one in _aimed(job) if not storage.exists(one.directions_uri)]
-    if few_shot is None or not aimed:
+    if few_shot is None:
+        return None
+    target = few_shot.target.digest
+    passes = [one for one in _of_gradients(job) if not storage.exists(_laid_down(one, target))]
+    if not passes:
         return None
     sides = [side for row in few_shot.rows for side in (row.chosen, row.rejected) if side is not None]
-    tokens = sum(len(side.ids) for side in sides) * len(aimed)
-    return estimate(tokens, speed, engines=1, gpus=engine_gpus(aimed[0]))
+    tokens = sum(len(side.ids) for side in sides) * len(passes)
+    return estimate(tokens, speed, engines=1, gpus=engine_gpus(passes[0]))
+
+
+def _laid_down(measurement: Measurement, target: str) -> str:
+    """Name the file of the target's gradients."""
+    kept = isinstance(measurement.kind, ProjectedKind)
+    return measurement.vectors_uri(target) if kept else measurement.directions_uri

@@ -35,7 +35,7 @@ from davir_ray.scores.base_loss import BASE_LOSS
 from davir_ray.scores.davir import DAVIR
 from davir_ray.scores.ifd import IFD
 from davir_ray.scores.ifd_ppl import IFD_PPL
-from davir_ray.scores.influence import GRADIENT_COSINE, LESS, ROSE
+from davir_ray.scores.influence import GRADIENT_COSINE, LESS, LESS_PROJECTED, ROSE, ROSE_PROJECTED
 from davir_ray.scores.length import LENGTH
 from davir_ray.scores.lobass import LOBASS
 from davir_ray.scores.margin import MARGIN
@@ -63,6 +63,8 @@ SCORES: dict[str, Score] = {
         ROSE,
         LESS,
         GRADIENT_COSINE,
+        ROSE_PROJECTED,
+        LESS_PROJECTED,
         RDS,
         TOV,
         COLOR_FILTER,

@@ -3,11 +3,16 @@
     rose(x, y)             = max over subtasks k of s_k,  s_k = sum over checkpoints i of w_i * c_ik
     less(x, y)             = the same
     gradient_cosine(x, y)  = the same
+    less_projected(x, y)   = less, of projections
+    rose_projected(x, y)   = rose, of projections
 
 c_ik is the mean over the rows v of subtask k of cos(G_i(x, y), g_i(v)). G is Adam's step on the row, and in
 `gradient_cosine` its plain gradient. g is the gradient of a row of the target: in `rose` of DPO's loss of a pair, in
 the others of the mean loss of a response. w is the mean learning rate of the checkpoint's epoch, as a share of all. A
 step goes against its gradient, so a positive number means that it lowers the target's loss.
+
+The last two compare projections to 8,192 numbers by random signs, as published: P G with P g. Their P G are stored and
+know of no target, so that another target measures no row of the corpus again. A cosine is off by about 1/sqrt(8192).
 
 ROSE: arXiv 2412.00631. LESS: Xia et al., ICML 2024, arXiv 2402.04333. The sum over checkpoints is TracIn's (arXiv
 2002.08484). The measurements are in influence/.
@@ -19,6 +24,8 @@ from numpy.typing import NDArray
 from davir_ray.config import ScoreConfig
 from davir_ray.schema import Need, View
 from davir_ray.scores.score import Floats, Measured, Score
+
+PROJECTED = Need("projected_step", "warmup", View.RESPONSE)
 
 
 def _under_all(measured: Measured, need: Need) -> NDArray[np.float64]:
@@ -33,8 +40,9 @@ def _under_all(measured: Measured, need: Need) -> NDArray[np.float64]:
     return total
 
 
-def _score(name: str, formula: str, paper: str) -> Score:
-    need = Need(name, "warmup", View.RESPONSE)
+def _score(name: str, formula: str, paper: str, *, of_target: tuple[Need, ...] = ()) -> Score:
+    """Put a score together. of_target: where the measurements know of no target, what is measured of its rows."""
+    need = of_target[0] if of_target else Need(name, "warmup", View.RESPONSE)
 
     def compute(measured: Measured, _: ScoreConfig) -> Floats:
         return np.asarray(_under_all(measured, need).max(axis=1))
@@ -43,7 +51,16 @@ def _score(name: str, formula: str, paper: str) -> Score:
         assert measured.target is not None
         return dict(zip(measured.target.subtasks, _under_all(measured, need).T, strict=True))
 
-    return Score(name, formula, (need,), paper, compute, parts=parts, undefined="a step on it has no length")
+    return Score(
+        name,
+        formula,
+        (need,),
+        paper,
+        compute,
+        parts=parts,
+        of_target=of_target,
+        undefined="a step on it has no length",
+    )
 
 
 ROSE = _score(
@@ -60,4 +77,16 @@ GRADIENT_COSINE = _score(
     "gradient_cosine",
     "max over subtasks of the mean cosine of the row's gradient with the gradients of the target's rows",
     "arXiv 2002.08484 (TracIn, with cosines)",
+)
+LESS_PROJECTED = _score(
+    "less_projected",
+    "less, of projections to 8,192 numbers that are stored, for any target",
+    "arXiv 2402.04333 (LESS)",
+    of_target=(PROJECTED,),
+)
+ROSE_PROJECTED = _score(
+    "rose_projected",
+    "rose, of projections to 8,192 numbers that are stored, for any target",
+    "arXiv 2412.00631 (ROSE)",
+    of_target=(PROJECTED, PROJECTED._replace(view=View.REJECTED)),
 )

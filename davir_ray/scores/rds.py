@@ -24,7 +24,9 @@ def of_subtasks(measured: Measured, config: ScoreConfig) -> dict[str, Floats]:
     found = measured.lists(NEED, "vector")
     there = found.lengths > 0
     rows = _normalised(found.values.reshape(int(there.sum()), -1).astype(np.float64)) if there.any() else None
-    return {name: _nearest(rows, there, vectors) for name, vectors in measured.target.vectors.items()}
+    return {
+        name: _nearest(rows, there, vectors) for name, vectors in measured.target.vectors[NEED.model].items()
+    }
 
 
 def _nearest(

@@ -47,12 +47,12 @@ class TokenLists:
 @dataclass(frozen=True, slots=True)
 class TargetMeasured:
     """What a score may know of the target. subtasks: their names. weights: one a checkpoint of the warm-up. vectors:
-    subtask -> float32 [M, H], the representations of its M rows.
+    model -> subtask -> float32 [M, H], what was measured of its M rows under it.
     """
 
     subtasks: tuple[str, ...]
     weights: tuple[float, ...]
-    vectors: Mapping[str, NDArray[np.float32]]
+    vectors: Mapping[str, Mapping[str, NDArray[np.float32]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +103,8 @@ Surveyed = tuple[NDArray[np.int64], ...]
 
 AIMED = ("rose", "less", "gradient_cosine")
 """Kinds of measurement that are aimed at the target's rows."""
+OF_GRADIENTS = (*AIMED, "projected_step")
+"""Kinds of measurement that are gradients, under the checkpoints of a warm-up."""
 
 SETTINGS = ("min_loss", "seed", "token_share")
 """The settings of the recipe's section `score` that are for some formulas."""
@@ -129,7 +131,7 @@ class Score:
     parts: Callable[[Measured, ScoreConfig], dict[str, Floats]] | None = None
     """The score for each subtask of the target [N]."""
     of_target: tuple[Need, ...] = ()
-    """What is measured of the target's rows."""
+    """What is measured of the target's rows; of pairs where the view of the rejected side is among it."""
     undefined: str = "a loss is too close to zero, or the value overflows"
     """Why a row has no value though all that the score needs is measured: the reason of its status `no_score`."""
 
@@ -137,6 +139,12 @@ class Score:
     def reads_target(self) -> bool:
         """Whether what it needs depends on the rows of `target`."""
         return bool(self.of_target) or any(need.kind in AIMED for need in self.needs)
+
+    @property
+    def of_target_pairs(self) -> bool:
+        """Whether the rows of `target` have to be preference pairs."""
+        compared = any(need.view is View.REJECTED for need in self.of_target)
+        return compared or any(need.kind == "rose" for need in self.needs)
 
     @property
     def cost(self) -> str:

@@ -4,7 +4,7 @@ Two exchanges: the run's sequences and the store's parts meet in the partition o
 goes back to the split that asked. Time is linear in both, and no process holds more than one partition.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate, pairwise
 from typing import Any
 
@@ -38,6 +38,8 @@ FOUND = pa.schema(
 """What is said of each sequence. The columns that were asked for follow, null where nothing is held."""
 ASKED = pa.schema([("split", pa.int32()), ("position", pa.int32()), ("sequence_id", ID)])
 
+AsRead = Callable[[pa.Table], pa.Table]
+"""Makes fewer numbers of the columns of a kind, so that what is large stays where it is read."""
 
 TOKEN_WIDTH = 8
 """How many narrow rows a row with values of its tokens is as wide as: 200 values take 800 bytes."""
@@ -52,14 +54,15 @@ def look_up(
     stores: Sequence[MeasurementStore],
     columns: pa.Schema,
     fold: Fold | None = None,
+    as_read: AsRead | None = None,
 ) -> list[Any]:
     """Return a reference to a FOUND table for each split, in order of position; of one fold, if one is named.
 
     stores: those of one model whose kinds have the columns. columns: the first is the number by which measurements
-    of a sequence are ordered.
+    of a sequence are ordered. as_read: what a table of measurements becomes where it is read.
     All tables are there when it returns: what two look-ups exchange at once might not fit into the object store.
     """
-    found = _exchanged(prepared, views, stores, columns, fold)
+    found = _exchanged(prepared, views, stores, columns, fold, as_read)
     ray.wait(found, num_returns=len(found), fetch_local=False)
     return found
 
@@ -70,7 +73,9 @@ def _exchanged(
     stores: Sequence[MeasurementStore],
     columns: pa.Schema,
     fold: Fold | None,
+    as_read: AsRead | None,
 ) -> list[Any]:
+    made = ray.put(as_read)
     sequences = [
         _width(columns) * count // (fold.folds if fold else 1) for count in prepared.count_sequences()
     ]
@@ -78,7 +83,7 @@ def _exchanged(
     asked = [scatter(scatter_asked, count, prepared, block, views, fold, count) for block in blocks]
     stored = [
         [
-            scatter(scatter_stored, count, store, parts, columns.names, count)
+            scatter(scatter_stored, count, store, parts, columns.names, made, count)
             for parts in bundles(store.parts())
         ]
         for store in stores
@@ -110,10 +115,11 @@ def _asked(prepared: Prepared, split: int, views: Sequence[View], fold: Fold | N
 
 
 def scatter_stored(
-    store: MeasurementStore, parts: list[File], columns: list[str], partitions: int
+    store: MeasurementStore, parts: list[File], columns: list[str], as_read: AsRead | None, partitions: int
 ) -> list[pa.Table]:
-    """Send each measurement of some parts to the partition of its id."""
-    table = store.read(part.uri for part in parts).select(["sequence_id", *columns])
+    """Send each measurement of some parts to the partition of its id. as_read: what they become before."""
+    table = store.read(part.uri for part in parts)
+    table = (as_read(table) if as_read is not None else table).select(["sequence_id", *columns])
     return split_table(table, partition_of(keys_of(table["sequence_id"]), partitions), partitions)
 
 

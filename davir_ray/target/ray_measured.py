@@ -25,9 +25,9 @@ def measured_target(
     of_target: the passes whose kind also measures the target's rows. note: told the label of a pass and the seconds
     that the target's rows took.
     """
-    vectors: Vectors = {}
+    vectors: dict[str, Vectors] = {}
     for one in of_target:
-        vectors, seconds = target_vectors(one, few_shot.target, may_measure=may_measure)
+        vectors[one.model], seconds = target_vectors(one, few_shot.target, may_measure=may_measure)
         if seconds:
             note(one.label, seconds)
     return TargetMeasured(

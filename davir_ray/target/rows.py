@@ -84,7 +84,8 @@ def _row(split: Split, parsed: Parsed, tokens: TokensConfig, tokenizer: Tokenize
         raise CorpusError(f"target: {place}: {parsed.status}: {parsed.reason}; every row of a target counts")
     if pairs and parsed.example.rejected is None:
         raise CorpusError(
-            f"target: {place}: has no rejected response, and score rose takes the gradient of preference pairs; "
+            f"target: {place}: has no rejected response, and scores rose and rose_projected take the gradients of "
+            "preference pairs; "
             "`davir formats` shows what a pair looks like"
         )
     made = _views(place, parsed.example, tokens, tokenizer, pairs)

@@ -165,6 +165,32 @@ def test_a_new_night_measures_new_rows_and_another_target_all_of_them(folder, ti
     assert other.measured == {"warmup-rose": ROWS + 3}
 
 
+def test_stored_steps_serve_another_target_without_a_pass_over_the_corpus(folder, tiny_models):
+    asked = tree(folder, tiny_models[0], score={"name": "less_projected"})
+    first = pipeline.run_all(parse_recipe(asked, "test"), "test")
+    labels = ["warmup-0-projected_step", "warmup-1-projected_step"]
+    assert first.measured == dict.fromkeys(labels, ROWS)
+    assert preview(parse_recipe(asked, "test"), "test").finished
+    write_pairs(folder / "hh.parquet", 4)
+    recipe = parse_recipe(asked | {"score": {"name": "rose_projected"}}, "test")
+    plan = preview(recipe, "test", probing=True)
+    assert (plan.finished, plan.measured) == (False, dict.fromkeys(labels, 0))
+    assert (plan.estimate.target.basis, plan.estimate.models) == (f"a probe of {ROWS} rows", {})
+    record = pipeline.run_all(recipe, "test")
+    assert (record.measured, record.reference.models) == (dict.fromkeys(labels, 0), first.reference.models)
+    scored = pq.read_table(record.scored).to_pylist()
+    rows = sequences(folder / "store", "response")
+    epochs, few = record.reference.models["warmup"], _pairs(folder, tiny_models[0])
+    cosines = [
+        by_hand(one, tiny_models[0], [rows[row["example_id"]] for row in scored], few) for one in epochs
+    ]
+    weights = np.array([read_moments(one).learning_rate for one in epochs])
+    expected = np.einsum("i,ink->nk", weights / weights.sum(), np.array(cosines))
+    found = np.array([[row["score_hh"], row["score_se"]] for row in scored])
+    assert 0 < np.abs(found - expected).max() < 4 / 8192**0.5
+    assert [row["score"] for row in scored] == found.max(axis=1).tolist()
+
+
 def run_in_process(folder: Path, recipe: dict) -> subprocess.Popen:
     (folder / "test.yaml").write_text(yaml.safe_dump(recipe))
     command = [sys.executable, "-c", CODE, "run", str(folder / "test.yaml")]

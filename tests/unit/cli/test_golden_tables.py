@@ -286,6 +286,18 @@ time      nothing to measure: no model is loaded
     )
 
 
+def test_a_plan_of_another_target_over_stored_gradients():
+    measured = {"warmup-projected_step": 0}
+    plan = run_plan(finished=False, changes=(), measured=measured, views=(), estimate=None)
+    assert told(plan_lines(plan)) == (
+        """\
+run       r-1  (a plan: nothing was measured)
+compared  with r-0
+time      no row of the corpus to measure; rows of the target, if they are new
+"""
+    )
+
+
 @pytest.fixture
 def found(tmp_path):
     """A finished run, one that is measuring, and a training, as files tell of them."""

@@ -15,11 +15,13 @@ from davir_ray.influence.moments import Moments
 from davir_ray.influence.target import Subtask, Target, TargetRow
 from davir_ray.logprobs.engine import TokenSequence
 from tests.tiny_adapted import (
+    by_hand,
+    cosine,
     dpo_loss,
     flat,
     gradient_by_autograd,
     sequences,
-    summed_logprob,
+    step_by_hand,
     tiny_adapted,
 )
 
@@ -44,10 +46,6 @@ def in_batch(model, rows, weights=None, *, packed=True):
     return [flat({name: rows[index] for name, rows in found.items()}) for index in range(len(rows))]
 
 
-def by_hand(model, row):
-    return gradient_by_autograd(model, lambda it: -summed_logprob(it, row) / int(row.scored.sum()))
-
-
 def moments_of(model, seed=0):
     generator = torch.Generator().manual_seed(seed)
     names = [one.name for one in watched(model).watched]
@@ -59,16 +57,6 @@ def moments_of(model, seed=0):
         name: torch.rand(shapes[name], generator=generator, dtype=torch.float64) * 1e-6 for name in names
     }
     return Moments(first, second, 1e-5, 1, 10)
-
-
-def step_by_hand(gradient, moments):
-    """LESS's direction: epsilon within the root, no correction of bias."""
-    first, second = flat(moments.first), flat(moments.second)
-    return (0.9 * first + 0.1 * gradient) / (0.999 * second + 0.001 * gradient**2 + 1e-8) ** 0.5
-
-
-def cosine(one, other):
-    return float(one @ other / (one.norm() * other.norm()))
 
 
 def pairs(count, seed):

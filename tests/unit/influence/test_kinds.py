@@ -6,47 +6,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-import torch
 
 from davir_ray.config import EngineConfig
 from davir_ray.errors import EngineError, ModelError
 from davir_ray.influence.kinds import GRADIENT_COSINE, LESS, ROSE
-from davir_ray.influence.moments import Moments, write_moments
-from davir_ray.influence.target import Subtask, Target, TargetRow
 from davir_ray.logprobs.choice import Choice
 from davir_ray.models.adapter import MOMENTS
-from davir_ray.models.resolve import ResolvedModel
-from tests.tiny_adapted import sequences, tiny_adapted
+from tests.tiny_adapted import saved_checkpoint, sequences, tiny_target
 
 CHOICE = Choice("transformers", "float32", "cpu", "asked")
 
 
-def target(seed=1):
-    rows = sequences(6, seed)
-    return Target(
-        tuple(
-            Subtask(
-                name, tuple(TargetRow(*pair) for pair in zip(rows[at::4], rows[at + 1 :: 4], strict=False))
-            )
-            for name, at in (("a", 0), ("b", 1))
-        )
-    )
-
-
 @pytest.fixture
 def model(tmp_path):
-    adapted = tiny_adapted(torch.float32)
-    adapted.save_pretrained(tmp_path / "adapter")
-    first = {
-        name.replace(".default", ""): torch.full_like(one, 1e-3)
-        for name, one in adapted.named_parameters()
-        if "lora_" in name
-    }
-    second = {name: one * 1e-3 for name, one in first.items()}
-    write_moments(tmp_path / "adapter", Moments(first, second, 1e-5, 1, 10))
-    adapted.unload().save_pretrained(tmp_path / "base")
-    base = str(tmp_path / "base")
-    return ResolvedModel(base, str(tmp_path / "adapter"), "id", base)
+    return saved_checkpoint(tmp_path)
 
 
 def table(*cosines, norms=None):
@@ -58,7 +31,7 @@ def table(*cosines, norms=None):
 
 @pytest.mark.parametrize("kind", [ROSE, LESS, GRADIENT_COSINE], ids=lambda kind: kind.name)
 def test_a_kind_measures_the_same_in_any_order(kind, model):
-    aimed = kind.aimed(target())
+    aimed = kind.aimed(tiny_target())
     ground = aimed.ground_of(CHOICE, EngineConfig(), model, 64)
     measurer = aimed.grounded(ground).open(CHOICE, EngineConfig(), model, 64)
     rows = sequences(7, seed=3)
@@ -73,7 +46,7 @@ def test_a_kind_measures_the_same_in_any_order(kind, model):
 
 
 def test_the_directions_of_a_target_have_the_same_bytes_every_time(model):
-    aimed = ROSE.aimed(target())
+    aimed = ROSE.aimed(tiny_target())
     one, other = (aimed.ground_of(CHOICE, EngineConfig(), model, 64) for _ in range(2))
     assert one == other
 
@@ -81,7 +54,7 @@ def test_the_directions_of_a_target_have_the_same_bytes_every_time(model):
 def test_steps_need_moments_and_plain_gradients_need_none(model):
     Path(model.adapter_path, MOMENTS).unlink()
     for kind, fails in ((GRADIENT_COSINE, False), (LESS, True)):
-        aimed = kind.aimed(target())
+        aimed = kind.aimed(tiny_target())
         grounded = aimed.grounded(aimed.ground_of(CHOICE, EngineConfig(), model, 64))
         if fails:
             with pytest.raises(ModelError, match="has no moments"):
@@ -92,9 +65,9 @@ def test_steps_need_moments_and_plain_gradients_need_none(model):
 
 def test_a_target_names_what_is_measured():
     assert LESS.fingerprint() == ""
-    one, other = (LESS.aimed(target(seed)).fingerprint() for seed in (1, 2))
+    one, other = (LESS.aimed(tiny_target(seed)).fingerprint() for seed in (1, 2))
     assert one != other
-    assert one == LESS.aimed(target(1)).fingerprint()
+    assert one == LESS.aimed(tiny_target(1)).fingerprint()
 
 
 def test_only_transformers_takes_gradients():

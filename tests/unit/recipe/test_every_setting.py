@@ -395,7 +395,7 @@ def test_a_score_names_the_settings_that_its_formula_reads(name):
     lists = {name: [[1.0, 2.0, 3.0]] * 4 for name in ("losses", "vector")} | {"ranks": [[1, 2, 3]] * 4}
     lists["cosines"] = [[0.5]] * 4
     columns = {need: pa.table({"loss": np.arange(1.0, 5.0), **lists}) for need in score.needs}
-    target = TargetMeasured(("a",), (1.0,), {"a": np.ones((2, 3), np.float32)})
+    target = TargetMeasured(("a",), (1.0,), {"base": {"a": np.ones((2, 3), np.float32)}})
     rows = Measured(columns, {view: np.full(4, 3) for view in View}, np.array([b"x" * 16] * 4), target)
     surveyed = () if score.survey is None else ((np.ones(2**16, dtype=np.int64),) * score.survey.rounds,)
     score.compute(rows, config, *surveyed)

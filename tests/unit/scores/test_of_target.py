@@ -24,11 +24,18 @@ def cosines(*rows):
     return pa.table({"cosines": pa.array(rows, pa.list_(pa.float64()))})
 
 
-@pytest.mark.parametrize("name", ["rose", "less", "gradient_cosine"])
-def test_checkpoints_weigh_as_their_learning_rates_and_the_best_subtask_counts(name):
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        *((name, name) for name in ("rose", "less", "gradient_cosine")),
+        ("rose_projected", "projected_step"),
+        ("less_projected", "projected_step"),
+    ],
+)
+def test_checkpoints_weigh_as_their_learning_rates_and_the_best_subtask_counts(name, kind):
     columns = {
-        Need(name, "warmup-0", View.RESPONSE): cosines([0.4, -0.2], [0.1, 0.3], None),
-        Need(name, "warmup-1", View.RESPONSE): cosines([0.0, 0.6], [0.1, -0.1], [0.5, 0.5]),
+        Need(kind, "warmup-0", View.RESPONSE): cosines([0.4, -0.2], [0.1, 0.3], None),
+        Need(kind, "warmup-1", View.RESPONSE): cosines([0.0, 0.6], [0.1, -0.1], [0.5, 0.5]),
     }
     rows = measured(columns, [1, 1, 1], TargetMeasured(("a", "b"), (3e-5, 1e-5), {}))
     score = SCORES[name]
@@ -61,9 +68,8 @@ def test_rds_takes_the_nearest_row_of_each_subtask():
     columns = {
         Need("representation", "base", View.RESPONSE): pa.table({"vector": [[3.0, 4.0], None, [0.0, -2.0]]})
     }
-    target = TargetMeasured(
-        ("a", "b"), (), {"a": np.array([[1, 0], [0, 1]], np.float32), "b": np.array([[-5, 0]], np.float32)}
-    )
+    vectors = {"a": np.array([[1, 0], [0, 1]], np.float32), "b": np.array([[-5, 0]], np.float32)}
+    target = TargetMeasured(("a", "b"), (), {"base": vectors})
     rows = measured(columns, [1, 1, 1], target)
     parts = SCORES["rds"].parts(rows, CONFIG)
     np.testing.assert_allclose(parts["a"], [0.8, NAN, 0.0], atol=1e-12)
@@ -87,3 +93,9 @@ def test_a_row_that_one_checkpoint_has_not_measured_is_told_and_ends_nothing():
     assert table["status"].to_pylist() == [Status.ENGINE_ERROR]
     assert table["reason"].to_pylist() == ["warmup-1: broke"]
     assert table["score_a"].to_pylist() == [None]
+
+
+def test_rose_alone_asks_for_pairs():
+    assert {name for name, score in SCORES.items() if score.of_target_pairs} == {"rose", "rose_projected"}
+    of_target = {name for name, score in SCORES.items() if score.reads_target}
+    assert of_target == {"rose", "less", "gradient_cosine", "rose_projected", "less_projected", "rds"}
