@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import Field, field_validator, model_validator
 
 from davir_ray.config.section import ReadIf, Section
-from davir_ray.schema import Role
+from davir_ray.schema import ROLES, Role
 
 
 class TagsConfig(Section):
@@ -127,6 +127,9 @@ class ModelConfig(Section):
     """Hub revision."""
     adapter_name_or_path: str | None = None
     """A PEFT LoRA adapter to put over the model."""
+    identity: str | None = Field(None, pattern="^[0-9a-f]{32}$")
+    """Hash of the model's content, as a record and `davir score-table import` tell it. A model that has one is not
+    loaded and need not be here: what the store holds of it is used, and of the base the tokenizer alone is read."""
 
 
 OneOrMore = ModelConfig | tuple[ModelConfig, ...] | None
@@ -175,6 +178,12 @@ class ModelsConfig(Section):
         if named is None:
             return ()
         return named if isinstance(named, tuple) else (named,)
+
+    @property
+    def are_here(self) -> bool:
+        """Whether all of them can be loaded: none is known by its identity alone."""
+        every = (one for role in ROLES for one in self.all_of(role))
+        return all(one.identity is None for one in every)
 
     def called(self, name: str, fold: int = 0) -> ModelConfig:
         """Return a model by its name (see `schema.model_names`), of several references that of a fold."""

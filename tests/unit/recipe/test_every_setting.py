@@ -103,6 +103,7 @@ CASES = {
     "models.base.model_name_or_path": Case("c", "b"),
     "models.base.revision": Case("v2"),  # of a folder or a URI it is refused when the model is looked for
     "models.base.adapter_name_or_path": Case("adapter"),
+    "models.base.identity": Case("0" * 32),
     "models.reference": Case("r"),
     "models.warmup": Case("w"),
     "models.target": Case("t"),

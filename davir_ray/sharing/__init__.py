@@ -1,0 +1,6 @@
+"""What leaves a run for other people, and comes from them.
+
+score_table.py    the file of a score table: what it says of itself, and how that is checked
+table_export.py   a run -> a score table
+table_import.py   a score table -> ordinary parts of a store
+"""
