@@ -29,6 +29,10 @@ ADAPTER_FILES = (ADAPTER_CONFIG, ADAPTER_WEIGHTS, MOMENTS)
 """What of an adapter is told by its identity: moments are a part of what is measured under a warm-up checkpoint."""
 COUNTED_ROPE = frozenset({"su", "longrope", "llama3", "yarn", "deepseek_yarn", "deepseek_llama_scaling"})
 """Rotary embeddings whose `max_position_embeddings` has their factor in it already."""
+ALONE = (
+    "is known by its identity alone, and is needed here: to measure or train with it, name its folder in the recipe "
+    "and leave `identity` out"
+)
 CACHE = Path("~/.cache/davir_ray")
 """Where models that come from a URI are kept."""
 
@@ -48,6 +52,11 @@ class ResolvedModel:
     identity: str
     tokenizer_path: str
     doubt: str = ""
+
+    def check_here(self) -> None:
+        """Check that it can be loaded. Raises `ModelError` for one that is known by its identity alone."""
+        if not self.model_path:
+            raise ModelError(f"the model {self.identity} {ALONE}")
 
     @property
     def model_type(self) -> str:
@@ -167,10 +176,7 @@ def resolve(config: ModelConfig, cache_dir: str | Path = CACHE) -> ResolvedModel
 
 def _check_here(config: ModelConfig) -> None:
     if config.identity is not None:
-        raise ModelError(
-            f"{config.model_name_or_path}: is known by its identity alone ({config.identity}), and is needed here; to "
-            "measure or train with it, name its folder and leave `identity` out"
-        )
+        raise ModelError(f"{config.model_name_or_path} ({config.identity}) {ALONE}")
 
 
 def tokenizer_folder(config: ModelConfig, cache_dir: str | Path = CACHE) -> str:

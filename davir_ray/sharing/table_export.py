@@ -96,7 +96,7 @@ def _numerics(folders: Any) -> dict[str, Any]:
         if found := description_in(folder):
             return dict(found["numerics"])
         raise StoreError(
-            f"{folder}: its model.json is gone or damaged; `davir score` with the recipe writes it again"
+            f"{folder}: what it is of is not written there any more; `davir score` with the recipe writes it again"
         )
     return {}
 
