@@ -19,7 +19,8 @@ from davir_ray.cluster.ray_exchange import gather
 from davir_ray.cluster.unexpected import begun, stage
 from davir_ray.config import EngineConfig
 from davir_ray.coreset.export import Template
-from davir_ray.coreset.ray_export import Export, write_coreset, write_scored
+from davir_ray.coreset.export_plan import Export
+from davir_ray.coreset.ray_export import write_coreset, write_scored
 from davir_ray.coreset.ray_rank import Ranked, Ranking, rank
 from davir_ray.coreset.rules.choose import choose, rule_names, token_columns
 from davir_ray.coreset.summary import summarise

@@ -263,9 +263,23 @@ class ScoreConfig(Section):
 class ExportConfig(Section):
     """In which shapes the core-set is written."""
 
-    formats: tuple[Literal["parquet", "jsonl", "messages", "trl", "trl_frozen", "ids"], ...] = ("parquet",)
-    """`parquet` and `jsonl` keep the user's own columns; `messages` and `trl` are ready for trainers; `trl_frozen` has
-    DPO's frozen log-probabilities beside each pair; `ids` names the rows."""
+    formats: tuple[
+        Literal[
+            "parquet",
+            "jsonl",
+            "messages",
+            "trl",
+            "trl_frozen",
+            "trl_reward",
+            "llama_factory",
+            "ids",
+            "id_scores",
+        ],
+        ...,
+    ] = ("parquet",)
+    """`parquet` and `jsonl` keep the user's own columns; `messages`, `trl` and `llama_factory` are ready for trainers;
+    `trl_frozen` has DPO's frozen log-probabilities beside each pair, `trl_reward` its margin; `ids` names the rows,
+    `id_scores` with their scores."""
     one_schema: bool = False
     """Put the rows of all sources together, in the union of their columns; otherwise each source has a folder."""
     rows_per_file: int = Field(100_000, ge=1)

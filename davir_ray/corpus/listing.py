@@ -13,7 +13,7 @@ from davir_ray.config import CorpusConfig
 from davir_ray.config.nearest import did_you_mean
 from davir_ray.corpus import json_files, parquet_files
 from davir_ray.corpus.detection import check_columns, check_renames, check_targets, detect
-from davir_ray.corpus.formats import FORMATS, Format
+from davir_ray.corpus.formats import FORMATS, Format, is_paired
 from davir_ray.corpus.nearest import names_of, remedy
 from davir_ray.corpus.paths import CorpusFile, expand
 from davir_ray.corpus.raw_turns import check_tags
@@ -59,7 +59,7 @@ class Listing:
     @property
     def has_pairs(self) -> bool:
         """Whether a source holds preference pairs."""
-        return any(name.startswith("preference") for name in self.formats.values())
+        return any(map(is_paired, self.formats.values()))
 
 
 @dataclass(frozen=True)

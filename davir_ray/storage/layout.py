@@ -31,6 +31,7 @@
     unscored/00000.jsonl                the rows without one, with the reason
     coreset/part-00000.parquet          the chosen rows; of several sources, coreset/<source>/
     exports/<format>/part-00000.*       likewise in other formats
+    exports/dataset_info.json           how LLaMA-Factory reads them
     drift.json                          a night's: what has changed since the night before
     record.json                         written last
   <run_id>/                             a training; events, lease and record as above
@@ -173,6 +174,7 @@ class RunLayout(Layout):
     unscored = Below("unscored")
     coreset = Below("coreset")
     exports = Below("exports")
+    dataset_info = Below("exports/dataset_info.json")
     drift = Below("drift.json")
     rows = Below("rows")
     eval_rows = Below("eval_rows")
