@@ -144,7 +144,9 @@ class Inputs:
     @cached_property
     def settings_digest(self) -> str:
         """Name everything beside the rows that decides their token ids."""
-        corpus = self.recipe.corpus.model_dump_json(exclude={"paths", "on_bad_file", "limit"})
+        corpus = self.recipe.corpus.model_dump_json(
+            exclude={"paths", "dataset_info", "datasets", "on_bad_file", "limit"}
+        )
         parts = [
             corpus,
             self.recipe.tokens.model_dump_json(),

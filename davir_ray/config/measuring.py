@@ -53,8 +53,13 @@ def _for_sources_without(setting: str) -> ReadIf:
 class CorpusConfig(Section):
     """Which files hold the rows, and how to read them."""
 
-    paths: dict[str, tuple[str, ...]]
+    paths: dict[str, tuple[str, ...]] = {}
     """Files, folders or globs on any fsspec URI: one, a list, or a mapping from source name to these."""
+    dataset_info: str | None = None
+    """In place of `paths`, `format`, `columns`, `tags` and `sources`: LLaMA-Factory's dataset_info.json, or its folder.
+    It is read when the recipe is, and what it says is written into their place."""
+    datasets: tuple[str, ...] = ()
+    """Which of its data sets; each is a source."""
     format: Annotated[str, _for_sources_without("format")] = "auto"
     """`auto`, or one of the names that `davir formats` prints."""
     columns: Annotated[dict[str, str], _for_sources_without("columns")] = {}
@@ -85,9 +90,17 @@ class CorpusConfig(Section):
     @field_validator("paths")
     @classmethod
     def _not_empty(cls, value: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
-        if not value or not all(value.values()):
+        if not all(value.values()):
             raise ValueError("names no files")
         return value
+
+    @model_validator(mode="after")
+    def _names_rows(self) -> "CorpusConfig":
+        if not self.paths:
+            raise ValueError("paths: names no files; give `paths`, or `dataset_info` and `datasets`")
+        if self.datasets:
+            raise ValueError("datasets: are those of a `dataset_info`, which is not given")
+        return self
 
     @model_validator(mode="after")
     def _known_sources(self) -> "CorpusConfig":

@@ -174,7 +174,6 @@ class RunLayout(Layout):
     unscored = Below("unscored")
     coreset = Below("coreset")
     exports = Below("exports")
-    dataset_info = Below("exports/dataset_info.json")
     drift = Below("drift.json")
     rows = Below("rows")
     eval_rows = Below("eval_rows")
@@ -196,6 +195,11 @@ class RunLayout(Layout):
     def export(self, format: str) -> str:
         """Name the folder of the core-set in one export format."""
         return self.coreset if format == "parquet" else join(self.exports, format)
+
+    @property
+    def dataset_info(self) -> str:
+        """Name the file that tells LLaMA-Factory how to read the exports; others have files of this name, too."""
+        return join(self.exports, "dataset_info.json")
 
 
 class PassLayout(Layout):
