@@ -221,7 +221,7 @@ def lines_of_formats(
     """Return the lines of each format that is written as lines, and what could not be kept, in words."""
     lines: dict[str, list[Any]] = {}
     notes: list[str] = []
-    if "jsonl" in export.config.formats and place.kind == "parquet":
+    if "jsonl" in export.config.formats and place.kind not in ("jsonl", "json"):
         lines["jsonl"], lost = json_lines(source)
         notes = [f"exports/jsonl: {one}" for one in lost]
     elif "jsonl" in export.config.formats:

@@ -1,7 +1,8 @@
 """Files -> examples: which files, which rows, which shape, and what is wrong with a row.
 
 paths.py, listing.py   which files make up the corpus, and how they are split
-reading.py             splits -> rows -> examples; parquet_files.py and json_files.py open them; opening.py, mistaken.py
+reading.py             splits -> rows -> examples; parquet_files.py, json_files.py, csv_files.py and arrow_files.py
+                       open them; opening.py, mistaken.py
 formats.py             the formats; sft_formats.py, preference_formats.py, turns.py; raw_turns.py goes before them
 detection.py           which format a corpus has; nearest.py and misfits.py say what would make it fit
 refused.py             what makes a row unusable here; not_read.py: what nothing reads, counted
