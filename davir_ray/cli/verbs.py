@@ -368,6 +368,18 @@ def store_prune(store_or_recipe: str, keep: tuple[str, ...], older_than: float |
     print_lines(prune_lines(place_of(store_or_recipe, "store"), keep, older_than, remove=yes))
 
 
+@main.command("push-to-hub")
+@argument("run_dir")
+@click.argument("repo")
+@click.option("--private", is_flag=True, help="If the data set is not there yet, make it a private one.")
+@click.option("--license", "licence", metavar="ID", help="In place of what the cards of the sources say.")
+def push_to_hub(run_dir: str, repo: str, private: bool, licence: str | None) -> None:
+    """Upload the core-set of a run, with a card, to a data set OWNER/NAME of the Hugging Face hub."""
+    from davir_ray.sharing.hub import push_to_hub
+
+    print_lines(push_to_hub(run_dir, repo, private=private, licence=licence))
+
+
 @main.group("score-table")
 def score_table() -> None:
     """Hand measurements on, or take them in: who has the same corpus and recipe selects without a model."""

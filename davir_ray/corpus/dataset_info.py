@@ -15,6 +15,7 @@ from davir_ray.corpus.turns import MEDIA
 from davir_ray.errors import DavirError, RecipeError
 from davir_ray.foreign_text import brief
 
+INFO = "dataset_info.json"
 OURS = ("paths", "format", "columns", "tags", "sources")
 """Settings of a corpus that a dataset_info.json takes the place of."""
 
@@ -62,7 +63,7 @@ def with_data_sets(tree: Any, name: str) -> Any:
 def corpus_settings(uri: str, datasets: Any) -> dict[str, Any]:
     """Return `paths` and `sources` of some data sets that a dataset_info.json describes. Raises `RecipeError`."""
     if not uri.endswith(".json"):
-        uri = storage.join(uri, "dataset_info.json")
+        uri = storage.join(uri, INFO)
     info = _read(uri)
     if (
         not isinstance(datasets, list | tuple)

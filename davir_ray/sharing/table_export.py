@@ -1,7 +1,6 @@
 """A finished run -> a score table: what its store holds of the run's own sequences, and of no other."""
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,6 @@ import davir_ray
 from davir_ray import storage
 from davir_ray.config import ModelConfig, ModelsConfig, TokensConfig
 from davir_ray.errors import RecipeError, StoreError
-from davir_ray.foreign_text import without_credentials
 from davir_ray.ids import Keys, column_of, find, keys_of
 from davir_ray.logprobs.kinds import LOSS
 from davir_ray.measure.kind import implying, kind_identity, resolve_kind
@@ -19,6 +17,7 @@ from davir_ray.runs.locations import read_places
 from davir_ray.runs.record import RunRecord
 from davir_ray.runs.run import Run, load_run_or_recipe
 from davir_ray.schema import View
+from davir_ray.sharing.names import shareable_name
 from davir_ray.sharing.score_table import SCORE_TABLE, Measured, TableCard, write_score_table
 from davir_ray.store.holdings import description_in
 from davir_ray.store.measurements import MeasurementStore, bundles, distinct, fingerprint
@@ -147,8 +146,8 @@ def _measured(
 ) -> Measured:
     one = Measured(
         models=names,
-        name=_shareable_name(config.model_name_or_path),
-        adapter=config.adapter_name_or_path and _shareable_name(config.adapter_name_or_path),
+        name=shareable_name(config.model_name_or_path),
+        adapter=config.adapter_name_or_path and shareable_name(config.adapter_name_or_path),
         identity=identity,
         numerics=numerics,
         fingerprint="",
@@ -156,14 +155,7 @@ def _measured(
     return one.model_copy(update={"fingerprint": one.own_fingerprint})
 
 
-def _shareable_name(name: str) -> str:
-    """Return a name without the folders of this machine, and without credentials."""
-    if "://" in name and not name.startswith("file://"):
-        return without_credentials(name)
-    return Path(name).name if name.startswith(("/", "~", ".", "file://")) else name
-
-
 def _shareable(tokens: TokensConfig) -> TokensConfig:
     """Return how rows became tokens, with a template's file named without its folder."""
-    named = tokens.template if tokens.template in TEMPLATES else _shareable_name(tokens.template)
+    named = tokens.template if tokens.template in TEMPLATES else shareable_name(tokens.template)
     return tokens.model_copy(update={"template": named})
