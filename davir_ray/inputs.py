@@ -14,6 +14,7 @@ from davir_ray import storage
 from davir_ray.cluster.unexpected import stage
 from davir_ray.config import CorpusConfig, ModelConfig, ModelsConfig, TrainConfig
 from davir_ray.corpus.example import Example
+from davir_ray.corpus.formats import is_paired
 from davir_ray.corpus.listing import Listing, list_corpus
 from davir_ray.corpus.misfits import no_row_fits
 from davir_ray.corpus.reading import Parsed, examples
@@ -144,7 +145,9 @@ class Inputs:
     @cached_property
     def settings_digest(self) -> str:
         """Name everything beside the rows that decides their token ids."""
-        corpus = self.recipe.corpus.model_dump_json(exclude={"paths", "on_bad_file", "limit"})
+        corpus = self.recipe.corpus.model_dump_json(
+            exclude={"paths", "dataset_info", "datasets", "on_bad_file", "limit"}
+        )
         parts = [
             corpus,
             self.recipe.tokens.model_dump_json(),
@@ -288,6 +291,14 @@ def _needs(recipe: Recipe, score: Score, listing: Listing) -> tuple[Need, ...]:
     if pairs and not listing.has_pairs:
         raise RecipeError(
             "export.formats: trl_frozen is for preference pairs, and the corpus holds none; say trl"
+        )
+    if "trl_reward" in recipe.export.formats and not listing.has_pairs:
+        raise RecipeError("export.formats: trl_reward is for preference pairs, and the corpus holds none")
+    paired = {is_paired(name) for name in listing.formats.values()}
+    if "llama_factory" in recipe.export.formats and recipe.export.one_schema and len(paired) > 1:
+        raise RecipeError(
+            "export.formats: llama_factory keeps pairs and conversations in files of their own, which "
+            "export.one_schema puts together; leave that out"
         )
     return tuple(dict.fromkeys([*score.needs, *rules, *pairs]))
 

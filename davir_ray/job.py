@@ -19,7 +19,8 @@ from davir_ray.cluster.ray_exchange import gather
 from davir_ray.cluster.unexpected import begun, stage
 from davir_ray.config import EngineConfig
 from davir_ray.coreset.export import Template
-from davir_ray.coreset.ray_export import Export, write_coreset, write_scored
+from davir_ray.coreset.export_plan import Export
+from davir_ray.coreset.ray_export import write_coreset, write_scored
 from davir_ray.coreset.ray_rank import Ranked, Ranking, rank
 from davir_ray.coreset.rules.choose import choose, rule_names, token_columns
 from davir_ray.coreset.summary import summarise
@@ -36,6 +37,7 @@ from davir_ray.measure.measurement import Measurement, Plan
 from davir_ray.measure.ray_measure import chunks_left, count_interrupted, measure, plan
 from davir_ray.measure.ray_room import await_engine
 from davir_ray.measure.ray_target import lay_directions
+from davir_ray.measure.stored_engine import stored_engine
 from davir_ray.models.resolve import ResolvedModel
 from davir_ray.progress import say
 from davir_ray.runs.record import Chosen, Counts, EngineUsed, Facts, SkippedFile
@@ -108,7 +110,12 @@ def open_job(inputs: Inputs, name: str, resumed: str | None = None) -> Job:
 
 def engine_for(inputs: Inputs) -> Choice:
     """Choose the engine that measures the models of a run."""
-    choice = engine_of(inputs.recipe.engine, inputs.base, [kind for _, kind in inputs.passes])
+    recipe = inputs.recipe
+    if recipe.models.are_here or not inputs.passes:
+        choice = engine_of(recipe.engine, inputs.base, [kind for _, kind in inputs.passes])
+    else:
+        asked = [(kind, model.identity) for name, kind in inputs.passes for model in inputs.models[name]]
+        choice = stored_engine(recipe.store, recipe.engine, asked)
     check_adapters(choice.type, inputs.all_models)
     for _, kind in inputs.passes:
         inputs.kind(kind).check(choice)
@@ -248,9 +255,7 @@ def measure_models(job: Job, may_measure: bool) -> dict[str, Plan]:
         label, anew = measurement.label, not storage.exists(measurement.plan_uri)
         plans[label] = planned = plan(measurement)
         if planned.missing and not may_measure:
-            raise NotMeasured(
-                f"{planned.missing:,} sequences are not measured under {label}; `davir score` measures them"
-            )
+            raise NotMeasured(_not_measured(job, label, planned))
         todo = chunks_left(measurement, planned)
         tokens_left = sum(row["tokens"] for row in todo)
         job.run.event(
@@ -274,6 +279,17 @@ def measure_models(job: Job, may_measure: bool) -> dict[str, Plan]:
         seconds = round(monotonic() - started, 1)
         job.run.event("measured", role=label, seconds=seconds, busy=round(effort.busy, 1), again=effort.again)
     return plans
+
+
+def _not_measured(job: Job, label: str, planned: Plan) -> str:
+    """Say what is missing, and what to do."""
+    if job.inputs.recipe.models.are_here:
+        return f"{planned.missing:,} sequences are not measured under {label}; `davir score` measures them"
+    return (
+        f"{planned.missing:,} of {planned.asked:,} sequences are not measured under {label}, and its model is not "
+        "here. The same rows have the same sequences where corpus, tokenizer and `tokens` are the same: `davir "
+        "score-table import` tells with which a table was made"
+    )
 
 
 def _checkpoints(inputs: Inputs) -> list[ResolvedModel]:

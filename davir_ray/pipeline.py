@@ -36,9 +36,11 @@ def score(recipe: Recipe, name: str, *, may_measure: bool = True, resumed: str |
     """Measure what is missing, score, rank, select and export; return the record of the run.
 
     A run that is finished is not done again. With `may_measure` off, missing measurements raise `NotMeasured`
-    and no model is loaded. resumed: the id that the run must have; with another, `RecipeError`.
+    and no model is loaded; so it is with models that the recipe knows by their identity alone. resumed: the id that
+    the run must have; with another, `RecipeError`.
     """
     started = monotonic()
+    may_measure = may_measure and recipe.models.are_here
     measured_under = None if may_measure else partial(models_measured, anchored(recipe), name)
     job = open_job(check_inputs(recipe, measured_under=measured_under), name, resumed)
     if (record := job.run.record(RunRecord)) is not None:

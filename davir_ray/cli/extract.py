@@ -7,8 +7,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from davir_ray.corpus import json_files, parquet_files
-from davir_ray.corpus.reading import read_rows
+from davir_ray.corpus import parquet_files
+from davir_ray.corpus.reading import read_as, read_rows
 from davir_ray.corpus.split import Split, kind_of
 from davir_ray.errors import DavirError
 from davir_ray.tokens.preview import visible
@@ -19,7 +19,7 @@ Place = tuple[str, int]
 WIDTH = 88
 """Characters of a row that are shown."""
 FARTHEST = 200_000
-"""A JSON file is read from its first row on; of rows behind this one nothing is shown."""
+"""A file that is not Parquet is read from its first row on; of rows behind this one nothing is shown."""
 LABELS = ("role", "from", "id")
 """Keys whose text says nothing of what a row is about."""
 
@@ -48,7 +48,7 @@ def _records(file: str, rows: set[int]) -> Iterator[tuple[int, Any]]:
 
 
 def _splits(file: str, rows: set[int]) -> Iterator[Split]:
-    """Yield what has to be read of a file: single rows of Parquet, of JSON all up to the last."""
+    """Yield what has to be read of a file: single rows of Parquet, of others all up to the last."""
     kind = kind_of(file)
     if kind == "parquet":
         ends = list(accumulate(parquet_files.footer(file)[1]))
@@ -56,7 +56,7 @@ def _splits(file: str, rows: set[int]) -> Iterator[Split]:
             group = sum(end <= row for end in ends)
             yield Split("", file, kind, row, 1, (group,))
     elif kind is not None and (near := [row for row in rows if row < FARTHEST]):
-        yield Split("", file, json_files.look(file, kind)[0], 0, max(near) + 1, None)
+        yield Split("", file, read_as(file, kind), 0, max(near) + 1, None)
 
 
 def _shortened(record: Any) -> str:

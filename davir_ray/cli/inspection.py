@@ -42,7 +42,8 @@ def validate(recipe: Recipe, *, colour: bool) -> Iterator[str]:
         yield f"skipped   {bad.reason}"
     for name, models in inputs.models.items():
         for model in models:
-            yield f"{name:<9} {model.model_path}{' + ' + model.adapter_path if model.adapter_path else ''}"
+            place = model.model_path or f"{model.identity} (known by its identity alone)"
+            yield f"{name:<9} {place}{' + ' + model.adapter_path if model.adapter_path else ''}"
     for warning in inputs.warnings:
         yield f"warning   {warning}"
     if inputs.few_shot is not None:

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import Field, field_validator, model_validator
 
 from davir_ray.config.section import ReadIf, Section
-from davir_ray.schema import Role
+from davir_ray.schema import ROLES, Role
 
 
 class TagsConfig(Section):
@@ -53,8 +53,13 @@ def _for_sources_without(setting: str) -> ReadIf:
 class CorpusConfig(Section):
     """Which files hold the rows, and how to read them."""
 
-    paths: dict[str, tuple[str, ...]]
+    paths: dict[str, tuple[str, ...]] = {}
     """Files, folders or globs on any fsspec URI: one, a list, or a mapping from source name to these."""
+    dataset_info: str | None = None
+    """In place of `paths`, `format`, `columns`, `tags` and `sources`: LLaMA-Factory's dataset_info.json, or its folder.
+    It is read when the recipe is, and what it says is written into their place."""
+    datasets: tuple[str, ...] = ()
+    """Which of its data sets; each is a source."""
     format: Annotated[str, _for_sources_without("format")] = "auto"
     """`auto`, or one of the names that `davir formats` prints."""
     columns: Annotated[dict[str, str], _for_sources_without("columns")] = {}
@@ -85,9 +90,17 @@ class CorpusConfig(Section):
     @field_validator("paths")
     @classmethod
     def _not_empty(cls, value: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
-        if not value or not all(value.values()):
+        if not all(value.values()):
             raise ValueError("names no files")
         return value
+
+    @model_validator(mode="after")
+    def _names_rows(self) -> "CorpusConfig":
+        if not self.paths:
+            raise ValueError("paths: names no files; give `paths`, or `dataset_info` and `datasets`")
+        if self.datasets:
+            raise ValueError("datasets: are those of a `dataset_info`, which is not given")
+        return self
 
     @model_validator(mode="after")
     def _known_sources(self) -> "CorpusConfig":
@@ -127,6 +140,9 @@ class ModelConfig(Section):
     """Hub revision."""
     adapter_name_or_path: str | None = None
     """A PEFT LoRA adapter to put over the model."""
+    identity: str | None = Field(None, pattern="^[0-9a-f]{32}$")
+    """Hash of the model's content, as a record and `davir score-table import` tell it. A model that has one is not
+    loaded and need not be here: what the store holds of it is used, and of the base the tokenizer alone is read."""
 
 
 OneOrMore = ModelConfig | tuple[ModelConfig, ...] | None
@@ -175,6 +191,12 @@ class ModelsConfig(Section):
         if named is None:
             return ()
         return named if isinstance(named, tuple) else (named,)
+
+    @property
+    def are_here(self) -> bool:
+        """Whether all of them can be loaded: none is known by its identity alone."""
+        every = (one for role in ROLES for one in self.all_of(role))
+        return all(one.identity is None for one in every)
 
     def called(self, name: str, fold: int = 0) -> ModelConfig:
         """Return a model by its name (see `schema.model_names`), of several references that of a fold."""
@@ -256,9 +278,23 @@ class ScoreConfig(Section):
 class ExportConfig(Section):
     """In which shapes the core-set is written."""
 
-    formats: tuple[Literal["parquet", "jsonl", "messages", "trl", "trl_frozen", "ids"], ...] = ("parquet",)
-    """`parquet` and `jsonl` keep the user's own columns; `messages` and `trl` are ready for trainers; `trl_frozen` has
-    DPO's frozen log-probabilities beside each pair; `ids` names the rows."""
+    formats: tuple[
+        Literal[
+            "parquet",
+            "jsonl",
+            "messages",
+            "trl",
+            "trl_frozen",
+            "trl_reward",
+            "llama_factory",
+            "ids",
+            "id_scores",
+        ],
+        ...,
+    ] = ("parquet",)
+    """`parquet` and `jsonl` keep the user's own columns; `messages`, `trl` and `llama_factory` are ready for trainers;
+    `trl_frozen` has DPO's frozen log-probabilities beside each pair, `trl_reward` its margin; `ids` names the rows,
+    `id_scores` with their scores."""
     one_schema: bool = False
     """Put the rows of all sources together, in the union of their columns; otherwise each source has a folder."""
     rows_per_file: int = Field(100_000, ge=1)

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from davir_ray.coreset.llama_factory import to_llama_factory
 from davir_ray.coreset.shapes import to_messages, to_trl
 from davir_ray.corpus.example import Example
 from davir_ray.corpus.json_text import decoded, json_columns, losses, to_json
@@ -142,11 +143,32 @@ def trl_frozen_row(example: Example, chosen: dict[str, Any], template: Template)
     return None if row is None else row | frozen
 
 
-SHAPES = {"messages": messages_row, "trl": trl_row, "trl_frozen": trl_frozen_row}
+def trl_reward_row(example: Example, chosen: dict[str, Any], template: Template) -> dict[str, Any] | None:
+    """Return a pair with the margin that TRL's RewardTrainer subtracts, which is the row's score; None for no pair."""
+    row = trl_row(example, chosen, template)
+    return None if row is None or "rejected" not in row else row | {"margin": chosen[SCORE_COLUMN]}
+
+
+def llama_factory_row(example: Example, chosen: dict[str, Any], template: Template) -> dict[str, Any] | None:
+    """Return a row for LLaMA-Factory; None where it has no place for one, or it is no pair and those beside it are."""
+    row = None if (example.rejected is not None) != chosen["pairs"] else to_llama_factory(example)
+    return None if row is None else row | {name: chosen[name] for name in (SCORE_COLUMN, RANK_COLUMN)}
+
+
+SHAPES = {
+    "messages": messages_row,
+    "trl": trl_row,
+    "trl_frozen": trl_frozen_row,
+    "trl_reward": trl_reward_row,
+    "llama_factory": llama_factory_row,
+}
 
 
 def shaped(example: Example, chosen: dict[str, Any], shape: str, template: Template) -> str | None:
-    """Return the line of a row in an export shape; None where the shape leaves it out."""
+    """Return the line of a row in an export shape; None where the shape leaves it out.
+
+    chosen: a row of CHOSEN, and `pairs`: whether its source is one of preference pairs.
+    """
     row = SHAPES[shape](example, chosen, template)
     return None if row is None else to_json(row)
 
@@ -193,6 +215,14 @@ def ids(rows: Fetched) -> tuple[str, list[str]]:
     return "tsv", [f"{_own_name(row)}\t{row['davir_example_id']}" for row in named]
 
 
+def id_scores(rows: Fetched) -> tuple[str, list[str]]:
+    """Write an object a row: the user's id, or without one the position in its file, and the scores beside it."""
+    named = rows.chosen.select(["id", *SIDE]).to_pylist()
+    return "jsonl", [
+        to_json(row | {"id": row["davir_row"] if row["id"] is None else row["id"]}) for row in named
+    ]
+
+
 def _own_name(row: dict[str, Any]) -> str:
     name = row["id"] or place_text(row["davir_file"], row["davir_row"])
     return name if name.isprintable() else json.dumps(name, ensure_ascii=False)[1:-1]
@@ -200,5 +230,5 @@ def _own_name(row: dict[str, Any]) -> str:
 
 def content(rows: Fetched, name: str) -> tuple[str, pa.Table | list[str]]:
     """Return the suffix and the content of a file in one format."""
-    made = {"parquet": parquet, "scores": scores, "ids": ids}.get(name)
+    made = {"parquet": parquet, "scores": scores, "ids": ids, "id_scores": id_scores}.get(name)
     return made(rows) if made else lines_of(rows, name)

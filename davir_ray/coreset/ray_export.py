@@ -10,7 +10,6 @@ range of ranks, so what is written does not depend on how the corpus was cut int
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 
 from davir_ray import storage
 from davir_ray.cluster.ray_exchange import block_of, blocks_of, cut, gather, rows_per_block, scatter
-from davir_ray.config import CorpusConfig, ExportConfig
+from davir_ray.coreset.dataset_info import write_dataset_info
 from davir_ray.coreset.export import (
     CHOSEN,
     RANK_COLUMN,
@@ -29,19 +28,19 @@ from davir_ray.coreset.export import (
     SIDE,
     CoresetFiles,
     Fetched,
-    Template,
     content,
     files_column,
-    folder_name,
     json_lines,
     places_within,
     shaped,
     with_side,
 )
+from davir_ray.coreset.export_plan import Counts, Export
 from davir_ray.coreset.ray_rank import Ranked
 from davir_ray.coreset.rules.choose import Selection
 from davir_ray.corpus import json_files
 from davir_ray.corpus.columns import conform, unify
+from davir_ray.corpus.formats import is_paired
 from davir_ray.corpus.reading import examples, read_source_rows, source_schema
 from davir_ray.corpus.split import Split
 from davir_ray.errors import UnreadableFile
@@ -53,55 +52,6 @@ from davir_ray.storage.layout import RunLayout, coreset_file, numbered
 
 _KEPT = ("split", "row", "example_id", "id", "source", "frozen_chosen_loss", "frozen_rejected_loss")
 """Columns that the chosen rows keep as they are."""
-
-Counts = NDArray[np.int64]
-"""Selected rows by part of the scored table and by split [parts, splits]."""
-
-
-@dataclass(frozen=True)
-class Export:
-    """Everything that a worker needs to write the core-set.
-
-    formats: the corpus format of each source.
-    """
-
-    corpus: CorpusConfig
-    formats: dict[str, str]
-    splits: tuple[Split, ...]
-    config: ExportConfig
-    run_dir: str
-    template: Template
-
-    @property
-    def written(self) -> tuple[str, ...]:
-        """The formats that are written: those asked for, and the scores beside `jsonl`."""
-        asked = self.config.formats
-        return (*asked, "scores") if "jsonl" in asked else asked
-
-    def folder(self, name: str) -> str:
-        """Name the folder of one export format."""
-        return RunLayout(self.run_dir).export(name)
-
-    @cached_property
-    def sources(self) -> tuple[str, ...]:
-        """The sources that have a folder each; one `""` where all rows go together."""
-        names = tuple(dict.fromkeys(split.source for split in self.splits))
-        return names if len(names) > 1 and not self.config.one_schema else ("",)
-
-    @cached_property
-    def folder_of(self) -> NDArray[np.int64]:
-        """The folder of each split, as an index into `sources` [splits]."""
-        known = {name: index for index, name in enumerate(self.sources)}
-        return np.array([known.get(split.source, 0) for split in self.splits], dtype=np.int64)
-
-    def layout(self, counts: Counts) -> CoresetFiles:
-        """Lay out the files of the core-set."""
-        rows = tuple(self.by_folder(counts).sum(axis=0).tolist())
-        return CoresetFiles(tuple(map(folder_name, self.sources)), rows, self.config.rows_per_file)
-
-    def by_folder(self, counts: Counts) -> Counts:
-        """Count selected rows by part and by folder."""
-        return counts @ np.eye(len(self.sources), dtype=np.int64)[self.folder_of]
 
 
 def write_scored(
@@ -206,7 +156,8 @@ def write_coreset(
         split: fetch.remote(shared, split, table) for split, table in enumerate(chosen) if places[split]
     }
     seen = dict(zip(fetched, ray.get([seen for seen, _ in fetched.values()]), strict=True))
-    schemas = ray.put(_schemas(export, seen))
+    known = _schemas(export, seen)
+    schemas = ray.put(known)
     pieces = [
         scatter(
             deal_files,
@@ -226,6 +177,7 @@ def write_coreset(
         ]
     )
     _await(export, layout)
+    write_dataset_info(export, layout, known)
     return {name: export.folder(name) for name in export.written}
 
 
@@ -269,13 +221,17 @@ def lines_of_formats(
     """Return the lines of each format that is written as lines, and what could not be kept, in words."""
     lines: dict[str, list[Any]] = {}
     notes: list[str] = []
-    if "jsonl" in export.config.formats and place.kind == "parquet":
+    if "jsonl" in export.config.formats and place.kind not in ("jsonl", "json"):
         lines["jsonl"], lost = json_lines(source)
         notes = [f"exports/jsonl: {one}" for one in lost]
     elif "jsonl" in export.config.formats:
         lines["jsonl"] = [line.decode() for line in json_files.own_lines(place, chosen["row"].to_pylist())]
     if shapes := [name for name in export.config.formats if name in SHAPES]:
         lines |= _shaped(export, place, chosen, shapes)
+    if None in lines.get("llama_factory", ()):
+        notes.append(
+            "exports/llama_factory: leaves out rows that LLaMA-Factory has no place for (docs/sharing.md)"
+        )
     return lines, notes
 
 
@@ -286,7 +242,8 @@ def _shaped(
     wanted = set(chosen["row"].to_pylist())
     parsed = examples(place, export.corpus, export.formats[place.source])
     found = {one.row: one.example for one in parsed if one.row in wanted and one.example is not None}
-    rows = chosen.to_pylist()
+    pairs = is_paired(export.formats[place.source])
+    rows = [row | {"pairs": pairs} for row in chosen.to_pylist()]
     return {
         shape: [shaped(found[row["row"]], row, shape, export.template) for row in rows] for shape in shapes
     }

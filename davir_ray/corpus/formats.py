@@ -196,3 +196,8 @@ _ALL = (
 )
 
 FORMATS = {format.name: format for format in _ALL}
+
+
+def is_paired(format: str) -> bool:
+    """Tell whether a format, by its name, is one of preference pairs."""
+    return format.startswith("preference")

@@ -11,9 +11,9 @@ from typing import Any
 
 from davir_ray.config import CorpusConfig
 from davir_ray.config.nearest import did_you_mean
-from davir_ray.corpus import json_files, parquet_files
+from davir_ray.corpus import arrow_files, csv_files, json_files, parquet_files
 from davir_ray.corpus.detection import check_columns, check_renames, check_targets, detect
-from davir_ray.corpus.formats import FORMATS, Format
+from davir_ray.corpus.formats import FORMATS, Format, is_paired
 from davir_ray.corpus.nearest import names_of, remedy
 from davir_ray.corpus.paths import CorpusFile, expand
 from davir_ray.corpus.raw_turns import check_tags
@@ -59,7 +59,7 @@ class Listing:
     @property
     def has_pairs(self) -> bool:
         """Whether a source holds preference pairs."""
-        return any(name.startswith("preference") for name in self.formats.values())
+        return any(map(is_paired, self.formats.values()))
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def _look_at_all(files: Sequence[CorpusFile], limit: int | None) -> Iterator[_Lo
 
 def _look(file: CorpusFile, limit: int | None) -> _Looked | BadFile:
     try:
-        return _look_parquet(file) if file.kind == "parquet" else _look_json(file, limit)
+        return _look_parquet(file) if file.kind == "parquet" else _look_streamed(file, limit)
     except UnreadableFile as error:
         return BadFile(file.path, str(error))
 
@@ -124,11 +124,24 @@ def _look_parquet(file: CorpusFile) -> _Looked:
     return _Looked(file, "parquet", tuple(schema.names), sum(groups), groups)
 
 
-def _look_json(file: CorpusFile, limit: int | None) -> _Looked:
-    kind, columns, rows = json_files.look(file.path, file.kind)
+def _look_streamed(file: CorpusFile, limit: int | None) -> _Looked:
+    kind, rows = file.kind, None
+    if kind == "csv":
+        columns = csv_files.look(file.path)
+    elif kind == "arrow":
+        columns = arrow_files.look(file.path)
+    else:
+        kind, columns, rows = json_files.look(file.path, kind)
     if rows is None and limit is not None:
-        rows = json_files.count_rows(file.path, limit)
+        rows = _count_rows(Split(file.source, file.path, kind, 0, limit, None))
     return _Looked(file, kind, columns, rows)
+
+
+def _count_rows(split: Split) -> int:
+    """Count the rows of a file, up to as many as the split has."""
+    if split.kind == "jsonl":  # its lines need not be parsed
+        return json_files.count_rows(split.path, split.num_rows or 0)
+    return sum(1 for _ in read_rows(split))
 
 
 def _splits(looked: _Looked) -> Iterator[Split]:

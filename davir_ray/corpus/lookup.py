@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from davir_ray.config import CorpusConfig
-from davir_ray.corpus import json_files, parquet_files
+from davir_ray.corpus import parquet_files
 from davir_ray.corpus.paths import expand
-from davir_ray.corpus.reading import Parsed, examples, read_rows
+from davir_ray.corpus.reading import Parsed, examples, read_as, read_rows
 from davir_ray.corpus.split import Record, Split, kind_of
 from davir_ray.errors import DavirError
 
@@ -56,12 +56,12 @@ def _read(
 
 
 def _splits(source: str, file: str, rows: set[int]) -> Iterator[Split]:
-    """Yield what has to be read of a file: of Parquet single rows, of JSON all from the first to the last."""
+    """Yield what has to be read of a file: of Parquet single rows, of others all from the first to the last."""
     kind = kind_of(file)
     if kind == "parquet":
         ends = list(accumulate(parquet_files.footer(file)[1]))
         for row in sorted(row for row in rows if ends and row < ends[-1]):
             yield Split(source, file, kind, row, 1, (sum(end <= row for end in ends),))
     elif kind is not None:
-        found, first = json_files.look(file, kind)[0], min(rows)
+        found, first = read_as(file, kind), min(rows)
         yield Split(source, file, found, first, max(rows) + 1 - first, None)

@@ -22,7 +22,8 @@ BOMS = (
 )
 
 METADATA = {
-    "dataset_info.json": "describes data sets (LLaMA-Factory's list of them, or the metadata of `datasets`)",
+    "dataset_info.json": "describes data sets (LLaMA-Factory's list of them, which corpus.dataset_info takes, or the "
+    "metadata of `datasets`)",
     "dataset_infos.json": "is the metadata of `datasets`",
     "dataset_dict.json": "is the metadata of `datasets`",
     "state.json": "is the metadata of datasets.save_to_disk",

@@ -75,7 +75,7 @@ def _question(name: str, column: str | None) -> str:
 def parquet_not_read(split: Split, read: Collection[str]) -> dict[str, Count]:
     """Count the values of the columns of a Parquet split that are not in `read`, from the footer alone.
 
-    A row group that several splits share is counted where that is exact, and otherwise as some. Empty for JSON.
+    A row group that several splits share is counted where that is exact, and otherwise as some. Empty for other files.
     """
     if split.kind != "parquet":
         return {}

@@ -61,12 +61,17 @@ def footer(path: str) -> tuple[pa.Schema, tuple[int, ...]]:
     """
     with opened(path) as file:
         meta, schema = file.metadata, file.schema_arrow
+    check_names(path, schema)
+    return schema, tuple(meta.row_group(i).num_rows for i in range(meta.num_row_groups))
+
+
+def check_names(path: str, schema: pa.Schema) -> None:
+    """Raise `UnreadableFile` where two columns, or two fields of one, have the same name."""
     if names := _repeated(list(schema), ""):
         raise UnreadableFile(
             f"{path}: has several columns of one name: {', '.join(f'`{name}`' for name in names)}; "
             "expected each once: rename or drop the others"
         )
-    return schema, tuple(meta.row_group(i).num_rows for i in range(meta.num_row_groups))
 
 
 def _repeated(fields: Sequence[pa.Field], within: str) -> list[str]:
@@ -88,11 +93,11 @@ def rows(split: Split, columns: Sequence[str] | None, batch_rows: int) -> Iterat
         names, texts = file.schema_arrow.names, json_columns(file.schema_arrow)
         wanted = None if columns is None else [name for name in names if name in columns]
         for first, batch in _batches(file, split, wanted, batch_rows):
-            for row, record in enumerate(_records(_with_text(batch)), first):
+            for row, record in enumerate(records_of(with_text(batch)), first):
                 yield row, decoded(record, texts) if texts and isinstance(record, dict) else record
 
 
-def _with_text(batch: pa.RecordBatch) -> pa.RecordBatch:
+def with_text(batch: pa.RecordBatch) -> pa.RecordBatch:
     """Take binary columns for text, unchecked: what is not UTF-8 is found when it is decoded."""
     schema = pa.schema([field.with_type(_text_type(field.type)) for field in batch.schema])
     return batch if schema.equals(batch.schema) else batch.cast(schema, safe=False)
@@ -150,7 +155,8 @@ def _read(
             return
 
 
-def _records(batch: pa.RecordBatch) -> list[Record]:
+def records_of(batch: pa.RecordBatch) -> list[Record]:
+    """Return the rows of a batch; one in which some text is not UTF-8 is a `BadRow`."""
     try:
         records: list[Record] = list(batch.to_pylist())
     except UnicodeDecodeError:

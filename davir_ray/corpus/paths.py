@@ -1,8 +1,10 @@
 """Files, folders and globs on any fsspec URI -> the corpus files behind them."""
 
+import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from glob import has_magic
 from itertools import islice
@@ -50,11 +52,10 @@ def expand(paths: Mapping[str, Sequence[str]]) -> list[CorpusFile]:
 
 
 def _matches(source: str, pattern: str) -> list[CorpusFile]:
-    with reaching(pattern, CorpusError):
+    with _from_hub(pattern), reaching(pattern, CorpusError):
         fs, path = filesystem(pattern)
         infos = _infos(fs, path, pattern)
-    if saved := [name for name in infos if name.endswith(".arrow")]:
-        raise CorpusError(f"corpus.paths: {pattern}: {_saved(saved[0])}")
+        infos = infos if path in infos else _rows_saved(fs, infos, pattern)
     files = [
         CorpusFile(source, _uri(fs, name), kind, int(info.get("size") or 0), _stamp(info))
         for name, info in infos.items()
@@ -66,9 +67,24 @@ def _matches(source: str, pattern: str) -> list[CorpusFile]:
             f"matches {len(infos)} files ({names}), none of them with" if infos else "matches no file with"
         )
         raise CorpusError(
-            f"corpus.paths: {pattern}: {found} a suffix of {', '.join(KINDS)} (JSON also .gz, .zst)"
+            f"corpus.paths: {pattern}: {found} a suffix of {', '.join(KINDS)} (JSON and CSV also .gz, .zst)"
         )
     return files
+
+
+@contextmanager
+def _from_hub(pattern: str) -> Iterator[None]:
+    """Say how else rows of the Hugging Face hub are had, where it cannot be reached."""
+    try:
+        yield
+    except CorpusError as error:
+        named = re.match(r"hf://datasets/([\w.-]+/[\w.-]+)", pattern)
+        if named is None:
+            raise
+        raise CorpusError(
+            f"{error}; where the hub is reached, `hf download {named[1]} --repo-type dataset --local-dir data` fetches "
+            "its files, and corpus.paths takes them from there (a gated one asks for `hf auth login`)"
+        ) from error
 
 
 def _infos(fs: AbstractFileSystem, path: str, pattern: str) -> dict[str, dict[str, Any]]:
@@ -85,14 +101,49 @@ def _infos(fs: AbstractFileSystem, path: str, pattern: str) -> dict[str, dict[st
         raise CorpusError(f"corpus.paths: {pattern}: no such file or folder{_hub_id(pattern)}") from None
 
 
-def _saved(path: str) -> str:
-    """Say what a file of `datasets` is, and how its rows become readable."""
-    folder = path.rsplit("/", 1)[0]
-    return (
-        f"{path} is Arrow, as datasets.save_to_disk and the cache of `datasets` write it; expected Parquet or JSON. "
-        f"In Python, datasets.load_from_disk({folder!r}).to_parquet('rows.parquet') converts the folder "
-        f"(of several splits, each: load_from_disk(...)['train']), Dataset.from_file({path!r}) a file alone"
-    )
+def _rows_saved(fs: AbstractFileSystem, infos: dict[str, Any], pattern: str) -> dict[str, Any]:
+    """Leave out of what datasets.save_to_disk wrote all but the rows: its metadata, and the cache that came later.
+
+    Raises `CorpusError` where a folder has several splits, or lacks a file that it should have.
+    """
+    folders = sorted({_folder(name) for name in infos if name.endswith(".arrow")})
+    if not folders:
+        return infos
+    above = [_folder(name) for name in infos if name.endswith("/dataset_dict.json")]
+    splits = [folder for folder in folders if _folder(folder) in above]
+    if len(splits) > 1:
+        raise CorpusError(
+            f"corpus.paths: {pattern}: holds the splits {', '.join(one.rsplit('/', 1)[-1] for one in splits)} of "
+            f"datasets.save_to_disk; name the folder of the one to take, such as {splits[0]}"
+        )
+    saved = {folder: _data_files(fs, folder) for folder in folders}
+    for folder, names in saved.items():
+        if missing := [name for name in names or () if not fs.exists(f"{folder}/{name}")]:
+            raise CorpusError(
+                f"corpus.paths: {pattern}: {folder} lacks {missing[0]}, which its state.json names"
+            )
+    return {name: info for name, info in infos.items() if _is_rows(name, saved, above)}
+
+
+def _is_rows(name: str, saved: Mapping[str, Sequence[str] | None], above: Sequence[str]) -> bool:
+    folder, file = _folder(name), name.rsplit("/", 1)[-1]
+    if folder in above and file == "dataset_dict.json":
+        return False
+    names = saved.get(folder)
+    return names is None or file in names
+
+
+def _data_files(fs: AbstractFileSystem, folder: str) -> list[str] | None:
+    """Name the files of rows of a folder that datasets.save_to_disk wrote; None for another folder."""
+    try:
+        state = json.loads(fs.cat_file(f"{folder}/state.json"))
+        return [str(one["filename"]) for one in state["_data_files"]]
+    except (FileNotFoundError, ValueError, TypeError, KeyError):
+        return None
+
+
+def _folder(name: str) -> str:
+    return name.rpartition("/")[0]
 
 
 def _hub_id(pattern: str) -> str:

@@ -3,19 +3,19 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import pyarrow as pa
 
 from davir_ray.config import CorpusConfig
-from davir_ray.corpus import json_files, parquet_files
+from davir_ray.corpus import arrow_files, csv_files, json_files, parquet_files
 from davir_ray.corpus.detection import settings_of
 from davir_ray.corpus.example import Example, content_hash
 from davir_ray.corpus.formats import FORMATS, Format, picked
 from davir_ray.corpus.not_read import Count, parquet_not_read
 from davir_ray.corpus.raw_turns import usual_turns
 from davir_ray.corpus.refused import is_wanted
-from davir_ray.corpus.split import BadRow, Record, Split
+from davir_ray.corpus.split import BadRow, Kind, Record, Split
 from davir_ray.corpus.turns import drop_nulls
 from davir_ray.errors import RowError
 from davir_ray.schema import Status
@@ -40,25 +40,49 @@ class Parsed:
     not_read: tuple[str, ...] = ()
 
 
+class _Streamed(Protocol):
+    """What a module has that reads one type of file from the first row on."""
+
+    def rows(self, split: Split, columns: Sequence[str] | None) -> Iterator[tuple[int, Record]]: ...
+    def table(self, split: Split, wanted: Sequence[int]) -> pa.Table: ...
+    def schema(self, split: Split) -> pa.Schema: ...
+
+
+FILES: Mapping[Kind, _Streamed] = {
+    "jsonl": json_files,
+    "json": json_files,
+    "csv": csv_files,
+    "arrow": arrow_files,
+}
+"""How a file is read -> what reads it; of Parquet single row groups can be fetched, so it is read otherwise."""
+
+
 def read_rows(
     split: Split, columns: Sequence[str] | None = None, batch_rows: int = 1024
 ) -> Iterator[tuple[int, Record]]:
     """Read the rows of a split with their positions in the file; columns that are not there are left out."""
     if split.kind == "parquet":
         return parquet_files.rows(split, columns, batch_rows)
-    return json_files.rows(split, columns)
+    return FILES[split.kind].rows(split, columns)
 
 
 def read_source_rows(split: Split, rows: Sequence[int]) -> pa.Table:
     """Read the rows at these positions of the file, in this order, with all the user's columns."""
-    return parquet_files.table(split, rows) if split.kind == "parquet" else json_files.table(split, rows)
+    return (
+        parquet_files.table(split, rows) if split.kind == "parquet" else FILES[split.kind].table(split, rows)
+    )
 
 
 def source_schema(split: Split) -> pa.Schema:
     """Return the columns of a split's file, of JSON as its first rows have them."""
     if split.kind == "parquet":
         return parquet_files.footer(split.path)[0].remove_metadata()
-    return json_files.schema(split)
+    return FILES[split.kind].schema(split)
+
+
+def read_as(path: str, kind: Kind) -> Kind:
+    """Return how a file is read that is called so: a `.json` file may hold lines."""
+    return json_files.look(path, kind)[0] if kind in ("json", "jsonl") else kind
 
 
 @dataclass(frozen=True)
@@ -77,7 +101,7 @@ def examples(split: Split, config: CorpusConfig, format: str) -> Iterator[Parsed
     spec = FORMATS[format]
     settings = settings_of(config, split.source, spec)
     reading = _Reading(split, settings, spec, spec.sources(settings.columns), _read(spec, settings))
-    # A line of JSON is parsed whole in any case; of Parquet the columns that are not used are left alone.
+    # Of Parquet the columns that are not used are left alone; what else there is, is read whole in any case.
     for row, record in read_rows(split, sorted(reading.read) if split.kind == "parquet" else None):
         yield _parsed(row, record, reading)
 

@@ -3,13 +3,20 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Kind = Literal["parquet", "jsonl", "json"]
+Kind = Literal["parquet", "jsonl", "json", "csv", "arrow"]
 
-KINDS: dict[str, Kind] = {".parquet": "parquet", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json"}
+KINDS: dict[str, Kind] = {
+    ".parquet": "parquet",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "json",
+    ".csv": "csv",
+    ".arrow": "arrow",
+}
 """File suffix -> how the file is read. A `.json` file that holds lines is read as `jsonl`."""
 
 CODECS = {".gz": "gzip", ".zst": "zstd"}
-"""Suffix behind a JSON suffix -> how the file is compressed."""
+"""Suffix behind one of JSON or CSV -> how the file is compressed."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +57,7 @@ def kind_of(path: str) -> Kind | None:
     for suffix in CODECS:
         if name.endswith(suffix):
             kind = KINDS.get(_suffix(name.removesuffix(suffix)))
-            return None if kind == "parquet" else kind
+            return None if kind in ("parquet", "arrow") else kind
     return KINDS.get(_suffix(name))
 
 

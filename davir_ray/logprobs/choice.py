@@ -41,6 +41,8 @@ WITHOUT_EFFECT = frozenset(
 # fmt: on
 """Arguments of vLLM that change its speed or memory, and its numbers by no more than their noise."""
 
+AS_STORED = "as what the store holds of these models was measured"
+
 VLLM_SETTINGS = ("tensor_parallel_size", "gpu_memory_utilization", "engine_args")
 """Settings that other engines do not read; the recipe refuses them beside an engine that is named and another."""
 
@@ -49,13 +51,15 @@ VLLM_SETTINGS = ("tensor_parallel_size", "gpu_memory_utilization", "engine_args"
 class Choice:
     """What measures. type: `vllm`, `transformers`, `hash` or `module:Class`. device: `cuda` or `cpu`.
 
-    reason: why, in one sentence for the log.
+    reason: why, in one sentence for the log. version: of the engine's library, where that is not the one installed:
+    what another program measured is only read.
     """
 
     type: str
     dtype: str
     device: str
     reason: str
+    version: str = ""
 
 
 @dataclass(frozen=True)
@@ -199,7 +203,7 @@ def numerics(
             "code": code_digest(choice.type),
         }
     found = versions if versions is not None else _installed(LIBRARIES[choice.type])
-    version = next(found[name] for name in LIBRARIES[choice.type] if name in found)
+    version = choice.version or next(found[name] for name in LIBRARIES[choice.type] if name in found)
     common = {
         "engine": choice.type,
         "version": ".".join(version.split(".")[:2]),
@@ -211,6 +215,23 @@ def numerics(
         return common
     arguments = {name: value for name, value in config.engine_args.items() if name not in WITHOUT_EFFECT}
     return common | {"tensor_parallel_size": config.tensor_parallel_size, "engine_args": arguments}
+
+
+def choice_that_gave(stored: Mapping[str, Any], config: EngineConfig) -> Choice | None:
+    """Return the engine that measured with these numerics; None where it is not the one that a recipe asks for."""
+    if stored.get("engine") == "hash":
+        choice = Choice("hash", "float32", "cpu", AS_STORED)
+    else:
+        type, dtype, device, version = (
+            str(stored.get(name, "")) for name in ("engine", "dtype", "device", "version")
+        )
+        choice = Choice(type, dtype, device, AS_STORED, version)
+    if choice.type not in BUILDERS and config.type != choice.type:
+        return None  # code is not imported since a table that somebody made names it
+    asked = ((config.type, choice.type), (config.dtype, choice.dtype), (config.device, choice.device))
+    if any(wanted not in ("auto", had) for wanted, had in asked):
+        return None
+    return choice if numerics(choice, config) == dict(stored) else None
 
 
 def build_engine(choice: Choice, config: EngineConfig, model: ResolvedModel, max_length: int) -> Engine:

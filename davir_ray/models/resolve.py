@@ -29,13 +29,17 @@ ADAPTER_FILES = (ADAPTER_CONFIG, ADAPTER_WEIGHTS, MOMENTS)
 """What of an adapter is told by its identity: moments are a part of what is measured under a warm-up checkpoint."""
 COUNTED_ROPE = frozenset({"su", "longrope", "llama3", "yarn", "deepseek_yarn", "deepseek_llama_scaling"})
 """Rotary embeddings whose `max_position_embeddings` has their factor in it already."""
+ALONE = (
+    "is known by its identity alone, and is needed here: to measure or train with it, name its folder in the recipe "
+    "and leave `identity` out"
+)
 CACHE = Path("~/.cache/davir_ray")
 """Where models that come from a URI are kept."""
 
 
 @dataclass(frozen=True, slots=True)
 class ResolvedModel:
-    """A model on this machine's disk.
+    """A model on this machine's disk, or one that is known by its identity alone, whose paths are empty.
 
     model_path: folder with config.json and *.safetensors. adapter_path: folder of a LoRA adapter over it.
     identity: hash of the content of both, in hex. tokenizer_path: the adapter's folder where it brings a
@@ -49,10 +53,19 @@ class ResolvedModel:
     tokenizer_path: str
     doubt: str = ""
 
+    def check_here(self) -> None:
+        """Check that it can be loaded. Raises `ModelError` for one that is known by its identity alone."""
+        if not self.model_path:
+            raise ModelError(f"the model {self.identity} {ALONE}")
+
     @property
     def model_type(self) -> str:
-        """The architecture's name in config.json, such as `llama`."""
-        return str(read_json(Path(self.model_path) / "config.json").get("model_type", ""))
+        """The architecture's name in config.json, such as `llama`; empty for a model that is not here."""
+        return (
+            ""
+            if not self.model_path
+            else str(read_json(Path(self.model_path) / "config.json").get("model_type", ""))
+        )
 
     @property
     def positions(self) -> int | None:
@@ -95,14 +108,14 @@ def resolve_all(
     measured_under: returns the identities of all but the base, by name, for who loads none: asked where they cannot be
     had.
     """
-    base = resolve(models.base, cache_dir)
+    base = _known_base(models.base, cache_dir) if models.base.identity else resolve(models.base, cache_dir)
     found: dict[str, tuple[ResolvedModel, ...]] = {"base": (base,)}
     for role in ROLES[1:]:
         configs = models.all_of(role)
         names = model_names(role, len(configs))
         try:
             name = models.base.model_name_or_path
-            some = [resolve_reference(base, config, cache_dir, base_name=name) for config in configs]
+            some = [_known(config) or resolve_reference(base, config, cache_dir, name) for config in configs]
         except ModelNotFound as error:
             known = measured_under() if measured_under else {}
             if not all(known.get(name) for name in names):
@@ -111,6 +124,16 @@ def resolve_all(
         each = len(some) // max(len(names), 1)
         found |= {name: tuple(some[at * each : (at + 1) * each]) for at, name in enumerate(names)}
     return found
+
+
+def _known_base(config: ModelConfig, cache_dir: str | Path) -> ResolvedModel:
+    """Return a base that is known by its identity alone, and its tokenizer. Raises `ModelError` if that is missing."""
+    return ResolvedModel("", None, config.identity or "", tokenizer_folder(config, cache_dir))
+
+
+def _known(config: ModelConfig) -> ResolvedModel | None:
+    """Return a model that is known by its identity alone; None for one that has to be here."""
+    return None if config.identity is None else ResolvedModel("", None, config.identity, "")
 
 
 def _known_by(identity: str, why: str) -> ResolvedModel:
@@ -125,6 +148,7 @@ def resolve_reference(
 
     base_name: what the recipe calls the base, which an adapter may name as its own.
     """
+    _check_here(config)
     folder = fetch(config.model_name_or_path, config.revision, cache_dir)
     if not is_adapter(folder):
         reference = resolve(config, cache_dir)
@@ -139,6 +163,7 @@ def resolve_reference(
 
 def resolve(config: ModelConfig, cache_dir: str | Path = CACHE) -> ResolvedModel:
     """Bring a model to this machine, check that it can be used, and hash it. Raises `ModelError`."""
+    _check_here(config)
     folder = fetch(config.model_name_or_path, config.revision, cache_dir)
     if is_adapter(folder):
         raise ModelError(
@@ -147,6 +172,11 @@ def resolve(config: ModelConfig, cache_dir: str | Path = CACHE) -> ResolvedModel
         )
     adapter = config.adapter_name_or_path
     return _describe(folder, fetch(adapter, None, cache_dir) if adapter else None, config.model_name_or_path)
+
+
+def _check_here(config: ModelConfig) -> None:
+    if config.identity is not None:
+        raise ModelError(f"{config.model_name_or_path} ({config.identity}) {ALONE}")
 
 
 def tokenizer_folder(config: ModelConfig, cache_dir: str | Path = CACHE) -> str:

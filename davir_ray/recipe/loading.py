@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from davir_ray.config.section import AS_WRITTEN
+from davir_ray.corpus.dataset_info import with_data_sets
 from davir_ray.errors import RecipeError
 from davir_ray.foreign_text import brief, holds_credentials, is_text, refusal, shortened, without_credentials
 from davir_ray.recipe.complaints import complaints
@@ -54,6 +55,7 @@ def parse_recipe(
         _apply(tree, setting, origins)
     wrong = list(_unfit_text(tree, ()))
     if not wrong:
+        tree = with_data_sets(tree, name)
         try:
             return Recipe.model_validate(tree, context=AS_WRITTEN if as_written and not overrides else None)
         except ValidationError as error:

@@ -147,6 +147,15 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
+    def _margins_are_scores(self) -> "Recipe":
+        if "trl_reward" in self.export.formats and self.score.name in SCORES and self.score.name != "margin":
+            raise ValueError(
+                "export.formats: trl_reward writes a pair's score as the margin of a reward model, for score.name: "
+                f"margin; {self.score.name} is none"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _rules_fit(self) -> "Recipe":
         score = SCORES.get(self.score.name)
         subtasks = tuple(self.target.paths) if self.target is not None and score and score.parts else ()
@@ -194,7 +203,10 @@ class Recipe(Section):
             if "warmup" not in self.makes:
                 why = "models.warmup names it" if self.models.warmup else "nothing is measured under it"
                 yield from (("warmup", name, why) for name in WarmupConfig.model_fields)
-        template, hands_on = self.tokens.template, {"trl", "trl_frozen"} & set(self.export.formats)
+        template, hands_on = (
+            self.tokens.template,
+            {"trl", "trl_frozen", "trl_reward"} & set(self.export.formats),
+        )
         if template in ("alpaca", "plain") and not hands_on:
             why = f"template {template} has no variables, and only an export of format trl hands them on"
             yield "tokens", "chat_template_kwargs", why

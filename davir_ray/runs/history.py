@@ -58,9 +58,12 @@ def models_measured(recipe: Recipe, name: str) -> Mapping[str, tuple[str, ...]]:
 
 
 def _names(models: Any) -> Any:
-    """Make the names of models absolute: a run keeps them so, and a recipe whose folders are gone cannot."""
+    """Make the names of models absolute: a run keeps them so, and a recipe whose folders are gone cannot.
+
+    Settings without a value go: an older version may not have known them.
+    """
     if isinstance(models, dict):
-        return {key: _names(value) for key, value in models.items()}
+        return {key: _names(value) for key, value in models.items() if value is not None}
     if isinstance(models, list):
         return [_names(value) for value in models]
     return models if models is None or "://" in models else storage.absolute(models)

@@ -31,6 +31,7 @@
     unscored/00000.jsonl                the rows without one, with the reason
     coreset/part-00000.parquet          the chosen rows; of several sources, coreset/<source>/
     exports/<format>/part-00000.*       likewise in other formats
+    exports/dataset_info.json           how LLaMA-Factory reads them
     drift.json                          a night's: what has changed since the night before
     record.json                         written last
   <run_id>/                             a training; events, lease and record as above
@@ -194,6 +195,11 @@ class RunLayout(Layout):
     def export(self, format: str) -> str:
         """Name the folder of the core-set in one export format."""
         return self.coreset if format == "parquet" else join(self.exports, format)
+
+    @property
+    def dataset_info(self) -> str:
+        """Name the file that tells LLaMA-Factory how to read the exports; others have files of this name, too."""
+        return join(self.exports, "dataset_info.json")
 
 
 class PassLayout(Layout):

@@ -7,6 +7,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from time import time
+from typing import Any
 
 from davir_ray import storage
 from davir_ray.errors import DamagedPart, RecipeError, StoreError
@@ -100,6 +101,18 @@ def kind_in(folder: str) -> tuple[str, str | None]:
         except (FileNotFoundError, DamagedPart, KeyError):
             continue
     return "loss", None  # nothing says otherwise, and nothing that is there can be read
+
+
+def description_in(folder: str) -> dict[str, Any]:
+    """Read what the measurements in a folder are of, as model.json says; nothing where that is damaged or not there.
+
+    The next run writes it again.
+    """
+    try:
+        found = read_object(MeasurementsLayout(folder).description)
+    except (DamagedPart, FileNotFoundError):
+        return {}
+    return found if {"kind", "model", "path", "adapter", "numerics"} <= found.keys() else {}
 
 
 def prepared_in(store: str) -> list[str]:

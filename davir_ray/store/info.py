@@ -10,8 +10,7 @@ from davir_ray.errors import DamagedPart, StoreError
 from davir_ray.progress import data_size, duration
 from davir_ray.storage.files import File
 from davir_ray.storage.layout import MeasurementsLayout, PreparedLayout
-from davir_ray.storage.sealed import read_object
-from davir_ray.store.holdings import Holding, model_holdings, prepared_holdings
+from davir_ray.store.holdings import Holding, description_in, model_holdings, prepared_holdings
 
 
 @dataclass(frozen=True)
@@ -81,15 +80,6 @@ def _described(description: dict[str, Any]) -> str:
     return f"{description['kind']} of {paths} ({numerics})"
 
 
-def _description(uri: str) -> dict[str, Any]:
-    """Read what a fingerprint stands for; nothing where that is damaged, until the next run writes it again."""
-    try:
-        found = read_object(uri)
-    except (DamagedPart, FileNotFoundError):
-        return {}
-    return found if {"kind", "path", "adapter", "numerics"} <= found.keys() else {}
-
-
 def _model(holding: Holding) -> ModelInfo:
     paths = MeasurementsLayout(holding.folder)
     files = [file for file in holding.files if file.uri.endswith(".parquet")]
@@ -98,7 +88,7 @@ def _model(holding: Holding) -> ModelInfo:
     parts = [file for file in files if not file.uri.startswith(aside)]
     return ModelInfo(
         fingerprint=holding.name,
-        description=_description(paths.description),
+        description=description_in(holding.folder),
         sequences=_rows(parts),
         failed=_rows(failed),
         parts=len(parts),

@@ -62,6 +62,7 @@ def read_deepspeed(path: str) -> dict[str, object]:
 
 def check_trainable(start: ResolvedModel, train: TrainConfig) -> None:
     """Check that a training can begin from a model: a whole one, or with an adapter that is trained on."""
+    start.check_here()
     if start.adapter_path and (train.lora is not None or train.is_preference):
         check_base(start)
 

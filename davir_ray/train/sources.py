@@ -62,6 +62,7 @@ def reference_sources(recipe: Recipe, reference: ReferenceConfig) -> list[Source
 def warmup_source(recipe: Recipe) -> Source:
     """Name the rows of the warm-up. A night with new files uses the old one again: its name does not hold them."""
     inputs = check_inputs(recipe, needs=())
+    inputs.base.check_here()
     check_not_quantised(inputs.base.model_path)
     share = recipe.warmup.fraction
     what = f"a sample of {share} of the corpus, to warm up"

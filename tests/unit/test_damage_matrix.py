@@ -29,6 +29,7 @@ from davir_ray.runs.locations import read_places, write_places
 from davir_ray.runs.record import RunRecord
 from davir_ray.runs.run import Run, recipe_of_run
 from davir_ray.schema import EXAMPLES, TOKENS, View
+from davir_ray.sharing.score_table import read_score_table, write_score_table
 from davir_ray.storage.sealed import read_sealed, write_sealed
 from davir_ray.storage.typed import parsed
 from davir_ray.store.compaction import compact
@@ -38,6 +39,8 @@ from davir_ray.train.metrics import read_metrics, write_metrics
 from tests.damages import DAMAGES, replaced
 from tests.measured import held, keys, losses_of
 from tests.records import drift, night_line, run_record
+from tests.unit.sharing.test_score_table import card
+from tests.unit.sharing.test_score_table import rows as table_rows
 
 LOOSE = ("flipped", "untrue", "cut")
 """What may leave another whole value of a log."""
@@ -288,6 +291,19 @@ def record_of(path):
     return Run.from_folder(str(path.parents[0])).record(RunRecord)
 
 
+def score_table_case():
+    def make(folder):
+        write_score_table(str(folder / "t.parquet"), card(), table_rows())
+        return folder / "t.parquet"
+
+    def read(path):
+        path.stat()  # a table that is gone is a mistake of usage
+        found, rows = read_score_table(str(path))
+        return [found.run_id, rows.to_pylist()]
+
+    return Case(make, read)
+
+
 CASES = {
     "measurement": measurement_case(),
     "merged": merged_case(),
@@ -307,6 +323,7 @@ CASES = {
     "nights": nights_case(),
     "metrics": metrics_case(),
     "drift": drift_case(),
+    "score table": score_table_case(),
 }
 
 

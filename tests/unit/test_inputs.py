@@ -102,6 +102,37 @@ def test_frozen_log_probabilities_of_a_corpus_without_pairs_are_refused(tmp_path
         check_inputs(parse_recipe(TREE | tree, "r"))
 
 
+def test_pairs_and_conversations_for_llama_factory_are_not_put_together(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "t"}\n')
+    (tmp_path / "b.jsonl").write_text('{"prompt": "q", "chosen": "a", "rejected": "b"}\n')
+    tree = {
+        "corpus": {"paths": {name: f"{tmp_path}/{name}.jsonl" for name in "ab"}},
+        "score": {"name": "perplexity"},
+        "export": {"formats": ["llama_factory"], "one_schema": True},
+    }
+    with pytest.raises(
+        RecipeError, match="llama_factory keeps pairs and conversations in files of their own"
+    ):
+        check_inputs(parse_recipe(TREE | tree, "r"))
+
+
+def test_models_by_their_identity_need_the_tokenizer_of_the_base_alone(tmp_path, tiny_models):
+    (tmp_path / "base").mkdir()
+    for file in Path(tiny_models[0]).iterdir():
+        if file.suffix != ".safetensors":
+            shutil.copy(file, tmp_path / "base")
+    known = [{"model_name_or_path": name, "identity": name[0] * 32} for name in ("base", "cannot be found")]
+    known[0]["model_name_or_path"] = str(tmp_path / "base")
+    inputs = check_inputs(asked(tmp_path, tuple(known)))
+    assert [one.identity for one in inputs.all_models] == ["b" * 32, "c" * 32]
+    assert (inputs.base.model_path, inputs.base.model_type, inputs.warnings) == ("", "", ())
+    shown = CliRunner().invoke(main, ["validate", str(tmp_path / "recipe.json")])
+    assert f"reference {'c' * 32} (known by its identity alone)" in shown.output
+    known[0]["model_name_or_path"] = str(tmp_path / "none")
+    with pytest.raises(ModelNotFound, match="none: there is no such folder"):
+        check_inputs(asked(tmp_path, tuple(known)))
+
+
 ROWS = [{"question": f"Say {i}.", "answer": f"{i}."} for i in range(3)]
 PAIR = {"prompt": "Say A.", "chosen": "A", "rejected": "B"}
 

@@ -30,6 +30,7 @@ ORDER = (
     "recipe",
     "runs",
     "drift",
+    "sharing",
     "target",
     "inputs",
     "job",

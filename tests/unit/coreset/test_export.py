@@ -11,8 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from davir_ray.config import CorpusConfig, ExportConfig
+from davir_ray.coreset.dataset_info import write_dataset_info
 from davir_ray.coreset.export import CHOSEN, SIDE, Template, files_column, folder_name, places_within, shaped
-from davir_ray.coreset.ray_export import Export, _schemas, deal_files, fetch_rows, write_empty, write_file
+from davir_ray.coreset.export_plan import Export
+from davir_ray.coreset.ray_export import _schemas, deal_files, fetch_rows, write_empty, write_file
 from davir_ray.corpus.example import Example
 from davir_ray.corpus.formats import FORMATS
 from davir_ray.corpus.listing import list_corpus
@@ -80,6 +82,7 @@ def write_all(export: Export) -> list:
     for folder, count in enumerate(layout.rows):
         if not count:
             write_empty(export, layout, folder)
+    write_dataset_info(export, layout, schemas)
     return parsed
 
 
@@ -386,3 +389,25 @@ def test_files_of_rows_do_not_depend_on_the_splits_of_files():
     many = files_column(np.array([3, 1, 2], dtype=np.int32), ["a", "a", "b", "b", "c"])
     assert few.to_pylist() == many.to_pylist() == ["b", "a", "b"]
     assert few.dictionary.to_pylist() == many.dictionary.to_pylist() == ["a", "b"]
+
+
+def test_a_margin_stands_beside_pairs_alone():
+    row = json.loads(shaped(PAIR, LOSSES | {"davir_score": 1.5}, "trl_reward", Template({})) or "")
+    assert row == json.loads(shaped(PAIR, LOSSES, "trl", Template({})) or "") | {"margin": 1.5}
+    alone = replace(PAIR, rejected=None)
+    assert shaped(alone, LOSSES | {"davir_score": 1.5}, "trl_reward", Template({})) is None
+
+
+def test_scores_have_the_users_id_or_the_position_in_the_file(tmp_path):
+    rows = [{"text": "a", "key": "k1"}, {"text": "b"}]
+    corpus = CorpusConfig(paths=write_rows(tmp_path / "c.jsonl", rows), id="key")
+    listing = list_corpus(corpus)
+    config, folder = ExportConfig(formats=("id_scores",)), str(tmp_path / "run")
+    export = Export(corpus, listing.formats, listing.splits, config, folder, Template({}))
+    write_all(export)
+    lines = [json.loads(line) for line in lines_of(export, "id_scores")]
+    assert [(line["id"], line["davir_score"], line["davir_rank"]) for line in lines] == [
+        ("k1", 0.0, 1),
+        (1, -1.0, 2),
+    ]
+    assert set(lines[0]) == {"id", *SIDE}

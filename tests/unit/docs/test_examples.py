@@ -1,5 +1,7 @@
 """What documents show in YAML is a recipe, or a part of one; what they show in Python runs."""
 
+import json
+
 import numpy as np
 import pytest
 import yaml
@@ -32,8 +34,23 @@ def test_blocks_have_known_languages():
     assert {language for _, language, _ in BLOCKS} <= LANGUAGES
 
 
+DATA_SETS = {
+    "alpaca_en": {"file_name": "alpaca.json"},
+    "dpo_en": {
+        "file_name": "dpo.json",
+        "ranking": True,
+        "columns": {"prompt": "q", "chosen": "a", "rejected": "b"},
+    },
+    "kto_en": {"file_name": "kto.json", "columns": {"prompt": "q", "response": "a", "kto_tag": "label"}},
+}
+"""What the data/dataset_info.json of a document describes: it is read with the recipe."""
+
+
 @pytest.mark.parametrize(("name", "block"), RECIPES, ids=name_of)
-def test_yaml_of_a_document_is_a_recipe(name, block):
+def test_yaml_of_a_document_is_a_recipe(tmp_path, monkeypatch, name, block):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "dataset_info.json").write_text(json.dumps(DATA_SETS))
+    monkeypatch.chdir(tmp_path)
     tree = yaml.safe_load(block)
     parse_recipe(SMALLEST | tree, name)
     if "corpus" in tree and "models" in tree:

@@ -53,6 +53,7 @@ class Case(NamedTuple):
     reader: str = ""
 
 
+DATA_SETS = str(ROOT / "tests/unit/corpus/data_sets")
 OWN = {"format": "text", "columns": {}, "tags": {}}
 PAIRS = {"train.objective": "dpo"}
 AIMED = {"score.name": "less", "target.paths": "t"}
@@ -75,6 +76,12 @@ def rule(kind: str, **settings: Any) -> dict[str, Any]:
 
 CASES = {
     "corpus.paths": Case("other.parquet", "rows.parquet"),
+    "corpus.dataset_info": Case(
+        DATA_SETS, f"{DATA_SETS}/../data_sets", beside={"corpus.paths": {}, "corpus.datasets": ["plain"]}
+    ),
+    "corpus.datasets": Case(
+        ["plain"], ["plain", "kto"], beside={"corpus.paths": {}, "corpus.dataset_info": DATA_SETS}
+    ),
     "corpus.format": Case("alpaca", idle=({"corpus.sources.corpus": OWN},)),
     "corpus.columns": Case({"output": "gold"}, idle=({"corpus.sources.corpus": OWN},)),
     "corpus.tags": Case({"role_tag": "who"}, idle=({"corpus.sources.corpus": OWN},)),
@@ -103,6 +110,7 @@ CASES = {
     "models.base.model_name_or_path": Case("c", "b"),
     "models.base.revision": Case("v2"),  # of a folder or a URI it is refused when the model is looked for
     "models.base.adapter_name_or_path": Case("adapter"),
+    "models.base.identity": Case("0" * 32),
     "models.reference": Case("r"),
     "models.warmup": Case("w"),
     "models.target": Case("t"),

@@ -99,6 +99,10 @@ def test_a_recipe_survives_the_way_through_its_own_json():
             {"export": {"formats": ["trl_frozen"]}, "tokens": {"template": "my.jinja"}},
             "export.formats: trl_frozen is for tokens.template: chat",
         ),
+        (
+            {"export": {"formats": ["trl_reward"]}},
+            "export.formats: trl_reward writes a pair's score as the margin of a reward model, for score.name: margin",
+        ),
         ({"select": [{"type": "best"}]}, "select.0.type: found 'best'; expected one of 'fraction', 'count'"),
         (
             {"select": [{"type": "fraction", "fraction": 0}]},

@@ -136,7 +136,8 @@ SENTENCES = [
     ("export: {formats: trl}", "export.formats: found 'trl'; expected a list, such as [trl]"),
     (
         "export: {formats: [json]}",
-        "found 'json'; expected 'parquet', 'jsonl', 'messages', 'trl', 'trl_frozen' or 'ids'; did you mean `jsonl`?",
+        "found 'json'; expected 'parquet', 'jsonl', 'messages', 'trl', 'trl_frozen', 'trl_reward', "
+        "'llama_factory', 'ids' or 'id_scores'; did you mean `jsonl`?",
     ),
     ("engine: {replicas: many}", "line 3: engine.replicas: found 'many'; expected a whole number"),
     ("engine: {replicas: 1.5}", "engine.replicas: found 1.5; expected a whole number"),

@@ -11,6 +11,7 @@ from davir_ray.train.checks import (
     check_held_out,
     check_rows,
     check_settings,
+    check_trainable,
     check_vocabulary,
     read_deepspeed,
     with_deepspeed,
@@ -40,6 +41,12 @@ def test_what_needs_a_gpu_is_refused_on_a_cpu_by_name(settings, says):
         check_settings(TrainConfig(**settings), "cpu")
     if "packing" not in settings:  # which asks for more
         check_settings(TrainConfig(**settings), "cuda")
+
+
+def test_nothing_is_trained_from_a_model_that_is_known_by_its_identity_alone(base):
+    check_trainable(base, TrainConfig())
+    with pytest.raises(ModelError, match="the model 00ff is known by its identity alone, and is needed here"):
+        check_trainable(ResolvedModel("", None, "00ff", base.tokenizer_path), TrainConfig())
 
 
 @pytest.mark.parametrize(

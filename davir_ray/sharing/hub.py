@@ -1,0 +1,105 @@
+"""A finished run -> a data set on the Hugging Face hub: the core-set, its card, and the licence of its sources.
+
+The token is the one that huggingface_hub finds (HF_TOKEN, or `hf auth login`); it is named nowhere here.
+"""
+
+from collections.abc import Iterator, Mapping
+from io import BytesIO
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from huggingface_hub import CommitOperationAdd, HfApi
+
+from davir_ray import storage
+from davir_ray.errors import RecipeError
+from davir_ray.recipe import Recipe
+from davir_ray.runs.record import RunRecord
+from davir_ray.runs.run import Run, load_run_or_recipe
+from davir_ray.sharing.hub_card import card
+from davir_ray.sharing.licences import Licence, licence_of
+from davir_ray.sharing.names import shareable_name
+from davir_ray.sharing.reaching_hub import reaching_hub
+
+DATA = "data"
+WHOLE = "default"
+
+
+def push_to_hub(run_dir: str, repo: str, *, private: bool, licence: str | None) -> Iterator[str]:
+    """Upload the core-set of a finished run, in one commit, and tell in lines what went where.
+
+    repo: `owner/name`; it is made if it is not there. licence: in place of what the sources' cards say. Raises
+    `RecipeError` for a run without rows or a licence that is not known, `Unreachable` where the hub refuses.
+    """
+    run = Run.existing(run_dir)
+    record = run.record(RunRecord)
+    if record is None:
+        raise RecipeError(f"{run_dir}: is not finished; {run.resume} goes on with it")
+    recipe, _ = load_run_or_recipe(run_dir, ())
+    _check_rows(run_dir, record)
+    files = _files(record)
+    known = {} if licence else {name: licence_of(name, paths) for name, paths in recipe.corpus.paths.items()}
+    names = (
+        [licence] if licence else list(dict.fromkeys(name for one in known.values() for name in one.names))
+    )
+    operations = [
+        CommitOperationAdd(path, data) for path, data in _content(record, recipe, files, known, names)
+    ]
+    url = _commit(repo, operations, private=private, what=f"{record.selected:,} rows of run {record.run_id}")
+    yield f"pushed    {record.selected:,} rows in {len(files):,} files, licence {', '.join(names)}"
+    yield f"see       {url}"
+
+
+def _check_rows(run_dir: str, record: RunRecord) -> None:
+    if not record.selected:
+        raise RecipeError(f"{run_dir}: chose no row")
+    if "parquet" not in record.coreset:
+        raise RecipeError(
+            f"{run_dir}: has no core-set in Parquet; `davir select {run_dir} --set export.formats=[parquet]` makes "
+            "a run that has"
+        )
+
+
+def _files(record: RunRecord) -> dict[str, str]:
+    """Return the path in the repository of each file of the core-set -> its URI; files without rows are left out."""
+    folder = record.coreset["parquet"]
+    found = [file.uri for file in storage.files_below(folder) if file.uri.endswith(".parquet")]
+    rows = storage.concurrently(storage.read_footer, found)
+    start = len(folder.rstrip("/")) + 1
+    return {f"{DATA}/{uri[start:]}": uri for uri, (count, _) in zip(found, rows, strict=True) if count}
+
+
+def _content(
+    record: RunRecord,
+    recipe: Recipe,
+    files: Mapping[str, str],
+    known: Mapping[str, Licence],
+    names: list[str],
+) -> Iterator[tuple[str, bytes]]:
+    """Yield path and bytes of all that goes to the repository."""
+    folders = {path.rpartition("/")[0] for path in files}
+    named = {folder.removeprefix(DATA).strip("/") or WHOLE: folder for folder in sorted(folders)}
+    yield "README.md", card(record, recipe, names, named).encode()
+    texts = {source: one.text for source, one in known.items() if one.text is not None}
+    for source, text in texts.items():
+        yield "LICENSE" if len(known) == 1 else f"LICENSE-{source.replace('/', '-')}", text
+    for path, uri in files.items():
+        yield path, _without_folders(storage.read_table(uri))
+
+
+def _without_folders(rows: pa.Table) -> bytes:
+    """Return a file of the core-set in which no folder of this machine is named."""
+    places = pc.dictionary_encode(rows["davir_file"].combine_chunks())
+    named = pa.array([shareable_name(place) for place in places.dictionary.to_pylist()], pa.string())
+    at = rows.schema.get_field_index("davir_file")
+    sink = BytesIO()
+    pq.write_table(rows.set_column(at, "davir_file", named.take(places.indices)), sink, compression="zstd")
+    return sink.getvalue()
+
+
+def _commit(repo: str, operations: list[CommitOperationAdd], *, private: bool, what: str) -> str:
+    api = HfApi(library_name="davir_ray")
+    with reaching_hub(repo):
+        api.create_repo(repo, repo_type="dataset", private=private, exist_ok=True)
+        done = api.create_commit(repo, operations, commit_message=f"Add {what}", repo_type="dataset")
+    return str(done.commit_url)
