@@ -7,7 +7,7 @@ from typing import Any
 from davir_ray import storage
 from davir_ray.errors import DamagedPart, RecipeError
 from davir_ray.logprobs.kinds import LOSS
-from davir_ray.progress import ago, duration, say
+from davir_ray.progress import ago, duration, warn
 from davir_ray.runs.record import RunRecord
 from davir_ray.runs.run import Event, Run, holds_run, holds_training, place_of
 from davir_ray.storage.layout import PassLayout
@@ -106,13 +106,15 @@ def status(folder: str) -> RunStatus:
     """Look at one run."""
     run = Run.existing(folder)
     record = run.record(RunRecord)
-    last: Event = run.events[-1] if run.events else {"event": "begun"}
+    begun: Event = {"event": "begun"}
+    last = next((one for one in reversed(run.events) if one["event"] != "progress"), begun)
+    heard = run.events[-1]["time"] if run.events else None
     stage = f"{last['event']} {last['role']}" if "role" in last else last["event"]
     return RunStatus(
         run_id=run.run_id,
         folder=run.folder,
         stage="finished" if record else stage,
-        age=time() - last["time"] if "time" in last else None,
+        age=None if heard is None else time() - heard,
         passes=_passes(run, last) if record is None else {},
         record=record,
         finished=record is not None,
@@ -145,7 +147,7 @@ def _pass(event: Event, chunks: list[dict[str, Any]], *, under_way: bool) -> Pas
     try:
         settled = store.chunks_done()
     except DamagedPart as damage:
-        say(f"{damage}; how far the run is, is not known until it goes on")
+        warn(f"{damage}; how far the run is, is not known until it goes on")
         return None
     done = [chunk for chunk in chunks if chunk["name"] in settled]
     sequences, sequences_planned = (sum(one["sequences"] for one in some) for some in (done, chunks))

@@ -23,6 +23,7 @@ from davir_ray.cli.safe_output import (
 )
 from davir_ray.cli.show import show
 from davir_ray.cluster.unexpected import ending
+from davir_ray.progress import quietly
 
 if TYPE_CHECKING:
     from davir_ray.recipe import Recipe
@@ -41,6 +42,14 @@ LIMIT = click.option(
     "--limit", type=click.IntRange(min=1), metavar="N", help="The same as --set corpus.limit=N."
 )
 JSON = click.option("--json", "as_json", is_flag=True, help="On success, end stdout with one line of JSON.")
+QUIET = click.option(
+    "--quiet",
+    "-q",
+    is_flag=True,
+    expose_value=False,
+    callback=lambda ctx, _, value: ctx.with_resource(quietly()) if value else None,
+    help="No progress and no notes on stderr: only warnings and errors.",
+)
 PLACE = argument("store_or_recipe")
 
 
@@ -89,6 +98,7 @@ main.add_command(show)
 @SET
 @LIMIT
 @click.option("--dry-run", is_flag=True, help="The same as `davir plan`.")
+@QUIET
 @JSON
 def score(recipe: str, overrides: tuple[str, ...], limit: int | None, dry_run: bool, as_json: bool) -> None:
     """Measure what is missing, score, rank, select and export."""
@@ -106,6 +116,7 @@ def score(recipe: str, overrides: tuple[str, ...], limit: int | None, dry_run: b
 @SET
 @LIMIT
 @click.option("--probe", is_flag=True, help="Take the gradients of a few rows, to tell how fast they go.")
+@QUIET
 @JSON
 def plan(recipe: str, overrides: tuple[str, ...], limit: int | None, probe: bool, as_json: bool) -> None:
     """Tell what a run would measure and why, what it would reuse, and how long that takes; claims nothing."""
@@ -116,6 +127,7 @@ def plan(recipe: str, overrides: tuple[str, ...], limit: int | None, probe: bool
 @RECIPE
 @SET
 @LIMIT
+@QUIET
 @JSON
 def nightly(recipe: str, overrides: tuple[str, ...], limit: int | None, as_json: bool) -> None:
     """Do what is new, once however often it is started; end with the drift against the night before.
@@ -139,6 +151,7 @@ def nightly(recipe: str, overrides: tuple[str, ...], limit: int | None, as_json:
 @argument("run_or_recipe")
 @SET
 @LIMIT
+@QUIET
 @JSON
 def select(run_or_recipe: str, overrides: tuple[str, ...], limit: int | None, as_json: bool) -> None:
     """Choose again from stored measurements; no model is loaded."""
@@ -152,6 +165,7 @@ def select(run_or_recipe: str, overrides: tuple[str, ...], limit: int | None, as
 
 @main.command()
 @argument("run_dir")
+@QUIET
 @JSON
 def resume(run_dir: str, as_json: bool) -> None:
     """Go on with scoring that was stopped, by the recipe in the run's folder."""
@@ -183,6 +197,7 @@ def status(run_or_output: str, as_json: bool) -> None:
 @RECIPE
 @SET
 @LIMIT
+@QUIET
 @JSON
 def reference(recipe: str, overrides: tuple[str, ...], limit: int | None, as_json: bool) -> None:
     """Make the models that the recipe measures under: references, and the warm-up of scores that ask for one."""
@@ -198,6 +213,7 @@ def reference(recipe: str, overrides: tuple[str, ...], limit: int | None, as_jso
 @argument("run_or_recipe")
 @SET
 @LIMIT
+@QUIET
 @JSON
 def train(run_or_recipe: str, overrides: tuple[str, ...], limit: int | None, as_json: bool) -> None:
     """Train on the core-set of a finished run, or on `train.corpus`: SFT, DPO or DavIR-DPO."""
@@ -212,6 +228,7 @@ def train(run_or_recipe: str, overrides: tuple[str, ...], limit: int | None, as_
 @RECIPE
 @SET
 @LIMIT
+@QUIET
 @JSON
 def run(recipe: str, overrides: tuple[str, ...], limit: int | None, as_json: bool) -> None:
     """Make the reference, score, select and train, as far as the recipe asks, in one resumable job."""

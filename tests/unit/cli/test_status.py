@@ -54,8 +54,8 @@ def plan(tmp_path, run: Run, settled: tuple[str, ...], *, seconds_ago: float) ->
     storage.write_table(storage.join(run.folder, "work", "base", "plan.parquet"), pa.table(table))
     left = sum(tokens for letters, tokens in CHUNKS.items() if letters not in settled)
     run.event("prepare", splits=1)
-    counts = {"sequences": 9, "tokens": 900, "tokens_left": left, "store": store_of(tmp_path).folder}
-    run.event("measure", role="base", **counts)
+    counts = {"sequences": 9, "tokens": 900, "tokens_left": left, "anew": True, "retried_sequences": 0}
+    run.event("measure", role="base", store=store_of(tmp_path).folder, **counts)
     run.events[-1]["time"] -= seconds_ago
     run.events[-2]["time"] -= seconds_ago
     text = "".join(json.dumps(event) + "\n" for event in run.events)
@@ -118,7 +118,7 @@ def test_a_pass_that_is_over_has_no_rate(tmp_path):
     plan(tmp_path, run, (), seconds_ago=100)
     for letters in CHUNKS:
         settle(tmp_path, letters, seconds_ago=1)
-    run.event("measured", role="base", seconds=99.0, busy=90.0)
+    run.event("measured", role="base", seconds=99.0, engine_seconds=90.0, retried_sequences=0)
     run.event("rank", rows=9)
     found = status(run.folder)
     assert found.passes["base"] == settled(9, 9, 900, 900)
