@@ -47,10 +47,10 @@ and what was expected there, for a record that does not fit.
 EVENTS_HEAD = """\
 ## Events
 
-`events.jsonl` of a run or of a training has a line for each thing that happened, the latest last; it is written as a
-whole, so whoever reads it while the run works finds whole lines. Schema: [event.json](schemas/event.json). Each line has
-`time` (seconds since 1970), `event`, and what is listed here. What `progress` counts,
-[Prometheus](cluster.md#metrics) has by the same names. Nothing of a result depends on events.
+`events.jsonl` of a run or of a training has a line for each thing that happened, the latest last. It is written as a
+whole: whoever reads it while the run works finds whole lines. Each has `time` (seconds since 1970), `event`, and what
+is listed here. Nothing of a result depends on events. What `progress` counts, [Prometheus](cluster.md#metrics) has by
+the same names. Schema: [event.json](schemas/event.json).
 """
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 SEALED = {

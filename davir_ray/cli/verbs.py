@@ -41,6 +41,9 @@ SET = click.option(
 LIMIT = click.option(
     "--limit", type=click.IntRange(min=1), metavar="N", help="The same as --set corpus.limit=N."
 )
+LABEL = click.option(
+    "--label", metavar="TEXT", help="What people call the run; the same as --set label=TEXT."
+)
 JSON = click.option("--json", "as_json", is_flag=True, help="On success, end stdout with one line of JSON.")
 QUIET = click.option(
     "--quiet",
@@ -97,12 +100,20 @@ main.add_command(show)
 @RECIPE
 @SET
 @LIMIT
+@LABEL
 @click.option("--dry-run", is_flag=True, help="The same as `davir plan`.")
 @QUIET
 @JSON
-def score(recipe: str, overrides: tuple[str, ...], limit: int | None, dry_run: bool, as_json: bool) -> None:
+def score(
+    recipe: str,
+    overrides: tuple[str, ...],
+    limit: int | None,
+    label: str | None,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
     """Measure what is missing, score, rank, select and export."""
-    loaded = _load(recipe, overrides, limit)  # before the heavy imports: a typo is told at once
+    loaded = _load(recipe, overrides, limit, label)  # before the heavy imports: a typo is told at once
     if dry_run:
         return _plan(*loaded, as_json)
     from davir_ray import pipeline
@@ -127,14 +138,17 @@ def plan(recipe: str, overrides: tuple[str, ...], limit: int | None, probe: bool
 @RECIPE
 @SET
 @LIMIT
+@LABEL
 @QUIET
 @JSON
-def nightly(recipe: str, overrides: tuple[str, ...], limit: int | None, as_json: bool) -> None:
+def nightly(
+    recipe: str, overrides: tuple[str, ...], limit: int | None, label: str | None, as_json: bool
+) -> None:
     """Do what is new, once however often it is started; end with the drift against the night before.
 
     Exit code 8 if the night went past a limit of the recipe's `nightly` section, 3 if nothing could be chosen.
     """
-    loaded = _load(recipe, overrides, limit)
+    loaded = _load(recipe, overrides, limit, label)
     from davir_ray.cli.night_lines import night_lines
     from davir_ray.nightly.limits import check_limits
     from davir_ray.nightly.night import run_night
@@ -151,11 +165,14 @@ def nightly(recipe: str, overrides: tuple[str, ...], limit: int | None, as_json:
 @argument("run_or_recipe")
 @SET
 @LIMIT
+@LABEL
 @QUIET
 @JSON
-def select(run_or_recipe: str, overrides: tuple[str, ...], limit: int | None, as_json: bool) -> None:
+def select(
+    run_or_recipe: str, overrides: tuple[str, ...], limit: int | None, label: str | None, as_json: bool
+) -> None:
     """Choose again from stored measurements; no model is loaded."""
-    loaded = _load(run_or_recipe, overrides, limit)
+    loaded = _load(run_or_recipe, overrides, limit, label)
     from davir_ray import pipeline
     from davir_ray.cli.closing_lines import record_lines
 
@@ -228,11 +245,12 @@ def train(run_or_recipe: str, overrides: tuple[str, ...], limit: int | None, as_
 @RECIPE
 @SET
 @LIMIT
+@LABEL
 @QUIET
 @JSON
-def run(recipe: str, overrides: tuple[str, ...], limit: int | None, as_json: bool) -> None:
+def run(recipe: str, overrides: tuple[str, ...], limit: int | None, label: str | None, as_json: bool) -> None:
     """Make the reference, score, select and train, as far as the recipe asks, in one resumable job."""
-    loaded = _load(recipe, overrides, limit)
+    loaded = _load(recipe, overrides, limit, label)
     from davir_ray import pipeline
     from davir_ray.cli.training_lines import run_lines
 
@@ -385,10 +403,14 @@ def store_prune(store_or_recipe: str, keep: tuple[str, ...], older_than: float |
     print_lines(prune_lines(place_of(store_or_recipe, "store"), keep, older_than, remove=yes))
 
 
-def _load(path: str, overrides: tuple[str, ...], limit: int | None) -> "tuple[Recipe, str]":
+def _load(
+    path: str, overrides: tuple[str, ...], limit: int | None, label: str | None = None
+) -> "tuple[Recipe, str]":
     from davir_ray.runs.run import load_run_or_recipe
 
-    return load_run_or_recipe(path, [*overrides, *([f"corpus.limit={limit}"] if limit else [])])
+    limited = [f"corpus.limit={limit}"] if limit else []
+    labelled = [] if label is None else [f"label={json.dumps(label)}"]  # whatever it looks like, it is text
+    return load_run_or_recipe(path, [*overrides, *limited, *labelled])
 
 
 def _with_models(recipe: "Recipe", name: str) -> "tuple[Recipe, str]":

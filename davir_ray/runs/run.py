@@ -32,6 +32,7 @@ WRITTEN_AGAIN = (
     "`davir score` with the recipe file that began the run writes it again, and goes on with what is measured"
 )
 NOT_IN_RUN_ID: dict[str, Any] = {
+    "label": True,
     "engine": {"replicas", "num_cpus", "stall_seconds", "gpu_memory_utilization", "wait_seconds"},
     "output": True,
     "store": True,
@@ -40,8 +41,8 @@ NOT_IN_RUN_ID: dict[str, Any] = {
     "train": True,
     "nightly": True,
 }
-"""Settings that decide where and how fast a run works, what is trained before and after it, when a night is a bad one,
-and nothing of its result.
+"""Settings that decide what a run is called, where and how fast it works, what is trained before and after it, when a
+night is a bad one, and nothing of its result.
 
 The reference counts by its content, as every model does.
 """

@@ -74,6 +74,7 @@ def rule(kind: str, **settings: Any) -> dict[str, Any]:
 
 
 CASES = {
+    "label": Case("what people call it", reader="cli/status.py"),
     "corpus.paths": Case("other.parquet", "rows.parquet"),
     "corpus.format": Case("alpaca", idle=({"corpus.sources.corpus": OWN},)),
     "corpus.columns": Case({"output": "gold"}, idle=({"corpus.sources.corpus": OWN},)),
