@@ -76,7 +76,8 @@ def scaling(train: TrainConfig, device: str) -> ScalingConfig:
 
 def _run_config(task: TrainTask) -> RunConfig:
     filesystem, path = _filesystem(task.folder)
-    environment = {"DS_ACCELERATOR": task.device, "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    # These are read when libraries are imported, which is before a worker does anything.
+    environment = {"DS_ACCELERATOR": task.device, "HF_HUB_DISABLE_PROGRESS_BARS": "1", "TQDM_DISABLE": "1"}
     return RunConfig(
         name=RunLayout.checkpoints,
         storage_path=path,

@@ -155,7 +155,7 @@ def test_an_output_folder_has_a_line_a_run(tmp_path):
     output = str(tmp_path / "runs")
     lines = list(status_lines(statuses(output), output))
     assert lines == [
-        "one-1  finished    never      davir: fraction 0.06  3 of 12 rows selected",
+        "one-1  finished    never       davir: fraction 0.06  3 of 12 rows selected",
         "two-2  unfinished  1m 40s ago  davir: fraction 0.06  measure base, base 33%",
     ]
 
@@ -176,8 +176,8 @@ def test_runs_stand_in_the_order_of_time_with_label_score_and_rules(tmp_path):
     told = CliRunner().invoke(main, ["status", str(tmp_path / "runs"), "--json"])
     *lines, tree = told.stdout.splitlines()
     assert lines == [
-        "b-2                        unfinished  50m 00s ago  rho_mean: quota by=source count=5, count 3  rank",
-        "c-3  2024                  unfinished  3m 20s ago   davir: fraction 0.06                        rank",
+        "b-2                      unfinished  50m 00s ago  rho_mean: quota by=source count=5, count 3  rank",
+        "c-3  2024                unfinished  3m 20s ago   davir: fraction 0.06                        rank",
         "a-1  the\\x1b[31m newest  unfinished  10s ago      davir: fraction 0.06                        rank",
     ]
     found = json.loads(tree)["runs"]
