@@ -47,7 +47,7 @@ class Progress:
             self._first = (self.clock(), self.done, self.rows)
 
     def telling(self) -> AbstractContextManager[None]:
-        """Tell of the stage while the context lasts, and once more at its end."""
+        """Tell of the stage while the context lasts, and at its end."""
         return telling(self.line)
 
     def line(self) -> str:
@@ -85,7 +85,7 @@ class Progress:
 
 
 def telling(line: Callable[[], str]) -> AbstractContextManager[None]:
-    """Tell how far something is while the context lasts, and once more at its end. line: says so, in any thread."""
+    """Tell how far something is while the context lasts, and at its end. line: says so, in any thread."""
     if _quiet:
         return nullcontext()
     return _renewed(line) if sys.stderr.isatty() else _each_minute(line)
@@ -107,7 +107,7 @@ def _renewed(line: Callable[[], str]) -> Iterator[None]:
 
 @contextmanager
 def _each_minute(line: Callable[[], str]) -> Iterator[None]:
-    """Print a line a minute, and the last one."""
+    """Print a line a minute, and a last one unless an error ends it: that stands alone."""
     over = Event()
 
     def tell() -> None:
@@ -121,7 +121,7 @@ def _each_minute(line: Callable[[], str]) -> Iterator[None]:
     finally:
         over.set()
         thread.join()
-        say(line())
+    say(line())
 
 
 @contextmanager

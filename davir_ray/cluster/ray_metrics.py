@@ -7,8 +7,11 @@ Events of a run have the same names. The driver of a run sets them, for all its 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal
+from threading import Thread
+from time import sleep
+from typing import Any, Literal
 
+import ray
 from ray.util import metrics as instruments
 
 PREFIX = "davir_"
@@ -43,6 +46,10 @@ METRICS = (
 )
 """Every metric. `role` is the label of a model's pass: `base`, `reference`, `base-token_loss`."""
 
+REFRESH_SECONDS = 1.0
+"""Ray forgets a gauge that was not set since its last report, which it makes every ten seconds, or every second."""
+
+_gauges: dict[tuple[Metric, str, str], float] = {}
 _BY_NAME = {one.name: one for one in METRICS}
 
 
@@ -51,15 +58,30 @@ def publish(run: str, label: str, values: Mapping[str, float]) -> None:
     for name, value in values.items():
         metric = _BY_NAME[name]
         tags = {"run": run, metric.by: label}
-        instrument = _instrument(metric)
-        if isinstance(instrument, instruments.Gauge):
-            instrument.set(value, tags)
+        if metric.kind == "gauge":
+            _gauges[metric, run, label] = value
+            _instrument(metric).set(value, tags)
+            _keep_gauges()
         elif value:  # Ray refuses to raise a counter by nothing
-            instrument.inc(value, tags)
+            _instrument(metric).inc(value, tags)
 
 
 @cache
-def _instrument(metric: Metric) -> instruments.Counter | instruments.Gauge:
+def _instrument(metric: Metric) -> Any:
     """Return what Ray counts with: one of a name in a process."""
     kind = instruments.Counter if metric.kind == "counter" else instruments.Gauge
     return kind(PREFIX + metric.name, description=metric.meaning, tag_keys=("run", metric.by))
+
+
+@cache
+def _keep_gauges() -> None:
+    """Set all gauges again and again, in a thread, for as long as this process is on a cluster."""
+    Thread(target=_set_again, name="gauges", daemon=True).start()
+
+
+def _set_again() -> None:
+    while True:
+        sleep(REFRESH_SECONDS)
+        for (metric, run, label), value in list(_gauges.items()):
+            if ray.is_initialized():
+                _instrument(metric).set(value, {"run": run, metric.by: label})

@@ -33,6 +33,8 @@ SECRETS = {
     "WANDB_API_KEY": f"wandb-{PLANTED}",
 }
 """In the environment of the head, and so of its jobs and their workers."""
+OF_THE_COMMAND = re.compile(r"^\S+ \S+\sINFO (cli|dashboard_sdk|packaging)\.py:")
+"""What `ray job submit` says itself."""
 pytestmark = pytest.mark.ray
 
 
@@ -139,14 +141,28 @@ def typed(text: str, folder: Path, bare: dict[str, str], *before: str) -> subpro
 
 
 @pytest.fixture(scope="module")
-def scored(head, folder, bare):
-    """What `ray job submit ... jobs/score.py` made, as the documents submit it."""
+def submitted(head, folder, bare) -> str:
+    """What `ray job submit ... jobs/score.py` prints, as the documents submit it: the log of the job."""
     exports = [line for line in of_block(block_with("ray start --head")) if line.startswith("export ")]
     submit = list(of_block(block_with("ray start --head")))[-1].replace(":8265", f":{head}")
     done = typed(submit, folder, bare, *exports)
     assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def scored(submitted, folder):
+    """The record of the job."""
     (record,) = folder.glob("davir/runs/cluster-*/record.json")
     return json.loads(record.read_text())
+
+
+def test_the_log_of_a_job_has_no_banners_and_bars_of_libraries(submitted):
+    print(submitted)
+    assert "measure base: " in submitted
+    noise = r"\r|it/s|\d%\||INFO|WARNING|Running Dataset|Loading weights|(?i:deprecat|usage stats|vllm v)"
+    said = [line for line in submitted.splitlines() if not OF_THE_COMMAND.search(line)]
+    assert [line for line in said if re.search(noise, line)] == []
 
 
 def test_a_submitted_job_scores_a_corpus(scored):

@@ -86,12 +86,14 @@ def test_in_a_log_there_is_a_line_a_minute_though_nothing_is_done(monkeypatch, c
     assert last.startswith("measure base: 1,000 of 1,000 tokens (100%)")
 
 
-def test_a_stage_shorter_than_a_minute_has_one_line(capsys):
+def test_a_stage_shorter_than_a_minute_has_one_line_and_an_error_stands_alone(capsys):
     progress, _ = begun()
-    progress.add(10)
+    with progress.telling():
+        progress.add(10)
+    assert capsys.readouterr().err.count("measure base") == 1
     with pytest.raises(ZeroDivisionError), progress.telling():
         raise ZeroDivisionError
-    assert capsys.readouterr().err.count("measure base") == 1
+    assert capsys.readouterr().err == ""
 
 
 def test_quiet_leaves_warnings(capsys):
