@@ -126,7 +126,7 @@ def engine_seconds(run_dir: str) -> float:
     """Sum up how long the engines of a run were busy."""
     run = past_run(run_dir)
     assert run is not None
-    return float(sum(event["busy"] for event in run.events if event["event"] == "measured"))
+    return float(sum(event["engine_seconds"] for event in run.events if event["event"] == "measured"))
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import davir_ray
 from davir_ray import storage
 from davir_ray.cluster import ray_session
 from davir_ray.cluster.ray_exchange import gather
+from davir_ray.cluster.ray_metrics import publish
 from davir_ray.cluster.unexpected import begun, stage
 from davir_ray.config import EngineConfig
 from davir_ray.coreset.export import Template
@@ -23,7 +24,7 @@ from davir_ray.coreset.export_plan import Export
 from davir_ray.coreset.ray_export import write_coreset, write_scored
 from davir_ray.coreset.ray_rank import Ranked, Ranking, rank
 from davir_ray.coreset.rules.choose import choose, rule_names, token_columns
-from davir_ray.coreset.summary import summarise
+from davir_ray.coreset.summary import Summary, summarise
 from davir_ray.corpus.folds import Fold
 from davir_ray.corpus.formats import FORMATS
 from davir_ray.corpus.not_read import NotRead
@@ -35,11 +36,12 @@ from davir_ray.measure.chunks import CHUNK_TOKENS
 from davir_ray.measure.kind import implying, kind_identity, resolve_kind
 from davir_ray.measure.measurement import Measurement, Plan
 from davir_ray.measure.ray_measure import chunks_left, count_interrupted, measure, plan
+from davir_ray.measure.ray_meter import Meter
 from davir_ray.measure.ray_room import await_engine
 from davir_ray.measure.ray_target import lay_directions
 from davir_ray.measure.stored_engine import stored_engine
 from davir_ray.models.resolve import ResolvedModel
-from davir_ray.progress import say
+from davir_ray.progress import say, warn
 from davir_ray.runs.record import Chosen, Counts, EngineUsed, Facts, SkippedFile
 from davir_ray.runs.run import Event, Run, run_id_of
 from davir_ray.schema import role_of
@@ -104,7 +106,7 @@ def open_job(inputs: Inputs, name: str, resumed: str | None = None) -> Job:
     say(f"run {run.run_id} (if it stops, the same command goes on, or: {run.resume})")
     say(f"engine: {choice.type}, {choice.dtype} on {choice.device} ({choice.reason})")
     for warning in inputs.warnings:
-        say(f"warning: {warning}")
+        warn(f"{warning}")
     return job_of(inputs, run, choice)
 
 
@@ -245,7 +247,7 @@ def tokenise(job: Job) -> None:
     if job.prepared.bad() and inputs.recipe.corpus.on_bad_file == "error":
         raise UnreadableFile(*job.prepared.bad().values())
     for reason in bad_files(job).values():
-        say(f"skipped {reason}")
+        warn(f"skipped {reason}")
 
 
 def measure_models(job: Job, may_measure: bool) -> dict[str, Plan]:
@@ -265,7 +267,7 @@ def measure_models(job: Job, may_measure: bool) -> dict[str, Plan]:
             sequences=planned.missing,
             tokens=planned.tokens,
             tokens_left=tokens_left,
-            again=count_interrupted(measurement, todo),
+            retried_sequences=count_interrupted(measurement, todo),
             store=measurement.store.folder,
         )
         left = sum(row["sequences"] for row in todo)
@@ -274,10 +276,17 @@ def measure_models(job: Job, may_measure: bool) -> dict[str, Plan]:
             await_engine(measurement.engine, measurement.choice)
             if seconds := lay_directions(measurement):
                 job.run.event("target", role=label, seconds=round(seconds, 1))
+        meter = Meter(job.run.run_id, label, planned, todo, partial(job.run.event, "progress"))
         started = monotonic()
-        effort = measure(measurement, planned, todo)
-        seconds = round(monotonic() - started, 1)
-        job.run.event("measured", role=label, seconds=seconds, busy=round(effort.busy, 1), again=effort.again)
+        measure(measurement, planned, todo, meter)
+        meter.note()
+        job.run.event(
+            "measured",
+            role=label,
+            seconds=round(monotonic() - started, 1),
+            engine_seconds=round(meter.counted["engine_seconds"], 1),
+            retried_sequences=meter.counted["retried_sequences"],
+        )
     return plans
 
 
@@ -384,7 +393,15 @@ def select_and_export(job: Job, ranked: Ranked) -> Chosen:
     storage.await_files(run.paths.scored, len(selections))
     summary = summarise(partial(scan_folder, run.paths.scored), inputs.recipe.select)
     folders = write_coreset(export, ranked, selections, counts)
+    _note_chosen(run, summary)
     return Chosen(**dict(summary), scored=run.paths.scored, coreset=folders)
+
+
+def _note_chosen(run: Run, summary: Summary) -> None:
+    """Tell what became of the rows."""
+    run.event("chosen", rows=summary.status, selected=summary.selected)
+    for status, rows in summary.status.items():
+        publish(run.run_id, status, {"rows": rows})
 
 
 def scan_folder(folder: str, columns: Sequence[str]) -> Iterator[pa.Table]:
@@ -430,7 +447,9 @@ def counts(plans: dict[str, Plan], events: Sequence[Event]) -> Counts:
     again = {label: sum(later) for label, (_, *later) in missing.items()}
     for event in events:
         if event["event"] in ("measure", "measured") and event.get("role") in again:
-            again[event["role"]] += event["again"]
+            again[event["role"]] += event.get(
+                "retried_sequences", 0
+            )  # an older version may have begun the run
     return Counts(
         measured={label: first for label, (first, *_) in missing.items()},
         measured_again=again,

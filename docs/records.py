@@ -19,6 +19,7 @@ from davir_ray.cli.status import Statuses  # noqa: E402
 from davir_ray.drift.result import Drift  # noqa: E402
 from davir_ray.nightly.nights import NightLine, NightRecord  # noqa: E402
 from davir_ray.planning.plan import RunPlan  # noqa: E402
+from davir_ray.runs.events import ANY_EVENT  # noqa: E402
 from davir_ray.runs.record import JobRecord, ReferenceRecord, RunRecord, TrainingRecord  # noqa: E402
 from davir_ray.storage.sealed import SEAL  # noqa: E402
 from davir_ray.storage.typed import VERSION, Written  # noqa: E402
@@ -43,6 +44,15 @@ print(record.selected, "of", record.rows, "rows; the core-set is in", record.cor
 `load_record` raises `FileNotFoundError` while a run is not finished, and `DamagedPart`, a line with the file, the field
 and what was expected there, for a record that does not fit.
 """
+EVENTS_HEAD = """\
+## Events
+
+`events.jsonl` of a run or of a training has a line for each thing that happened, the latest last. It is written as a
+whole: whoever reads it while the run works finds whole lines. Each has `time` (seconds since 1970), `event`, and what
+is listed here. Nothing of a result depends on events. What `progress` counts, [Prometheus](cluster.md#metrics) has by
+the same names. Schema: [event.json](schemas/event.json).
+"""
+DRAFT = "https://json-schema.org/draft/2020-12/schema"
 SEALED = {
     "type": "string",
     "title": "Seal",
@@ -101,14 +111,31 @@ def schema_of(kind: Kind) -> dict[str, Any]:
         schema["required"] = [VERSION, *schema["required"]]
     if kind.sealed:
         schema["properties"][SEAL] = SEALED
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+    return {"$schema": DRAFT, **schema}
 
 
 def files() -> dict[str, str]:
     """Return the text of each file by its name below docs/."""
     schemas = {kind: schema_of(kind) for kind in KINDS}
-    made = {f"schemas/{kind.name}.json": json.dumps(one, indent=2) + "\n" for kind, one in schemas.items()}
+    named = {kind.name: schema for kind, schema in schemas.items()} | {"event": event_schema()}
+    made = {f"schemas/{name}.json": json.dumps(one, indent=2) + "\n" for name, one in named.items()}
     return made | {"records.md": "\n".join([HEAD, *page(schemas)]) + "\n"}
+
+
+def event_schema() -> dict[str, Any]:
+    """Return the JSON schema of an event."""
+    return {"$schema": DRAFT, **ANY_EVENT.json_schema(by_alias=True)}
+
+
+def events() -> Iterator[str]:
+    """Yield the events of a run, a table each."""
+    yield from [*EVENTS_HEAD.splitlines(), ""]
+    schema = event_schema()
+    for reference in schema["oneOf"]:
+        kind = schema["$defs"][reference["$ref"].rsplit("/", 1)[-1]]
+        name = kind["properties"]["event"]["const"]
+        fields = {field: one for field, one in kind["properties"].items() if field not in ("event", "time")}
+        yield from [f"### `{name}`", "", kind["description"], "", *table(fields)]
 
 
 def page(schemas: dict[Kind, dict[str, Any]]) -> Iterator[str]:
@@ -117,6 +144,7 @@ def page(schemas: dict[Kind, dict[str, Any]]) -> Iterator[str]:
     for kind, schema in schemas.items():
         yield from section(kind, schema)
         parts |= schema.get("$defs", {})
+    yield from events()
     titles = {kind.model.__name__ for kind in KINDS}
     yield from ["## Parts", ""]
     for name, part in sorted(parts.items()):
@@ -156,6 +184,8 @@ def type_of(field: dict[str, Any]) -> str:
         return " or ".join(f"`{value}`" for value in field["enum"])
     if field["type"] == "array":
         return f"list of {type_of(field['items'])}"
+    if field.get("additionalProperties") is True:
+        return "mapping"
     if field["type"] == "object":
         return f"mapping of text to {type_of(field['additionalProperties'])}"
     return WORDS[field["type"]]

@@ -83,7 +83,8 @@ def ray_cluster():
         include_dashboard=False,
         logging_level="error",
         object_store_memory=300 * 2**20,
-        _system_config={"health_check_initial_delay_ms": 1000, "health_check_period_ms": 500},
+        _system_config={"health_check_initial_delay_ms": 1000, "health_check_period_ms": 500}
+        | {"metrics_report_interval_ms": 1000},
     )
     ray_session.quiet_ray_data()
     yield

@@ -24,6 +24,8 @@ MARKDOWN = (
 YAML = (
     "cluster.yaml",
     "jobs/nightly-cronjob.yaml",
+    "jobs/raycluster.yaml",
+    "jobs/rayjob.yaml",
     *sorted(f"jobs/recipes/{p.name}" for p in ROOT.glob("jobs/recipes/*")),
 )
 JOBS = tuple(sorted(f"jobs/{path.name}" for path in ROOT.glob("jobs/*.py")))

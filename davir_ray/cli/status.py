@@ -5,15 +5,18 @@ from time import time
 from typing import Any
 
 from davir_ray import storage
+from davir_ray.cli.figures import as_written
 from davir_ray.errors import DamagedPart, RecipeError
+from davir_ray.foreign_text import printable, shortened
 from davir_ray.logprobs.kinds import LOSS
-from davir_ray.progress import ago, duration, say
+from davir_ray.progress import ago, duration, warn
 from davir_ray.runs.record import RunRecord
 from davir_ray.runs.run import Event, Run, holds_run, holds_training, place_of
 from davir_ray.storage.layout import PassLayout
+from davir_ray.storage.sealed import read_object
 from davir_ray.storage.typed import Written
 from davir_ray.store.measurements import MeasurementStore
-from davir_ray.train.training_status import TrainingStatus, training_status
+from davir_ray.train.training_status import Cells, TrainingStatus, training_status
 
 
 class PassStatus(Written):
@@ -40,6 +43,12 @@ class RunStatus(Written):
 
     run_id: str
     """Name of the run."""
+    label: str | None = None
+    """What people call it; null where nobody does."""
+    score: str = ""
+    """Name of the score."""
+    rules: tuple[str, ...] = ()
+    """The selection rules, each with its settings."""
     folder: str
     """Folder of the run."""
     stage: str
@@ -58,6 +67,10 @@ class RunStatus(Written):
     def lines(self) -> Iterator[str]:
         """Tell all of it."""
         yield f"run       {self.run_id}  ({'finished' if self.record else 'unfinished'})"
+        if self.label:
+            yield f"label     {self.label}"
+        if self.score:
+            yield f"chosen by {self.score}: {', '.join(self.rules)}"
         yield f"stage     {self.stage}; last event {ago(self.age)}"
         if self.record:
             yield f"rows      {self.record.rows:,}; {self.record.selected:,} selected"
@@ -68,15 +81,16 @@ class RunStatus(Written):
             yield f"{role:<9} {_progress(part)}"
         yield f"resume    {self.resume}"
 
-    def line(self) -> str:
-        """Tell it in one line."""
+    def cells(self) -> Cells:
+        """Tell it in the cells of a line."""
         if self.record:
             text = f"{self.record.selected:,} of {self.record.rows:,} rows selected"
         else:
-            text = ", ".join(
-                [self.stage, *(f"{role} {_share(part):.0%}" for role, part in self.passes.items())]
-            )
-        return f"{self.run_id}  {'finished' if self.record else 'unfinished'}  {ago(self.age)}  {text}"
+            shares = (f"{role} {_share(part):.0%}" for role, part in self.passes.items())
+            text = ", ".join([self.stage, *shares])
+        state = "finished" if self.record else "unfinished"
+        chosen_by = f"{self.score}: {', '.join(self.rules)}" if self.score else ""
+        return self.run_id, self.label or "", state, ago(self.age), chosen_by, text
 
 
 class Statuses(Written):
@@ -87,13 +101,21 @@ class Statuses(Written):
 
 
 def statuses(path: str) -> list[RunStatus | TrainingStatus]:
-    """Look at the run or training in a folder, or at all of an output folder or a recipe. Raises `RecipeError`."""
+    """Look at the run or training in a folder, or at all of an output folder or a recipe, the latest last.
+
+    Raises `RecipeError` where there is none.
+    """
     if (one := _status_of(path)) is not None:
         return [one]
     found = [_status_of(uri) for uri in storage.list_folders(place_of(path, "output"))]
     if not any(found):
         raise RecipeError(f"{path}: holds no run, and no folder with a run in it")
-    return [one for one in found if one is not None]
+    return sorted((one for one in found if one is not None), key=_age, reverse=True)
+
+
+def _age(one: RunStatus | TrainingStatus) -> float:
+    """Tell how long ago it was heard of; what never was stands before all others."""
+    return float("inf") if one.age is None else one.age
 
 
 def _status_of(folder: str) -> RunStatus | TrainingStatus | None:
@@ -106,18 +128,46 @@ def status(folder: str) -> RunStatus:
     """Look at one run."""
     run = Run.existing(folder)
     record = run.record(RunRecord)
-    last: Event = run.events[-1] if run.events else {"event": "begun"}
+    begun: Event = {"event": "begun"}
+    last = next((one for one in reversed(run.events) if one["event"] != "progress"), begun)
+    heard = run.events[-1]["time"] if run.events else None
     stage = f"{last['event']} {last['role']}" if "role" in last else last["event"]
     return RunStatus(
+        **_asked_for(run),
         run_id=run.run_id,
         folder=run.folder,
         stage="finished" if record else stage,
-        age=time() - last["time"] if "time" in last else None,
+        age=None if heard is None else time() - heard,
         passes=_passes(run, last) if record is None else {},
         record=record,
         finished=record is not None,
         resume=run.resume,
     )
+
+
+def _asked_for(run: Run) -> dict[str, Any]:
+    """Read the label, the score and the rules as the recipe has them, which an older version may have written."""
+    try:
+        recipe = read_object(run.paths.recipe)
+    except DamagedPart as damage:
+        warn(str(damage))
+        return {}
+    score, rules = recipe.get("score"), recipe.get("select")
+    return {
+        "label": recipe.get("label"),
+        "score": score.get("name", "") if isinstance(score, dict) else "",
+        "rules": [_rule(one) for one in rules if isinstance(one, dict)] if isinstance(rules, list) else (),
+    }
+
+
+def _rule(settings: dict[str, Any]) -> str:
+    """Write a rule in a few words, such as `fraction 0.06` or `quota by=source count=5`."""
+    kind = settings.get("type", "")
+    given = {name: value for name, value in settings.items() if name != "type" and value is not None}
+    words = (
+        as_written(value) if name == kind else f"{name}={as_written(value)}" for name, value in given.items()
+    )
+    return shortened(" ".join([str(kind), *words]))
 
 
 def _passes(run: Run, last: Event) -> dict[str, PassStatus]:
@@ -145,7 +195,7 @@ def _pass(event: Event, chunks: list[dict[str, Any]], *, under_way: bool) -> Pas
     try:
         settled = store.chunks_done()
     except DamagedPart as damage:
-        say(f"{damage}; how far the run is, is not known until it goes on")
+        warn(f"{damage}; how far the run is, is not known until it goes on")
         return None
     done = [chunk for chunk in chunks if chunk["name"] in settled]
     sequences, sequences_planned = (sum(one["sequences"] for one in some) for some in (done, chunks))
@@ -169,8 +219,14 @@ def _pass(event: Event, chunks: list[dict[str, Any]], *, under_way: bool) -> Pas
 
 def status_lines(found: Sequence[RunStatus | TrainingStatus], path: str) -> Iterator[str]:
     """Tell all of the run that a path names, or a line of each run that was found there."""
-    for one in found:
-        yield from one.lines() if one.folder == storage.real_folder(path) else [one.line()]
+    if [one.folder for one in found] == [storage.real_folder(path)]:
+        yield from found[0].lines()
+        return
+    table = [map(printable, one.cells()) for one in found]
+    columns = [column for column in zip(*table, strict=True) if any(column)]
+    widths = [max(map(len, column)) for column in columns]
+    for cells in zip(*columns, strict=True):
+        yield "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
 
 
 def _progress(one: PassStatus) -> str:

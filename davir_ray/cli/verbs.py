@@ -23,6 +23,7 @@ from davir_ray.cli.safe_output import (
 )
 from davir_ray.cli.show import show
 from davir_ray.cluster.unexpected import ending
+from davir_ray.progress import quietly
 
 if TYPE_CHECKING:
     from davir_ray.recipe import Recipe
@@ -40,7 +41,18 @@ SET = click.option(
 LIMIT = click.option(
     "--limit", type=click.IntRange(min=1), metavar="N", help="The same as --set corpus.limit=N."
 )
+LABEL = click.option(
+    "--label", metavar="TEXT", help="What people call the run; the same as --set label=TEXT."
+)
 JSON = click.option("--json", "as_json", is_flag=True, help="On success, end stdout with one line of JSON.")
+QUIET = click.option(
+    "--quiet",
+    "-q",
+    is_flag=True,
+    expose_value=False,
+    callback=lambda ctx, _, value: ctx.with_resource(quietly()) if value else None,
+    help="No progress and no notes on stderr: only warnings and errors.",
+)
 PLACE = argument("store_or_recipe")
 
 
@@ -88,11 +100,20 @@ main.add_command(show)
 @RECIPE
 @SET
 @LIMIT
+@LABEL
 @click.option("--dry-run", is_flag=True, help="The same as `davir plan`.")
+@QUIET
 @JSON
-def score(recipe: str, overrides: tuple[str, ...], limit: int | None, dry_run: bool, as_json: bool) -> None:
+def score(
+    recipe: str,
+    overrides: tuple[str, ...],
+    limit: int | None,
+    label: str | None,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
     """Measure what is missing, score, rank, select and export."""
-    loaded = _load(recipe, overrides, limit)  # before the heavy imports: a typo is told at once
+    loaded = _load(recipe, overrides, limit, label)  # before the heavy imports: a typo is told at once
     if dry_run:
         return _plan(*loaded, as_json)
     from davir_ray import pipeline
@@ -106,6 +127,7 @@ def score(recipe: str, overrides: tuple[str, ...], limit: int | None, dry_run: b
 @SET
 @LIMIT
 @click.option("--probe", is_flag=True, help="Take the gradients of a few rows, to tell how fast they go.")
+@QUIET
 @JSON
 def plan(recipe: str, overrides: tuple[str, ...], limit: int | None, probe: bool, as_json: bool) -> None:
     """Tell what a run would measure and why, what it would reuse, and how long that takes; claims nothing."""
@@ -116,13 +138,17 @@ def plan(recipe: str, overrides: tuple[str, ...], limit: int | None, probe: bool
 @RECIPE
 @SET
 @LIMIT
+@LABEL
+@QUIET
 @JSON
-def nightly(recipe: str, overrides: tuple[str, ...], limit: int | None, as_json: bool) -> None:
+def nightly(
+    recipe: str, overrides: tuple[str, ...], limit: int | None, label: str | None, as_json: bool
+) -> None:
     """Do what is new, once however often it is started; end with the drift against the night before.
 
     Exit code 8 if the night went past a limit of the recipe's `nightly` section, 3 if nothing could be chosen.
     """
-    loaded = _load(recipe, overrides, limit)
+    loaded = _load(recipe, overrides, limit, label)
     from davir_ray.cli.night_lines import night_lines
     from davir_ray.nightly.limits import check_limits
     from davir_ray.nightly.night import run_night
@@ -139,10 +165,14 @@ def nightly(recipe: str, overrides: tuple[str, ...], limit: int | None, as_json:
 @argument("run_or_recipe")
 @SET
 @LIMIT
+@LABEL
+@QUIET
 @JSON
-def select(run_or_recipe: str, overrides: tuple[str, ...], limit: int | None, as_json: bool) -> None:
+def select(
+    run_or_recipe: str, overrides: tuple[str, ...], limit: int | None, label: str | None, as_json: bool
+) -> None:
     """Choose again from stored measurements; no model is loaded."""
-    loaded = _load(run_or_recipe, overrides, limit)
+    loaded = _load(run_or_recipe, overrides, limit, label)
     from davir_ray import pipeline
     from davir_ray.cli.closing_lines import record_lines
 
@@ -152,6 +182,7 @@ def select(run_or_recipe: str, overrides: tuple[str, ...], limit: int | None, as
 
 @main.command()
 @argument("run_dir")
+@QUIET
 @JSON
 def resume(run_dir: str, as_json: bool) -> None:
     """Go on with scoring that was stopped, by the recipe in the run's folder."""
@@ -183,6 +214,7 @@ def status(run_or_output: str, as_json: bool) -> None:
 @RECIPE
 @SET
 @LIMIT
+@QUIET
 @JSON
 def reference(recipe: str, overrides: tuple[str, ...], limit: int | None, as_json: bool) -> None:
     """Make the models that the recipe measures under: references, and the warm-up of scores that ask for one."""
@@ -198,6 +230,7 @@ def reference(recipe: str, overrides: tuple[str, ...], limit: int | None, as_jso
 @argument("run_or_recipe")
 @SET
 @LIMIT
+@QUIET
 @JSON
 def train(run_or_recipe: str, overrides: tuple[str, ...], limit: int | None, as_json: bool) -> None:
     """Train on the core-set of a finished run, or on `train.corpus`: SFT, DPO or DavIR-DPO."""
@@ -212,10 +245,12 @@ def train(run_or_recipe: str, overrides: tuple[str, ...], limit: int | None, as_
 @RECIPE
 @SET
 @LIMIT
+@LABEL
+@QUIET
 @JSON
-def run(recipe: str, overrides: tuple[str, ...], limit: int | None, as_json: bool) -> None:
+def run(recipe: str, overrides: tuple[str, ...], limit: int | None, label: str | None, as_json: bool) -> None:
     """Make the reference, score, select and train, as far as the recipe asks, in one resumable job."""
-    loaded = _load(recipe, overrides, limit)
+    loaded = _load(recipe, overrides, limit, label)
     from davir_ray import pipeline
     from davir_ray.cli.training_lines import run_lines
 
@@ -406,10 +441,14 @@ def score_table_import(file: str, store_or_recipe: str) -> None:
     print_lines(import_table(file, place_of(store_or_recipe, "store")))
 
 
-def _load(path: str, overrides: tuple[str, ...], limit: int | None) -> "tuple[Recipe, str]":
+def _load(
+    path: str, overrides: tuple[str, ...], limit: int | None, label: str | None = None
+) -> "tuple[Recipe, str]":
     from davir_ray.runs.run import load_run_or_recipe
 
-    return load_run_or_recipe(path, [*overrides, *([f"corpus.limit={limit}"] if limit else [])])
+    limited = [f"corpus.limit={limit}"] if limit else []
+    labelled = [] if label is None else [f"label={json.dumps(label)}"]  # whatever it looks like, it is text
+    return load_run_or_recipe(path, [*overrides, *limited, *labelled])
 
 
 def _with_models(recipe: "Recipe", name: str) -> "tuple[Recipe, str]":

@@ -45,7 +45,7 @@ from davir_ray.corpus.reading import examples, read_source_rows, source_schema
 from davir_ray.corpus.split import Split
 from davir_ray.errors import UnreadableFile
 from davir_ray.ids import split_block, split_table
-from davir_ray.progress import say
+from davir_ray.progress import warn
 from davir_ray.schema import scored_schema
 from davir_ray.storage.json_lines import write_lines
 from davir_ray.storage.layout import RunLayout, coreset_file, numbered
@@ -184,7 +184,7 @@ def write_coreset(
 def _schemas(export: Export, seen: dict[int, Seen]) -> dict[int, pa.Schema]:
     """Return the schema of each folder that has rows; say what is not written as it was."""
     for note in sorted({note for one in seen.values() for note in one.notes}):
-        say(f"warning: {note}")
+        warn(f"{note}")
     folders = np.unique(export.folder_of[list(seen)])
     return {
         int(folder): unify(one.schema for split, one in seen.items() if export.folder_of[split] == folder)

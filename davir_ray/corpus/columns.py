@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from davir_ray.corpus.json_text import JSON_TEXT, is_json_text, to_json
 from davir_ray.errors import CorpusError
-from davir_ray.progress import say
+from davir_ray.progress import warn
 
 
 def unify(schemas: Iterable[pa.Schema]) -> pa.Schema:
@@ -29,7 +29,7 @@ def unify(schemas: Iterable[pa.Schema]) -> pa.Schema:
 
 def _unified(name: str, fields: list[pa.Field]) -> pa.Field:
     if any(map(is_json_text, fields)):
-        say(f"warning: column `{name}`: its values have no one type in Parquet: it is written as JSON text")
+        warn(f"column `{name}`: its values have no one type in Parquet: it is written as JSON text")
         return pa.field(name, pa.string(), metadata=JSON_TEXT)
     types = [field.type for field in fields]
     merged = types[0]
@@ -39,10 +39,10 @@ def _unified(name: str, fields: list[pa.Field]) -> pa.Field:
         _check_storable(merged)
     except pa.ArrowException:
         shown = " and ".join(sorted({str(type_) for type_ in types}))
-        say(f"warning: column `{name}` is {shown} in different shards: it is written as JSON text")
+        warn(f"column `{name}` is {shown} in different shards: it is written as JSON text")
         return pa.field(name, pa.string(), metadata=JSON_TEXT)
     if pa.types.is_floating(merged) and any(pa.types.is_integer(type_) for type_ in types):
-        say(f"warning: column `{name}` is whole numbers in some shards: it is written as {merged}")
+        warn(f"column `{name}` is whole numbers in some shards: it is written as {merged}")
     return pa.field(name, merged)
 
 

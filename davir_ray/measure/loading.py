@@ -19,7 +19,7 @@ def load_watched(mark: str, load: Callable[[], E], stall_seconds: float) -> E:
 
     A process that stalls on it ends. Raises `EngineError` at the attempt after the last that is allowed.
     """
-    died = int(storage.read_bytes(mark)) if storage.exists(mark) else 0
+    died = deaths_while_loading(mark)
     if died >= LOADS:
         raise EngineError(f"the engine's process died or stalled {died} times while it loaded the model")
     storage.write_atomic(mark, str(died + 1).encode())
@@ -28,3 +28,8 @@ def load_watched(mark: str, load: Callable[[], E], stall_seconds: float) -> E:
         return watchdog.watch(lambda _: load(), lambda _: None)(None)
     finally:
         storage.delete(mark)
+
+
+def deaths_while_loading(mark: str) -> int:
+    """Count the processes that died or stalled while they loaded the engine."""
+    return int(storage.read_bytes(mark)) if storage.exists(mark) else 0

@@ -8,7 +8,6 @@ its actor with it; Ray starts another, which takes the chunk up again (see trial
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from time import monotonic
 from typing import Any
@@ -29,12 +28,12 @@ from davir_ray.logprobs.engine import TokenSequence
 from davir_ray.measure.chunk_rows import CHUNK_ROWS, chunk_of, sequences_of
 from davir_ray.measure.chunks import CHUNKS, plan_chunks
 from davir_ray.measure.kind import Measurer
-from davir_ray.measure.loading import load_watched
+from davir_ray.measure.loading import deaths_while_loading, load_watched
 from davir_ray.measure.measurement import PLAN, Measurement, Plan, plan_of
+from davir_ray.measure.ray_meter import COUNTED, Meter
 from davir_ray.measure.trial import Journal, try_ranges
 from davir_ray.measure.watchdog import Watchdog, end_process
 from davir_ray.models.resolve import ResolvedModel, resolve, resolve_reference
-from davir_ray.progress import Progress
 from davir_ray.store.measurements import part_name
 from davir_ray.store.ray_lookup import look_up
 from davir_ray.tokens.views import sequence_id
@@ -107,35 +106,22 @@ def chunks_left(measurement: Measurement, planned: Plan) -> list[dict[str, Any]]
     return [row for row in planned.chunks.to_pylist() if row["name"] not in done]
 
 
-@dataclass
-class Effort:
-    """What a pass took. busy: seconds, over all engines; again: sequences that were begun once more."""
-
-    busy: float = 0.0
-    again: int = 0
-
-
 @stage(EngineError)
-def measure(measurement: Measurement, planned: Plan, todo: list[dict[str, Any]]) -> Effort:
+def measure(measurement: Measurement, planned: Plan, todo: list[dict[str, Any]], meter: Meter) -> None:
     """Measure the chunks of a plan that are to be done. Raises `EngineError` if no engine can be had."""
     if not len(planned.chunks):
-        return Effort()
+        return
     storage.write_table(measurement.plan_uri, planned.chunks)
     # A journal tells of deaths while this driver lived: those of an earlier one may be its own.
     storage.delete(measurement.journal_uri())
-    effort = Effort()
     if not todo:
-        return effort
-    progress = Progress(f"measure {measurement.label}", sum(row["tokens"] for row in todo), "tokens")
-    with ray_session.batches(_dataset(measurement, todo)) as batches:
+        return
+    with meter.telling(), ray_session.batches(_dataset(measurement, todo)) as batches:
         for batch in batches:
-            progress.add(int(batch["tokens"].sum()), rows=int(batch["rows"].sum()))
-            effort.busy += float(batch["seconds"].sum())
-            effort.again += int(batch["again"].sum())
+            meter.add({name: batch[name].sum().item() for name in COUNTED})
             for text in batch["error"].tolist():
                 ray_session.raise_encoded(text, EngineError)
     storage.await_listing(lambda: not chunks_left(measurement, planned), measurement.store.folder)
-    return effort
 
 
 def count_interrupted(measurement: Measurement, todo: list[dict[str, Any]]) -> int:
@@ -225,24 +211,27 @@ class ChunkMeasurer:
         """Measure a batch of one chunk; an error of ours comes back as text."""
         (name,), (error,) = batch["name"].to_pylist(), batch["error"].to_pylist()
         sequences = sequences_of(batch)
-        again, started = 0, monotonic()
+        deaths, again, started = 0, 0, monotonic()
         try:
             if self.measurer is None:
+                deaths = deaths_while_loading(self._mark())
                 self.measurer = load_watched(self._mark(), self._load, self.measurement.engine.stall_seconds)
                 started = monotonic()
             if not error:
-                again = self._measure(name, sequences, self.measurer)
+                again, died = self._measure(name, sequences, self.measurer)
+                deaths += died
         except EngineDied:
             # Raising would leave Ray with a dead engine in a live actor; ending the process gets a new one.
             end_process()
         except Exception as problem:
             error = encode_error(problem)
-        seconds = monotonic() - started
         told_of = {
+            "sequences": len(sequences),
             "tokens": sum(len(one.ids) for _, one in sequences),
-            "rows": len(sequences),
-            "seconds": seconds,
-            "again": again,
+            "counted_tokens": sum(int(one.scored.sum()) for _, one in sequences),
+            "engine_seconds": monotonic() - started,
+            "engine_restarts": deaths,
+            "retried_sequences": again,
             "error": error,
         }
         return {name: np.array([value]) for name, value in told_of.items()}
@@ -262,20 +251,20 @@ class ChunkMeasurer:
 
     def _measure(
         self, name: str, sequences: Sequence[tuple[bytes, TokenSequence]], measurer: Measurer
-    ) -> int:
-        """Measure a chunk and add it to the store; return how many sequences of it were begun once more."""
+    ) -> tuple[int, int]:
+        """Measure a chunk and add it to the store; return how many sequences were begun once more, and deaths."""
         uri = self.measurement.journal_uri(name)
         if self.measurement.store.holds(
             name
         ):  # from a process that died before Ray heard of it, or another run
             storage.delete(uri)
-            return 0
+            return 0, 0
         journal = Journal.open(uri, len(sequences))
         watched = self.watchdog.watch(measurer.measure, journal.note_stall)
         for current, measured in try_ranges(journal, [one for _, one in sequences], watched):
             self._store(journal, current[0], [key for key, _ in sequences[slice(*current)]], measured)
         self._settle(name, journal, [key for key, _ in sequences])
-        return journal.again
+        return journal.again, journal.deaths_in_all
 
     def _store(
         self,

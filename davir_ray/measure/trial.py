@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from davir_ray import storage
 from davir_ray.errors import DamagedPart, EngineDied, EngineError
 from davir_ray.foreign_text import without_credentials
-from davir_ray.progress import say
+from davir_ray.progress import warn
 from davir_ray.storage.sealed import read_sealed, write_sealed
 
 Range = tuple[int, int]
@@ -50,7 +50,7 @@ class Journal:
         except FileNotFoundError:
             return cls(uri, size, pending=[(0, size)])
         except DamagedPart as damage:
-            say(f"begun anew: {damage}")
+            warn(f"begun anew: {damage}")
             return cls(uri, size, pending=[(0, size)])
         journal = cls(
             uri,

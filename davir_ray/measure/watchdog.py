@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import psutil
 
-from davir_ray.progress import say
+from davir_ray.progress import warn
 
 FIRST_CALL = 2.0
 """How many times the limit the first call of an engine may take: it may compile, or warm up."""
@@ -58,7 +58,7 @@ class Watchdog:
         backstop = Timer(GRACE_SECONDS, self.end)  # the storage may stall, too
         backstop.daemon = True
         backstop.start()
-        say(f"the engine has not answered for {self.limit:g} seconds; this is where it is:")
+        warn(f"the engine has not answered for {self.limit:g} seconds; this is where it is:")
         faulthandler.dump_traceback(file=STDERR)
         try:
             stalled(f"the engine stalled: no answer within {self.limit:g} seconds")

@@ -12,7 +12,7 @@ from davir_ray.errors import DamagedPart, StoreError
 from davir_ray.inputs import anchored
 from davir_ray.nightly.limits import past_limits
 from davir_ray.nightly.nights import Busy, NightLine, NightRecord, Nights, night_of
-from davir_ray.progress import say
+from davir_ray.progress import warn
 from davir_ray.recipe import Recipe
 from davir_ray.runs.history import PastRun, past_run
 from davir_ray.runs.lease import Lease, take
@@ -89,7 +89,7 @@ def _drift_since(earlier: list[NightLine], run: PastRun) -> Drift | None:
         drift = None if before is None else _drift_between(before, run)
         if drift is not None:
             return drift
-        say(f"the run of the night of {night.time} is gone: {night.run_id}")
+        warn(f"the run of the night of {night.time} is gone: {night.run_id}")
     return None
 
 

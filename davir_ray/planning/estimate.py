@@ -37,9 +37,9 @@ def passes(run: PastRun) -> Iterator[PastPass]:
     record = run.record
     engine = (record.engine.type, record.engine.dtype)
     for label, store in record.measurements.items():
-        events = [event for event in run.events if event.get("role") == label]
+        events = [one for one in run.events if one.get("role") == label and one["event"] != "progress"]
         if [event["event"] for event in events] == ["measure", "measured"]:
-            tokens, busy = events[0]["tokens_left"], events[1]["busy"]
+            tokens, busy = events[0]["tokens_left"], events[1].get("engine_seconds", 0.0)
             yield PastPass(store, engine, record.models["base"], tokens, busy)
 
 

@@ -27,6 +27,8 @@ from davir_ray.scores.score import SETTINGS
 class Recipe(Section):
     """Everything that decides what a run does."""
 
+    label: str | None = Field(None, min_length=1, max_length=80)
+    """What people call the run, in `davir status` and on its page. It changes nothing of the run, nor its name."""
     corpus: CorpusConfig
     tokens: TokensConfig = TokensConfig()
     models: ModelsConfig

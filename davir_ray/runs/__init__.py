@@ -1,6 +1,7 @@
 """A run on disk.
 
-run.py        its name, folder, recipe and events
+run.py        its name, folder and recipe
+events.py     what it writes down of its way
 record.py     its record, which other programs read
 results.py    the files that it is for, with their digests
 lease.py      one start at a time

@@ -7,7 +7,7 @@ from typing import Any
 
 from davir_ray import storage
 from davir_ray.errors import DamagedPart
-from davir_ray.progress import say
+from davir_ray.progress import warn
 from davir_ray.recipe import Recipe
 from davir_ray.runs.record import RunRecord
 from davir_ray.runs.run import Event, Run
@@ -42,7 +42,7 @@ def past_run(folder: str) -> PastRun | None:
     try:
         recipe = read_object(run.paths.recipe)
     except (DamagedPart, FileNotFoundError) as error:
-        say(f"an earlier run is passed over: {error}")
+        warn(f"an earlier run is passed over: {error}")
         return None
     run.read_events()
     return PastRun(record, recipe, tuple(run.events), run.folder)

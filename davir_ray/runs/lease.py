@@ -25,7 +25,7 @@ from pydantic import Field, ValidationError
 
 from davir_ray import storage
 from davir_ray.errors import DamagedPart, StoreError, Unreachable
-from davir_ray.progress import say
+from davir_ray.progress import say, warn
 from davir_ray.storage.layout import lease_file
 from davir_ray.storage.sealed import read_object
 from davir_ray.storage.typed import Written
@@ -99,17 +99,17 @@ class Lease:
             if self.held():
                 self._write(released=True)
         except (OSError, Unreachable) as error:  # what was done is done; the lease goes stale by itself
-            say(f"the lease could not be given back: {error}")
+            warn(f"the lease could not be given back: {error}")
 
     def _keep(self) -> None:
         """Beat until the context ends, or the lease is lost. A storage that fails once may work at the next beat."""
         while not self._done.wait(BEAT_SECONDS):
             try:
                 if not self.held():
-                    return say(f"another start has taken over {self.folder}")
+                    return warn(f"another start has taken over {self.folder}")
                 self.beat()
             except (OSError, Unreachable) as error:
-                say(f"the heartbeat could not be written: {error}")
+                warn(f"the heartbeat could not be written: {error}")
 
     def _write(self, **changed: Any) -> None:
         self.holder = self.holder.model_copy(update=changed)

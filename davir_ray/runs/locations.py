@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from davir_ray.corpus.split import Split
 from davir_ray.errors import DamagedPart
 from davir_ray.ids import Keys, find, keys_of
-from davir_ray.progress import say
+from davir_ray.progress import warn
 from davir_ray.runs.run import Run
 from davir_ray.storage.layout import RunLayout
 from davir_ray.storage.sealed import read_sealed, write_sealed
@@ -71,7 +71,7 @@ def read_places(run_dir: str) -> Places | None:
     except FileNotFoundError:
         return None
     except DamagedPart as damage:
-        say(f"{damage}; changed rows are told of as new ones")
+        warn(f"{damage}; changed rows are told of as new ones")
         return None
     splits = tuple((path, first) for path, first, _ in tree["splits"])
     prepared = Prepared(tree["prepared"], tuple(part for _, _, part in tree["splits"]))

@@ -18,8 +18,9 @@ from typing import Any, Literal
 from davir_ray import storage
 from davir_ray.config import TrainConfig
 from davir_ray.errors import DamagedPart, DavirError, RecipeError, StoreError
-from davir_ray.progress import say
+from davir_ray.progress import warn
 from davir_ray.recipe import Recipe, load_recipe, parse_recipe
+from davir_ray.runs.events import ANY_EVENT
 from davir_ray.runs.record import R, read_record
 from davir_ray.runs.results import RESULTS, check_sizes, results_in
 from davir_ray.storage.damage import set_aside
@@ -31,6 +32,7 @@ WRITTEN_AGAIN = (
     "`davir score` with the recipe file that began the run writes it again, and goes on with what is measured"
 )
 NOT_IN_RUN_ID: dict[str, Any] = {
+    "label": True,
     "engine": {"replicas", "num_cpus", "stall_seconds", "gpu_memory_utilization", "wait_seconds"},
     "output": True,
     "store": True,
@@ -39,8 +41,8 @@ NOT_IN_RUN_ID: dict[str, Any] = {
     "train": True,
     "nightly": True,
 }
-"""Settings that decide where and how fast a run works, what is trained before and after it, when a night is a bad one,
-and nothing of its result.
+"""Settings that decide what a run is called, where and how fast it works, what is trained before and after it, when a
+night is a bad one, and nothing of its result.
 
 The reference counts by its content, as every model does.
 """
@@ -119,7 +121,7 @@ class Run:
         try:
             self.events = [_checked_event(self.paths.events, one) for one in read_lines(self.paths.events)]
         except DamagedPart as damage:
-            say(f"{damage}; what happened before now is forgotten")
+            warn(f"{damage}; what happened before now is forgotten")
             self.events = []
 
     @property
@@ -133,8 +135,9 @@ class Run:
         return f"davir resume {shlex.quote(self.folder)}"
 
     def event(self, name: str, **values: Any) -> None:
-        """Note what happened, for whoever reads the run later."""
-        self.events.append({"time": round(time(), 3), "event": name, **values})
+        """Note what happened, for whoever reads the run later: an event of `ANY_EVENT` by its name."""
+        noted = ANY_EVENT.validate_python({"time": round(time(), 3), "event": name, **values})
+        self.events.append(noted.tree())
         write_lines(self.paths.events, self.events)
 
     def record(self, model: type[R]) -> R | None:

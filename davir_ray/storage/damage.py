@@ -15,7 +15,7 @@ from contextlib import contextmanager
 
 from davir_ray import storage
 from davir_ray.errors import DamagedPart
-from davir_ray.progress import say
+from davir_ray.progress import warn
 
 ASIDE = ".damaged"
 """What the name of a file ends with that was set aside."""
@@ -26,8 +26,8 @@ def set_aside(damage: DamagedPart) -> None:
     try:
         storage.rename(damage.uri, damage.uri + ASIDE)
     except FileNotFoundError:
-        return say(f"made again: {damage}")
-    say(f"set aside, and made again: {damage}")
+        return warn(f"made again: {damage}")
+    warn(f"set aside, and made again: {damage}")
     folder, name = damage.uri.rsplit("/", 1)
     storage.await_listing(lambda: damage.uri not in storage.list_files(folder, name), damage.uri)
 

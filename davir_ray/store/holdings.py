@@ -11,7 +11,7 @@ from typing import Any
 
 from davir_ray import storage
 from davir_ray.errors import DamagedPart, RecipeError, StoreError
-from davir_ray.progress import say
+from davir_ray.progress import warn
 from davir_ray.storage.damage import ASIDE
 from davir_ray.storage.files import File
 from davir_ray.storage.layout import MeasurementsLayout, PreparedLayout, StoreLayout
@@ -70,7 +70,7 @@ def models_in(store: str, resolve: Callable[[str, str | None], StoredKind]) -> l
         try:
             found.append(MeasurementStore(folder, resolve(*kind_in(folder))))
         except RecipeError as error:
-            say(f"passed over {folder}: {error}")
+            warn(f"passed over {folder}: {error}")
     return found
 
 

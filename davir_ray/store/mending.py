@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from davir_ray.errors import DamagedPart, StalePlan, StoreError
-from davir_ray.progress import say
+from davir_ray.progress import warn
 from davir_ray.storage.damage import set_aside
 from davir_ray.store.measurements import MeasurementStore
 from davir_ray.store.prepared import Prepared
@@ -39,7 +39,7 @@ def mended(
 def _mend(found: DamagedPart | StalePlan, prepared: Prepared, stores: Sequence[MeasurementStore]) -> None:
     """Set aside what is damaged, and all parts that are beside it in the same folder of a store."""
     if isinstance(found, StalePlan):
-        return say(f"planning anew: {found}")
+        return warn(f"planning anew: {found}")
     for store in stores:
         if found.uri.startswith(f"{store.folder}/"):
             for damage in {one.uri: one for one in [found, *damaged_parts(store)]}.values():

@@ -58,7 +58,7 @@ def prepare(preparation: Preparation, workers: int) -> None:
         compute=ray.data.ActorPoolStrategy(min_size=1, max_size=max(1, min(workers, len(todo)))),
     )
     bad = set[int]()
-    with ray_session.batches(dataset) as batches:
+    with progress.telling(), ray_session.batches(dataset) as batches:
         for batch in batches:
             for text in batch["error"].tolist():
                 ray_session.raise_encoded(text, CorpusError)

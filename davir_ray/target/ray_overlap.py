@@ -9,7 +9,7 @@ from davir_ray.cluster.unexpected import stage
 from davir_ray.corpus.listing import Listing
 from davir_ray.corpus.split import Split
 from davir_ray.errors import CorpusError, DamagedPart
-from davir_ray.progress import say
+from davir_ray.progress import warn
 from davir_ray.runs.record import Overlaps
 from davir_ray.storage.damage import set_aside
 from davir_ray.storage.layout import PreparedLayout
@@ -32,7 +32,7 @@ def overlaps_with(prepared: Prepared, listing: Listing, few_shot: FewShot, what:
         write_sealed(uri, found.tree())
     for one in found.named:
         alike = "nearly the same" if one.near else "the same"
-        say(f"warning: target: {one.target} is {alike} row as {one.corpus} of {what}")
+        warn(f"target: {one.target} is {alike} row as {one.corpus} of {what}")
     return found
 
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from davir_ray.errors import DamagedPart
-from davir_ray.progress import say
+from davir_ray.progress import warn
 from davir_ray.storage.json_lines import read_lines, write_lines
 from davir_ray.storage.layout import RunLayout
 
@@ -18,7 +18,7 @@ def read_metrics(folder: str) -> list[dict[str, Any]]:
     try:
         return metrics_at(RunLayout(folder).metrics)
     except DamagedPart as damage:
-        say(f"{damage}; what was logged before now is forgotten")
+        warn(f"{damage}; what was logged before now is forgotten")
         return []
 
 

@@ -9,7 +9,7 @@ import torch.distributed
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from davir_ray.errors import Unreachable
-from davir_ray.progress import say
+from davir_ray.progress import warn
 from davir_ray.train.metrics import write_metrics
 
 
@@ -50,4 +50,4 @@ class WriteMetrics(TrainerCallback):
             try:
                 write_metrics(self.folder, entries)
             except (OSError, Unreachable) as error:  # no reason to stop a training
-                say(f"warning: metrics of step {state.global_step} were not written: {error}")
+                warn(f"metrics of step {state.global_step} were not written: {error}")

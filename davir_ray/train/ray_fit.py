@@ -19,7 +19,7 @@ from davir_ray.cluster.unexpected import in_one_line, unwrapped
 from davir_ray.config import TrainConfig
 from davir_ray.errors import DamagedPart, DavirError, TrainingError, Unexpected, Unreachable
 from davir_ray.measure.ray_room import await_room
-from davir_ray.progress import duration, say
+from davir_ray.progress import duration, telling
 from davir_ray.storage.filesystems import filesystem
 from davir_ray.storage.layout import RunLayout
 from davir_ray.train.metrics import metrics_at
@@ -76,7 +76,8 @@ def scaling(train: TrainConfig, device: str) -> ScalingConfig:
 
 def _run_config(task: TrainTask) -> RunConfig:
     filesystem, path = _filesystem(task.folder)
-    environment = {"DS_ACCELERATOR": task.device, "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    # These are read when libraries are imported, which is before a worker does anything.
+    environment = {"DS_ACCELERATOR": task.device, "HF_HUB_DISABLE_PROGRESS_BARS": "1", "TQDM_DISABLE": "1"}
     return RunConfig(
         name=RunLayout.checkpoints,
         storage_path=path,
@@ -135,16 +136,21 @@ def _watching(task: TrainTask) -> Iterator[None]:
 
 def _watch(folder: str, over: threading.Event) -> None:
     said, first, started = len(_logged(folder)), 0, time.monotonic()
-    while True:
-        last_look = over.wait(SECONDS_BETWEEN_LOOKS)
-        entries = _logged(folder)
-        for entry in entries[said:]:
-            if not first:
-                first, started = entry["step"], time.monotonic()
-            say(f"train: {progress_line(entry, first, time.monotonic() - started)}")
-        said = max(said, len(entries))
-        if last_look:
-            return
+    newest: dict[str, Any] = {}
+    last_look = False
+
+    def line() -> str:
+        return f"train: {progress_line(newest, first, time.monotonic() - started)}"
+
+    with telling(line):
+        while not last_look:
+            last_look = over.wait(SECONDS_BETWEEN_LOOKS)
+            entries = _logged(folder)
+            for entry in entries[said:]:
+                if not first:
+                    first, started = entry["step"], time.monotonic()
+                newest = newest | entry
+            said = max(said, len(entries))
 
 
 def _logged(folder: str) -> list[dict[str, Any]]:
@@ -156,7 +162,9 @@ def _logged(folder: str) -> list[dict[str, Any]]:
 
 
 def progress_line(entry: dict[str, Any], first_step: int, seconds: float) -> str:
-    """Describe one entry of the log. first_step: where this start began; seconds: how long ago."""
+    """Describe what was logged last. first_step: where this start began; seconds: how long ago."""
+    if not entry:
+        return "before the first step"
     step, total = entry["step"], entry["max_steps"]
     values = [
         f"{name} {value:.4g}" for name, value in entry.items() if name in SHOWN and isinstance(value, float)

@@ -52,7 +52,6 @@ def work(task: TrainTask) -> None:
 
 
 def _prepare_process(task: TrainTask) -> None:
-    os.environ.setdefault("TQDM_DISABLE", "1")
     torch.set_num_threads(max(1, int(os.environ.get("OMP_NUM_THREADS", "1"))))
     if task.device == "cpu":
         import deepspeed

@@ -25,7 +25,7 @@ from davir_ray.job import (
     prepare_corpus,
 )
 from davir_ray.logprobs.choice import Choice, numerics
-from davir_ray.progress import say
+from davir_ray.progress import say, warn
 from davir_ray.runs.lease import leased
 from davir_ray.runs.record import HeldOut, TrainingRecord, TrainingSettings
 from davir_ray.runs.run import Run, training_id_of
@@ -204,7 +204,7 @@ def write_all_rows(training: Training) -> RowCounts:
     check_held_out(held_out.rows, held_out.largest_id, inputs.base, training.held_out.what)
     shared = count_shared(paths.rows, paths.eval_rows)
     if shared:
-        say(f"{shared:,} rows of {training.held_out.what} are also trained on")
+        warn(f"{shared:,} rows of {training.held_out.what} are also trained on")
     return RowCounts(
         written.rows, written.left_out, written.largest_id, held_out.rows, held_out.left_out, shared
     )

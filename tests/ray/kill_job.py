@@ -12,9 +12,11 @@ ROOT = Path(__file__).resolve().parents[2]
 STAGES = {
     "prepare": "reading",
     "measure": "measuring",
+    "progress": "measuring",
     "measured": "measuring",
     "rank": "ranking",
     "select": "exporting",
+    "chosen": "record",
 }
 """The stage that an event of a run begins."""
 LONGEST = 600.0

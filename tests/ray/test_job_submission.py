@@ -6,6 +6,7 @@ only the ports of the head (this machine may have another cluster), the folder o
 
 import json
 import re
+import sched
 import shlex
 import shutil
 import socket
@@ -24,6 +25,16 @@ from tests.documented_commands import FENCED, MARKDOWN, ROOT, Command, documente
 
 DOCUMENTS = "".join((ROOT / name).read_text() for name in MARKDOWN)
 COMMANDS = documented()
+PLANTED = "planted"
+SECRETS = {
+    "AWS_ACCESS_KEY_ID": f"AKIA{PLANTED}",
+    "AWS_SECRET_ACCESS_KEY": f"{PLANTED}/secret+key",
+    "HF_TOKEN": f"hf_{PLANTED}",
+    "WANDB_API_KEY": f"wandb-{PLANTED}",
+}
+"""In the environment of the head, and so of its jobs and their workers."""
+OF_THE_COMMAND = re.compile(r"^\S+ \S+\sINFO (cli|dashboard_sdk|packaging)\.py:")
+"""What `ray job submit` says itself."""
 pytestmark = pytest.mark.ray
 
 
@@ -81,7 +92,7 @@ def folder(tmp_path_factory, tiny_models):
 def bare(tmp_path_factory):
     """The environment of a shell that nobody prepared; Ray has sessions of its own, in a short path for its sockets."""
     sessions = tempfile.mkdtemp(prefix="ray-")
-    yield {
+    yield SECRETS | {
         "PATH": "/usr/bin:/bin",
         "HOME": str(tmp_path_factory.mktemp("home")),
         "PYTHONPATH": str(ROOT),  # the environment may have been made for another clone
@@ -130,14 +141,28 @@ def typed(text: str, folder: Path, bare: dict[str, str], *before: str) -> subpro
 
 
 @pytest.fixture(scope="module")
-def scored(head, folder, bare):
-    """What `ray job submit ... jobs/score.py` made, as the documents submit it."""
+def submitted(head, folder, bare) -> str:
+    """What `ray job submit ... jobs/score.py` prints, as the documents submit it: the log of the job."""
     exports = [line for line in of_block(block_with("ray start --head")) if line.startswith("export ")]
     submit = list(of_block(block_with("ray start --head")))[-1].replace(":8265", f":{head}")
     done = typed(submit, folder, bare, *exports)
     assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def scored(submitted, folder):
+    """The record of the job."""
     (record,) = folder.glob("davir/runs/cluster-*/record.json")
     return json.loads(record.read_text())
+
+
+def test_the_log_of_a_job_has_no_banners_and_bars_of_libraries(submitted):
+    print(submitted)
+    assert "measure base: " in submitted
+    noise = r"\r|it/s|\d%\||INFO|WARNING|Running Dataset|Loading weights|(?i:deprecat|usage stats|vllm v)"
+    said = [line for line in submitted.splitlines() if not OF_THE_COMMAND.search(line)]
+    assert [line for line in said if re.search(noise, line)] == []
 
 
 def test_a_submitted_job_scores_a_corpus(scored):
@@ -156,6 +181,57 @@ def test_the_cron_line_finds_the_night_done(head, folder, bare, scored):
     assert done.returncode == 0, done.stdout + done.stderr
     (night,) = (folder / "davir/runs/nightly/cluster/nights.jsonl").read_text().splitlines()
     assert json.loads(night)["run_id"] == scored["run_id"]
+
+
+@pytest.mark.nightly
+def test_a_schedule_fires_the_cron_line_twice_and_the_second_night_reuses_the_first(head, folder, bare):
+    (line,) = [one.text for one in COMMANDS if one.text.startswith("30 2 * * *")]
+    command = (
+        line.removeprefix("30 2 * * *").replace("/srv/davir_ray", str(folder)).replace(":8265", f":{head}")
+    )
+    command = command.replace("cluster.yaml", "scheduled.yaml")
+    text = (folder / "jobs" / "recipes" / "cluster.yaml").read_text()
+    corpus = folder / "data" / "scheduled"
+    (folder / "jobs" / "recipes" / "scheduled.yaml").write_text(text.replace("data/alpaca", "data/scheduled"))
+    clock, codes = sched.scheduler(time.time, time.sleep), []
+
+    def fire() -> None:
+        """Add a file of 20 rows, as a day does, and start the command as cron does: with a shell, from elsewhere."""
+        night = len(codes)
+        rows = [{"question": f"What is {night}, {i}?", "answer": f"It is {i}."} for i in range(20)]
+        corpus.mkdir(exist_ok=True)
+        pq.write_table(pa.Table.from_pylist(rows), corpus / f"{night}.parquet")
+        codes.append(subprocess.run(["/bin/sh", "-c", command], cwd="/", env=bare, timeout=300).returncode)
+        if len(codes) < 2:
+            clock.enterabs(next_time(), 1, fire)
+
+    clock.enterabs(next_time(), 1, fire)
+    clock.run()
+    assert codes == [0, 0]
+    lines = (folder / "davir/runs/nightly/scheduled/nights.jsonl").read_text().splitlines()
+    first, second = (json.loads(one) for one in lines)
+    assert first["measured"] == second["measured"] == second["reused"] == {"base": 20, "reference": 20}
+    assert first["reused"] == {"base": 0, "reference": 0}
+    assert (second["rows"], second["drift"]["before"]) == (40, first["run_id"])
+
+
+def next_time(seconds: float = 10.0) -> float:
+    """The next time that a schedule of every so many seconds names, as cron's has minutes."""
+    return (time.time() // seconds + 1) * seconds
+
+
+def test_no_secret_of_the_environment_or_of_a_uri_is_left_behind(folder, bare, scored):
+    export = next(of_block(block_with("davir validate recipe.yaml")))
+    uri = f"s3://key:{PLANTED}@bucket/runs"
+    told = typed(f"davir score recipe.yaml --set output={uri}", folder, bare, export)
+    assert told.returncode == 2
+    assert "holds credentials" in told.stderr
+    assert PLANTED not in told.stdout + told.stderr
+    places = {"runs and store": folder / "davir", "logs of Ray": Path(bare["RAY_TMPDIR"])}
+    for name, place in places.items():
+        files = [path for path in place.rglob("*") if path.is_file()]
+        assert len(files) > 5, name
+        assert [path for path in files if PLANTED.encode() in path.read_bytes()] == [], name
 
 
 PLAIN = re.compile(r"davir (validate|inspect|scores|formats|status|store|--help)|make ")

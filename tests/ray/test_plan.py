@@ -89,7 +89,7 @@ def test_the_time_is_that_of_earlier_runs(grown, first):
     plan, record = grown[0], first[1]
     events = [json.loads(line) for line in storage.read_bytes(f"{record.run_dir}/events.jsonl").splitlines()]
     tokens = next(one["tokens"] for one in events if one["event"] == "measure")
-    busy = next(one["busy"] for one in events if one["event"] == "measured")
+    busy = next(one["engine_seconds"] for one in events if one["event"] == "measured")
     base = plan.estimate.models["base"]
     assert base.busy_seconds == pytest.approx(plan.tokens["base"] * busy / tokens, abs=0.06)
     assert plan.estimate.gpu_hours == 0

@@ -101,7 +101,7 @@ def measurement_in(folder: Path, run: str = "n-1") -> Measurement:
 def run_in(folder: Path, run_id: str = "n-000000000001") -> Run:
     tree = {"corpus": {"paths": "rows.parquet"}, "models": {"base": run_id, "reference": "r"}}
     run = Run.begin(parse_recipe(tree | {"output": str(folder), "store": str(folder)}, "r"), run_id)
-    run.event("measure", model="base", again=len(run.events))
+    run.event("prepare", splits=len(run.events))
     prepared = Prepared(str(folder / "prepared"), ("one",))
     prepared.write(0, EXAMPLES.empty_table(), TOKENS.empty_table())
     write_places(run, prepared, [Split("s", run_id, "parquet", 0, 1, (0,))])

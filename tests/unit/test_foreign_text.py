@@ -274,7 +274,8 @@ def test_overrides_are_quoted_safely(tmp_path, monkeypatch, verb):
 def test_runs_and_stores_of_hostile_names_are_told_safely(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run = Run.begin(parse_recipe(tree(), "r"), f"{HOSTILE}-0123456789ab")
-    run.event("measure", role="base", store=HOSTILE, tokens_left=1)
+    counts = {"sequences": 1, "tokens": 1, "tokens_left": 1, "retried_sequences": 0}
+    run.event("measure", role="base", anew=True, store=HOSTILE, **counts)
     MeasurementStore(f"{HOSTILE}store/measurements/{HOSTILE}", LOSS).describe(
         {"model": HOSTILE, "path": HOSTILE, "adapter": None, "numerics": {HOSTILE: HOSTILE}}
     )

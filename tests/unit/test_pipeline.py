@@ -15,11 +15,15 @@ from davir_ray.measure.ray_measure import Effort, Plan
 def test_what_was_begun_again_is_summed_over_all_starts_of_a_run():
     plans = {"base": Plan(12, 9, 90, pa.table({})), "reference": Plan(12, 12, 120, pa.table({}))}
     events = [
-        {"event": "measure", "role": "base", "again": 0},
-        {"event": "measure", "role": "base", "again": 4},  # the next start, which found a chunk of 4 begun
-        {"event": "measured", "role": "base", "again": 2},
-        {"event": "measure", "role": "reference", "again": 0},
-        {"event": "measured", "role": "reference", "again": 0},
+        {"event": "measure", "role": "base", "retried_sequences": 0},
+        {
+            "event": "measure",
+            "role": "base",
+            "retried_sequences": 4,
+        },  # the next start, which found a chunk of 4 begun
+        {"event": "measured", "role": "base", "retried_sequences": 2},
+        {"event": "measure", "role": "reference", "retried_sequences": 0},
+        {"event": "measured", "role": "reference", "retried_sequences": 0},
         {"event": "rank", "rows": 12},
     ]
     assert counts(plans, events).tree() == {
@@ -32,12 +36,18 @@ def test_what_was_begun_again_is_summed_over_all_starts_of_a_run():
 def test_what_is_planned_once_more_was_measured_before():
     plans = {"base": Plan(12, 2, 20, pa.table({}))}
     events = [
-        {"event": "measure", "role": "base", "anew": True, "sequences": 12, "again": 0},
+        {"event": "measure", "role": "base", "anew": True, "sequences": 12, "retried_sequences": 0},
         {"event": "select", "ranked": 12},  # finished; then its results were lost
-        {"event": "measure", "role": "base", "anew": True, "sequences": 9, "again": 0},
-        {"event": "measure", "role": "base", "anew": False, "sequences": 9, "again": 1},  # resumed
-        {"event": "measure", "role": "base", "anew": True, "sequences": 2, "again": 0},  # a part was damaged
-        {"event": "measured", "role": "base", "again": 0},
+        {"event": "measure", "role": "base", "anew": True, "sequences": 9, "retried_sequences": 0},
+        {
+            "event": "measure",
+            "role": "base",
+            "anew": False,
+            "sequences": 9,
+            "retried_sequences": 1,
+        },  # resumed
+        {"event": "measure", "role": "base", "anew": True, "sequences": 2, "retried_sequences": 0},  # damage
+        {"event": "measured", "role": "base", "retried_sequences": 0},
     ]
     assert counts(plans, events).tree() == {
         "measured": {"base": 9},

@@ -330,10 +330,10 @@ def training_at(folder, name, **values):
 def test_the_status_of_many(found, tmp_path):
     assert told(status_lines(found, str(tmp_path))) == (
         """\
-r-1  finished  1h 00m ago  3 of 12 rows selected
-r-2  unfinished  30s ago  measure base, base 56%, reference 0%
-r-sft-1  unfinished  2s ago  step 5 of 12, loss 1.25
-r-sft-2  finished  2s ago  step 12 of 12, loss 1
+r-1      finished    1h 00m ago  3 of 12 rows selected
+r-2      unfinished  30s ago     measure base, base 56%, reference 0%
+r-sft-1  unfinished  2s ago      step 5 of 12, loss 1.25
+r-sft-2  finished    2s ago      step 12 of 12, loss 1
 """
     )
 

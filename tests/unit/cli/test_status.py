@@ -1,5 +1,6 @@
 import json
 import os
+import re
 from time import time
 
 import pyarrow as pa
@@ -12,7 +13,7 @@ from davir_ray.cli.status import PassStatus, status, status_lines, statuses
 from davir_ray.errors import RecipeError
 from davir_ray.recipe import parse_recipe
 from davir_ray.runs.record import RunRecord
-from davir_ray.runs.run import Run
+from davir_ray.runs.run import Run, run_id_of
 from davir_ray.store.compaction import compact
 from davir_ray.store.measurements import part_name
 from davir_ray.train.metrics import write_metrics
@@ -54,8 +55,8 @@ def plan(tmp_path, run: Run, settled: tuple[str, ...], *, seconds_ago: float) ->
     storage.write_table(storage.join(run.folder, "work", "base", "plan.parquet"), pa.table(table))
     left = sum(tokens for letters, tokens in CHUNKS.items() if letters not in settled)
     run.event("prepare", splits=1)
-    counts = {"sequences": 9, "tokens": 900, "tokens_left": left, "store": store_of(tmp_path).folder}
-    run.event("measure", role="base", **counts)
+    counts = {"sequences": 9, "tokens": 900, "tokens_left": left, "anew": True, "retried_sequences": 0}
+    run.event("measure", role="base", store=store_of(tmp_path).folder, **counts)
     run.events[-1]["time"] -= seconds_ago
     run.events[-2]["time"] -= seconds_ago
     text = "".join(json.dumps(event) + "\n" for event in run.events)
@@ -118,7 +119,7 @@ def test_a_pass_that_is_over_has_no_rate(tmp_path):
     plan(tmp_path, run, (), seconds_ago=100)
     for letters in CHUNKS:
         settle(tmp_path, letters, seconds_ago=1)
-    run.event("measured", role="base", seconds=99.0, busy=90.0)
+    run.event("measured", role="base", seconds=99.0, engine_seconds=90.0, retried_sequences=0)
     run.event("rank", rows=9)
     found = status(run.folder)
     assert found.passes["base"] == settled(9, 9, 900, 900)
@@ -153,11 +154,55 @@ def test_an_output_folder_has_a_line_a_run(tmp_path):
     (tmp_path / "runs" / "notes").mkdir()
     output = str(tmp_path / "runs")
     lines = list(status_lines(statuses(output), output))
-    assert len(lines) == 2
-    assert lines[0].startswith("one-1  finished")
-    assert "3 of 12 rows selected" in lines[0]
-    assert lines[1].startswith("two-2  unfinished")
-    assert "measure base, base 33%" in lines[1]
+    assert lines == [
+        "one-1  finished    never       davir: fraction 0.06  3 of 12 rows selected",
+        "two-2  unfinished  1m 40s ago  davir: fraction 0.06  measure base, base 33%",
+    ]
+
+
+def test_runs_stand_in_the_order_of_time_with_label_score_and_rules(tmp_path):
+    rules = [{"type": "quota", "by": "source", "count": 5}, {"type": "count", "count": 3}]
+    changes = {
+        "a-1": {"label": "the\x1b[31m newest"},
+        "b-2": {"score": {"name": "rho_mean"}, "select": rules},
+        "c-3": {"label": "2024"},
+    }
+    for name, seconds_ago in (("a-1", 10), ("b-2", 3000), ("c-3", 200)):
+        run = Run.begin(parse_recipe(recipe_for(tmp_path) | changes[name], "r"), name)
+        run.event("rank", rows=9)
+        (event,) = run.events
+        line = json.dumps(event | {"time": event["time"] - seconds_ago})
+        storage.write_atomic(storage.join(run.folder, "events.jsonl"), f"{line}\n".encode())
+    told = CliRunner().invoke(main, ["status", str(tmp_path / "runs"), "--json"])
+    *lines, tree = told.stdout.splitlines()
+    assert lines == [
+        "b-2                      unfinished  50m 00s ago  rho_mean: quota by=source count=5, count 3  rank",
+        "c-3  2024                unfinished  3m 20s ago   davir: fraction 0.06                        rank",
+        "a-1  the\\x1b[31m newest  unfinished  10s ago      davir: fraction 0.06                        rank",
+    ]
+    found = json.loads(tree)["runs"]
+    assert [(one["run_id"], one["label"]) for one in found] == [
+        ("b-2", None),
+        ("c-3", "2024"),
+        ("a-1", "the\x1b[31m newest"),
+    ]
+    assert (found[0]["score"], found[0]["rules"]) == ("rho_mean", ["quota by=source count=5", "count 3"])
+    one = CliRunner().invoke(main, ["status", str(tmp_path / "runs" / "c-3")]).stdout
+    assert "label     2024\nchosen by davir: fraction 0.06\n" in one
+
+
+def test_a_label_changes_neither_the_name_nor_the_result_of_a_run(tmp_path):
+    named = [run_id_of(parse_recipe(recipe_for(tmp_path) | {"label": one}, "r"), "n") for one in ("a", "b")]
+    assert len(set(named)) == 1
+
+
+def test_a_recipe_that_is_damaged_leaves_the_run_its_line(tmp_path):
+    run = begin(tmp_path)
+    storage.write_atomic(run.paths.recipe, b"{")
+    told = CliRunner().invoke(main, ["status", str(tmp_path / "runs")])
+    assert told.exit_code == 0
+    assert told.stdout == "name-1  unfinished  never  begun\n"
+    assert "recipe.json" in told.stderr
 
 
 def test_a_recipe_stands_for_its_output_and_json_says_the_same(tmp_path):
@@ -187,7 +232,9 @@ def test_a_training_has_a_line_beside_the_runs_and_can_be_told_of(tmp_path):
     logged = [{"step": 0, "eval_loss": 1.5}, {"step": 5, "loss": 1.25}, {"step": 5, "eval_loss": 1.125}]
     write_metrics(str(folder), [{"max_steps": 12} | entry for entry in logged])
     _, line = status_lines(statuses(place), place)
-    assert line == "name-train-1  unfinished  0s ago  step 5 of 12, loss 1.25, eval_loss 1.125"
+    assert (
+        re.sub(" +", " ", line) == "name-train-1 unfinished 0s ago step 5 of 12, loss 1.25, eval_loss 1.125"
+    )
     assert list(status_lines(statuses(str(folder)), str(folder)))[1:] == [
         "progress  step 5 of 12, loss 1.25, eval_loss 1.125; 0s ago",
         "resume    the command that began it goes on with it",
@@ -212,7 +259,7 @@ def test_damaged_logs_and_stores_leave_every_run_its_line(tmp_path):
     storage.write_atomic(merged, b"PAR1")
     told = CliRunner().invoke(main, ["status", str(tmp_path / "runs")])
     assert told.exit_code == 0
-    assert "name-1  unfinished" in told.output
+    assert "name-1        unfinished" in told.output
     assert "name-train-1  unfinished" in told.output
     assert f"{merged}: " in told.output
     assert "metrics.jsonl: line 1 has no step" in told.output

@@ -31,6 +31,14 @@ def test_every_field_and_part_is_documented(kind):
         assert not [name for name, field in part["properties"].items() if not field.get("description")]
 
 
+def test_every_event_and_field_of_one_is_documented():
+    schema = json.loads(files()["schemas/event.json"])
+    assert len(schema["oneOf"]) == len(schema["$defs"])
+    for part in schema["$defs"].values():
+        assert part["description"]
+        assert not [name for name, field in part["properties"].items() if not field.get("description")]
+
+
 def written(tmp_path: Path) -> dict[str, dict]:
     """Return one JSON object of each kind, of those in a file as the file has it."""
     trained, run = records.training_record(), records.run_record()

@@ -9,6 +9,7 @@ import click
 
 from davir_ray import errors
 from davir_ray.cli import main
+from davir_ray.cluster.ray_metrics import METRICS
 from davir_ray.drift.causes import Cause
 from davir_ray.schema import SCORED, Status
 from davir_ray.scores import SCORES
@@ -54,6 +55,10 @@ def test_the_exports():
     (export,) = models_in(Recipe.model_fields["export"].annotation)
     formats = get_args(get_args(export.model_fields["formats"].annotation)[0])
     assert first_cells("docs/results.md", "format") == list(formats)
+
+
+def test_the_metrics():
+    assert first_cells("docs/cluster.md", "metric") == [one.scraped_as for one in METRICS]
 
 
 def test_the_rules():

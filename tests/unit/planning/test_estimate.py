@@ -21,7 +21,8 @@ def measured(tokens, busy):
     return [
         {"event": "prepare", "splits": 1},
         {"event": "measure", "role": "base", "tokens_left": tokens},
-        {"event": "measured", "role": "base", "busy": busy},
+        {"event": "progress", "role": "base", "tokens": tokens},
+        {"event": "measured", "role": "base", "engine_seconds": busy},
     ]
 
 

@@ -75,6 +75,7 @@ def rule(kind: str, **settings: Any) -> dict[str, Any]:
 
 
 CASES = {
+    "label": Case("what people call it", reader="cli/status.py"),
     "corpus.paths": Case("other.parquet", "rows.parquet"),
     "corpus.dataset_info": Case(
         DATA_SETS, f"{DATA_SETS}/../data_sets", beside={"corpus.paths": {}, "corpus.datasets": ["plain"]}

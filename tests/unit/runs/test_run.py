@@ -109,10 +109,10 @@ def test_a_run_is_unfinished_until_its_record_is_written(tmp_path):
 
 
 def test_events_go_on_where_a_stopped_run_left_them(tmp_path):
-    Run.begin(recipe(tmp_path), "name-1").event("begin", rows=1)
-    Run.begin(recipe(tmp_path), "name-1").event("again")
+    Run.begin(recipe(tmp_path), "name-1").event("prepare", splits=1)
+    Run.begin(recipe(tmp_path), "name-1").event("rank", rows=1)
     lines = storage.read_bytes(str(tmp_path / "name-1" / "events.jsonl")).decode().splitlines()
-    assert [json.loads(line)["event"] for line in lines] == ["begin", "again"]
+    assert [json.loads(line)["event"] for line in lines] == ["prepare", "rank"]
 
 
 def test_a_run_folder_stands_for_its_recipe(tmp_path):
@@ -185,7 +185,7 @@ def test_results_that_are_listed_are_not_asked_for_by_name(tmp_path, monkeypatch
 
 def test_a_run_whose_recipe_is_damaged_says_who_writes_it_again(tmp_path):
     run = Run.begin(recipe(tmp_path), "name-1")
-    run.event("prepare")
+    run.event("prepare", splits=1)
     for text in ("{", "[]", "{}", ""):
         Path(storage.join(run.folder, "recipe.json")).write_text(text)
         with pytest.raises(StoreError, match=r"recipe.json.*`davir score` with the recipe file"):
