@@ -8,7 +8,7 @@ from io import TextIOWrapper
 import click
 
 from davir_ray.errors import RecipeError
-from davir_ray.foreign_text import holds_credentials, is_text, refusal, shown
+from davir_ray.foreign_text import shown, why_no_place
 
 
 def print_lines(lines: Iterable[str], err: bool = False) -> None:
@@ -36,8 +36,6 @@ def safe_usage() -> Iterator[None]:
 
 def checked_place(ctx: click.Context, param: click.Parameter, value: str) -> str:
     """Refuse a place (a recipe, a run, a store) that the files of runs must not or cannot name."""
-    if not is_text(value):
-        raise RecipeError(f"{value}: holds bytes that are not UTF-8; give it another name")
-    if holds_credentials(value):
-        raise RecipeError(refusal(value))
+    if why := why_no_place(value):
+        raise RecipeError(why)
     return value

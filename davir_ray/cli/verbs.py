@@ -1,7 +1,7 @@
 """The `davir` command: parse, call, print. Each verb is one function of the package.
 
 Exit codes: 0 done; 1 unexpected; 2 recipe or usage; 3 corpus, or nothing of it could be chosen; 4 model or tokenizer;
-5 engine; 6 store; 7 training; 8 nightly limits; 130 interrupted (Ctrl-C).
+5 engine; 6 store; 7 training; 8 nightly limits; 9 environment; 130 interrupted (Ctrl-C).
 """
 
 import json
@@ -92,13 +92,13 @@ main.add_command(show)
 @JSON
 def score(recipe: str, overrides: tuple[str, ...], limit: int | None, dry_run: bool, as_json: bool) -> None:
     """Measure what is missing, score, rank, select and export."""
-    loaded = _load(recipe, overrides, limit)  # before the heavy imports: a typo is told at once
     if dry_run:
-        return _plan(*loaded, as_json)
-    from davir_ray import pipeline
+        return _plan(*_load(recipe, overrides, limit), as_json)
+    from davir_ray import api
     from davir_ray.cli.closing_lines import record_lines
 
-    _finish_run(pipeline.score(*_with_models(*loaded)), record_lines, as_json)
+    done = api.score(recipe, overrides=_settings(overrides, limit))
+    _finish_run(done.record, record_lines, as_json)
 
 
 @main.command()
@@ -142,12 +142,11 @@ def nightly(recipe: str, overrides: tuple[str, ...], limit: int | None, as_json:
 @JSON
 def select(run_or_recipe: str, overrides: tuple[str, ...], limit: int | None, as_json: bool) -> None:
     """Choose again from stored measurements; no model is loaded."""
-    loaded = _load(run_or_recipe, overrides, limit)
-    from davir_ray import pipeline
+    from davir_ray import api
     from davir_ray.cli.closing_lines import record_lines
 
-    record = pipeline.score(*_with_models(*loaded), may_measure=False)
-    _finish_run(record, record_lines, as_json)
+    chosen = api.select(run_or_recipe, overrides=_settings(overrides, limit))
+    _finish_run(chosen.record, record_lines, as_json)
 
 
 @main.command()
@@ -215,11 +214,11 @@ def train(run_or_recipe: str, overrides: tuple[str, ...], limit: int | None, as_
 @JSON
 def run(recipe: str, overrides: tuple[str, ...], limit: int | None, as_json: bool) -> None:
     """Make the reference, score, select and train, as far as the recipe asks, in one resumable job."""
-    loaded = _load(recipe, overrides, limit)
-    from davir_ray import pipeline
+    from davir_ray import api
     from davir_ray.cli.training_lines import run_lines
 
-    _finish_run(pipeline.run_all(*loaded), run_lines, as_json)
+    done = api.run(recipe, overrides=_settings(overrides, limit))
+    _finish_run(done.record, run_lines, as_json)
 
 
 @main.command()
@@ -371,16 +370,12 @@ def store_prune(store_or_recipe: str, keep: tuple[str, ...], older_than: float |
 def _load(path: str, overrides: tuple[str, ...], limit: int | None) -> "tuple[Recipe, str]":
     from davir_ray.runs.run import load_run_or_recipe
 
-    return load_run_or_recipe(path, [*overrides, *([f"corpus.limit={limit}"] if limit else [])])
+    return load_run_or_recipe(path, _settings(overrides, limit))
 
 
-def _with_models(recipe: "Recipe", name: str) -> "tuple[Recipe, str]":
-    """Name the models that the recipe made; only where there are some is training code loaded."""
-    if not recipe.makes:
-        return recipe, name
-    from davir_ray.train.steps import with_models
-
-    return with_models(recipe, name), name
+def _settings(overrides: tuple[str, ...], limit: int | None) -> list[str]:
+    """Return the overrides of a recipe; `--limit` is one of them."""
+    return [*overrides, *([f"corpus.limit={limit}"] if limit else [])]
 
 
 def _plan(recipe: "Recipe", name: str, as_json: bool, probe: bool = False) -> None:

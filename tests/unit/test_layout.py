@@ -37,6 +37,7 @@ ORDER = (
     "pipeline",
     "planning",
     "nightly",
+    "api",
     "cli",
 )
 """Packages and loose modules of davir_ray: each imports only what stands before it."""
