@@ -71,14 +71,24 @@ class Run:
         """
         files, suffix = self._coreset_files(format, source)
         try:
-            from datasets import load_dataset
+            from datasets import Dataset, load_dataset
         except ImportError as error:
             raise BrokenEnvironment(
                 f"the core-set is a Dataset of the package datasets, which cannot be imported ({error}); "
                 "pip install 'davir-ray[train]' brings it"
             ) from error
         names = list(map(glob.escape, files))  # which it takes for patterns
-        return load_dataset({"parquet": "parquet", "jsonl": "json"}[suffix], data_files=names, split="train")
+        if suffix == "parquet":
+            if not storage.read_footer(files[0])[
+                0
+            ]:  # which `load_dataset` fails at; so does an empty file of JSON
+                return Dataset(storage.read_table(files[0]))
+            return load_dataset("parquet", data_files=names, split="train")
+        return (
+            load_dataset("json", data_files=names, split="train")
+            if storage.size_of(files[0])
+            else Dataset.from_dict({})
+        )
 
     def _coreset_files(self, format: str, source: str | None) -> tuple[list[str], str]:
         """List the files of the core-set in one format and of one source, and their suffix."""

@@ -17,10 +17,12 @@ import click
 from davir_ray import __version__
 from davir_ray.cli.safe_output import (
     checked_place,
+    files_and_folders,
     print_lines,
     safe_usage,
     spell_what_a_terminal_lacks,
 )
+from davir_ray.cli.setting_up import completion, doctor, init, schema
 from davir_ray.cli.show import show
 from davir_ray.cluster.unexpected import ending
 
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 W = TypeVar("W", bound="Written")
 R = TypeVar("R", bound="RunRecord")
 
-argument = partial(click.argument, callback=checked_place)
+argument = partial(click.argument, callback=checked_place, shell_complete=files_and_folders)
 RECIPE = argument("recipe")
 SET = click.option(
     "--set", "overrides", multiple=True, metavar="a.b=c", help="Override a setting of the recipe."
@@ -81,7 +83,8 @@ def main() -> None:
     """Choose the training data that a language model can still learn from."""
 
 
-main.add_command(show)
+for verb in (show, doctor, init, schema, completion):
+    main.add_command(verb)
 
 
 @main.command()

@@ -1,0 +1,15 @@
+"""The JSON schema of a recipe, for editors: names, types, bounds and meanings of all settings, as YAML has them.
+
+What goes together with what is told by `davir validate` alone.
+"""
+
+from typing import Any
+
+from davir_ray.recipe.recipe import Recipe
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+
+def recipe_schema() -> dict[str, Any]:
+    """Return the JSON schema of a recipe, short forms (a model as text, one rule for a list of rules) included."""
+    return {"$schema": DIALECT, **Recipe.model_json_schema(), "title": "Recipe of davir_ray"}
