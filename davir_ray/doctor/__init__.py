@@ -1,4 +1,4 @@
-"""Is everything there that davir_ray stands on? Each thing is well, absent where it may be, or wrong, with what mends it.
+"""Is all there that davir_ray stands on? Each thing is well, absent where it may be, or wrong, with what mends it.
 
 finding.py   one thing that was looked at
 examine.py   all of them, in order

@@ -1,6 +1,6 @@
 """Everything that davir_ray stands on, looked at in order."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from importlib.util import find_spec
@@ -71,28 +71,32 @@ def _packages(needed: set[str]) -> tuple[list[Finding], dict[str, object] | None
     codes = [IMPORTS[name] for name in tried] + [f"import {name}" for name in beside]
     with ThreadPoolExecutor(AT_ONCE) as pool:
         probes = dict(zip([*tried, *beside], pool.map(probe, codes), strict=True))
-    findings = [_with_probe(one, finding, probes.get(one.module)) for one, finding in looked]
+    mends = {one.module: finding.mend for one, finding in looked if finding.state == "wrong"}
+    mends |= dict.fromkeys(BESIDE_TORCH, WITHOUT)
+    findings = [_with_probe(one, finding, probes.get(one.module), mends) for one, finding in looked]
     torch = probes.get("torch")
     return [*findings, *_beside_torch(beside, probes)], None if torch is None or torch.error else torch.facts
 
 
-def _with_probe(one: Required, finding: Finding, came: Probe | None) -> Finding:
-    """Return what is said of a package once it was imported."""
+def _with_probe(one: Required, finding: Finding, came: Probe | None, mends: Mapping[str, str]) -> Finding:
+    """Return what is said of a package once it was imported. mends: module that is wrong itself -> what mends it."""
     if finding.state != "ok" or came is None or not came.error:
         return finding
-    culprit = _culprit(came.files, one.module)
+    culprit = _culprit(came.files, one.module, mends)
     raised = "" if culprit == one.module else f" (raised in {culprit})"
-    mend = WITHOUT if culprit in BESIDE_TORCH else _again(culprit, one)
+    mend = mends.get(culprit) or _again(culprit, one)
+    mend = "davir doctor  # once more: a busy machine or a cold disk may be why" if came.is_late else mend
     return Finding(one.name, "wrong", finding.found, f"cannot be imported: {came.error}{raised}", mend)
 
 
-def _culprit(files: Sequence[str], module: str) -> str:
-    """Return the module that an error comes from. files: those on its way, innermost first."""
-    ways = [Path(file).parts for file in files]
-    if beside := [name for name in BESIDE_TORCH for way in ways if name in way]:
-        return beside[0]
+def _culprit(files: Sequence[str], module: str, known: Collection[str]) -> str:
+    """Return the module that an error comes from: one that is known to be wrong, else the innermost that is installed.
+
+    files: those on the way to the error, innermost first.
+    """
+    ways = [[part.removesuffix(".py") for part in Path(file).parts] for file in files]
     installed = (way[way.index(INSTALLED) + 1] for way in ways if INSTALLED in way)
-    return next(installed, module).removesuffix(".py")
+    return next((part for way in ways for part in way if part in known), next(installed, module))
 
 
 def _again(culprit: str, one: Required) -> str:

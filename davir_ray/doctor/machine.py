@@ -13,6 +13,8 @@ from davir_ray.doctor.packages import python_required
 
 QUERY = ("--query-gpu=name,driver_version", "--format=csv,noheader")
 SECONDS = 60.0
+NO_GPU = 6
+"""The exit code of nvidia-smi where the driver finds no GPU."""
 
 
 def look_at_python() -> Finding:
@@ -30,13 +32,13 @@ def look_at_gpus(torch: dict[str, Any] | None) -> Finding:
     torch: what it said of itself when it was imported; None if it cannot be.
     """
     program = shutil.which("nvidia-smi")
-    if program is None:
-        return Finding("GPU", "ok", "none that nvidia-smi knows; models run on the CPU")
-    listed, why = _query(program)
-    if not listed:
+    listed, why = _query(program) if program else ([], "")
+    if why:
         return Finding(
             "GPU", "wrong", "", f"nvidia-smi fails: {why}", "sudo reboot  # or install the driver anew"
         )
+    if not listed:
+        return Finding("GPU", "ok", "none that nvidia-smi knows; models run on the CPU")
     found = "; ".join(dict.fromkeys(listed))
     if torch is None or torch["gpus"]:
         return Finding("GPU", "ok", f"{len(listed)} x {found}")
@@ -50,13 +52,16 @@ def look_at_gpus(torch: dict[str, Any] | None) -> Finding:
 
 
 def _query(program: str) -> tuple[list[str], str]:
-    """Return a line a GPU, with its name and the version of the driver; or why there is none."""
+    """Return a line a GPU, with its name and the version of the driver; and what went wrong, or nothing."""
     try:
         done = subprocess.run(
             [program, *QUERY], capture_output=True, text=True, errors="replace", timeout=SECONDS
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         return [], str(error)
-    lines = [line.strip().replace(",", ", driver", 1) for line in done.stdout.splitlines() if line.strip()]
-    said = (done.stdout + done.stderr).strip().splitlines() or [f"exit code {done.returncode}"]
-    return ([], said[0]) if done.returncode else (lines, "it lists no GPU")
+    said = [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+    if done.returncode == NO_GPU:
+        return [], ""
+    if done.returncode:
+        return [], next(iter(said), f"exit code {done.returncode}")
+    return [line.replace(",", ", driver", 1) for line in said], ""

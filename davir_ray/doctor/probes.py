@@ -53,12 +53,16 @@ print(json.dumps(facts))
 
 @dataclass(frozen=True)
 class Probe:
-    """What came of an import. error: what it failed with; empty if it did not. files: where that was raised, innermost
-    first. facts: what the import told of itself."""
+    """What came of an import.
+
+    error: what it failed with; empty if it did not. files: those on the way to where that was raised, innermost first.
+    facts: what the import told of itself. is_late: whether it did not end in time, which a busy machine may be why of.
+    """
 
     error: str = ""
     files: tuple[str, ...] = ()
     facts: dict[str, Any] = field(default_factory=dict)
+    is_late: bool = False
 
 
 def probe(code: str) -> Probe:
@@ -74,7 +78,7 @@ def probe(code: str) -> Probe:
             timeout=SECONDS,
         )
     except subprocess.TimeoutExpired:
-        return Probe(f"is not imported after {SECONDS:.0f} seconds")
+        return Probe(f"not done after {SECONDS:.0f} seconds", is_late=True)
     if done.returncode:
         return Probe(_ending(done.returncode))
     told = json.loads(done.stdout.rstrip().rsplit("\n", 1)[-1])

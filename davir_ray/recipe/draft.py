@@ -53,7 +53,7 @@ def write_draft(path: str, text: str) -> None:
 
 def _heading() -> Iterator[str]:
     yield "# A first recipe, made by `davir init`. Every setting: docs/reference/recipe.md, or `davir schema`."
-    yield "# `davir validate` checks it and shows rows as tokens, `davir plan` tells what it costs, `davir run` runs it."
+    yield "# `davir validate` checks it and shows rows as tokens, `davir plan` tells its cost, `davir run` runs it."
     yield ""
 
 
@@ -75,12 +75,10 @@ def _corpus(path: str, listing: Listing) -> Iterator[str]:
 def _columns(listing: Listing, format: str) -> Iterator[str]:
     """Suggest columns that the format does not read as the name of a row, and as its group."""
     split = listing.splits[0]
-    rows = [row for _, row in islice(read_rows(split), ROWS_LOOKED_AT) if isinstance(row, Mapping)]
-    others = [
-        name
-        for name in dict.fromkeys(name for row in rows for name in row)
-        if name not in FORMATS[format].columns
-    ]
+    found = [row for _, row in islice(read_rows(split), ROWS_LOOKED_AT)]
+    rows = [row for row in found if isinstance(row, Mapping)]
+    names = dict.fromkeys(name for row in rows for name in row)
+    others = [name for name in names if name not in FORMATS[format].columns]
     for name in [name for name in others if name.lower() in NAMES_OF_IDS][:1]:
         yield f"  # id: {_written(name)}  # your own name of a row, which stands beside its score"
     for name in others:
@@ -104,12 +102,12 @@ def _models(base: str | None) -> Iterator[str]:
     yield f"  base: {_written(base or SMALL_MODEL)}  # {named}"
     yield ""
     yield "reference:  # DavIR's second model: the base, fine-tuned on the corpus by `davir reference` or `davir run`"
-    yield "  fit: whole  # on all rows, as in the paper; sample is cheaper, cross lets no model measure rows that it saw"
+    yield "  fit: whole  # on all rows, as in the paper; sample takes a part, cross lets no model see what it measures"
     yield "  train: {lora: {r: 16}}  # an adapter; without lora all weights are trained"
     yield "# If you have one, remove the section above, and name it under models as `reference: models/reference`."
     yield ""
     yield "tokens:"
-    yield f"  template: {template}  # chat is the model's own chat template; or alpaca, plain, the path of a Jinja template"
+    yield f"  template: {template}  # chat is the model's own; or alpaca, plain, the path of a Jinja template"
     yield f"  max_length: {max_length}  # tokens; what is longer is cut"
     yield ""
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any, Literal
 
-from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from davir_ray.config.measuring import (
     CorpusConfig,
@@ -24,17 +24,8 @@ from davir_ray.scores import SCORES, resolve_score
 from davir_ray.scores.score import SETTINGS
 
 
-def _with_reference_alone(schema: dict[str, Any]) -> None:
-    """Add to the JSON schema of a recipe what stands for `references: {reference: ...}`."""
-    alone = {"$ref": "#/$defs/ReferenceConfig"}
-    meaning = "How the model called reference is made; the same as `references.reference`."
-    schema["properties"]["reference"] = {"anyOf": [alone, {"type": "null"}], "description": meaning}
-
-
 class Recipe(Section):
     """Everything that decides what a run does."""
-
-    model_config = ConfigDict(json_schema_extra=_with_reference_alone)
 
     corpus: CorpusConfig
     tokens: TokensConfig = TokensConfig()
