@@ -63,8 +63,8 @@ def required() -> list[Required]:
     """List what davir_ray requires: by the checkout that it is run from, else as it was installed; empty if neither."""
     project = _project()
     if project is not None:
-        extras = {"": project["dependencies"], **project["optional-dependencies"]}
-        return [Required(Requirement(one), extra) for extra, some in extras.items() for one in some]
+        by_extra = {"": project["dependencies"], **project["optional-dependencies"]}
+        return [Required(Requirement(one), extra) for extra, some in by_extra.items() for one in some]
     try:
         asked = [Requirement(one) for one in metadata.requires(DISTRIBUTION) or ()]
         extras = ["", *(metadata.metadata(DISTRIBUTION).get_all("Provides-Extra") or ())]
@@ -95,7 +95,7 @@ def python_required() -> str:
     if project is not None:
         return str(project["requires-python"])
     try:
-        return metadata.metadata(DISTRIBUTION).get("Requires-Python", "")
+        return str(metadata.metadata(DISTRIBUTION)["Requires-Python"] or "")
     except metadata.PackageNotFoundError:
         return ""
 
