@@ -18,6 +18,7 @@
     |   +-- Unreachable                 the storage of a store or a run fails, or refuses
     +-- TrainingError               7   training failed
     +-- PastLimits                  8   a night went past a limit of the recipe
+    +-- BrokenEnvironment           9   a package is missing, broken or of another version; `davir doctor` tells which
     +-- Unexpected                      what nobody foresaw: 1, or the code of the stage where one is known
 
 A row that cannot be scored raises `RowError` inside the stage that found it; the stage turns it into that
@@ -130,6 +131,12 @@ class PastLimits(DavirError):
     """A night is done, and went past a limit that the recipe sets."""
 
     exit_code = 8
+
+
+class BrokenEnvironment(DavirError):
+    """What davir_ray stands on is not as it should be: a package, a driver, or what a recipe reaches for."""
+
+    exit_code = 9
 
 
 class Unexpected(DavirError):

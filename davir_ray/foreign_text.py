@@ -74,6 +74,13 @@ def is_text(text: str) -> bool:
     return not re.search("[\0\ud800-\udfff]", text)
 
 
+def why_no_place(text: str) -> str:
+    """Say why a text can name no recipe, run or store, whose files hold the name; empty where it can."""
+    if not is_text(text):
+        return f"{text}: holds bytes that are not UTF-8; give it another name"
+    return refusal(text) if holds_credentials(text) else ""
+
+
 def shortened(text: str) -> str:
     """Cut a long text."""
     return text if len(text) <= SHORT else f"{text[:SHORT]}... ({len(text):,} characters)"

@@ -19,6 +19,7 @@ from davir_ray.cli.status import Statuses  # noqa: E402
 from davir_ray.drift.result import Drift  # noqa: E402
 from davir_ray.nightly.nights import NightLine, NightRecord  # noqa: E402
 from davir_ray.planning.plan import RunPlan  # noqa: E402
+from davir_ray.recipe.json_schema import recipe_schema  # noqa: E402
 from davir_ray.runs.events import ANY_EVENT  # noqa: E402
 from davir_ray.runs.record import JobRecord, ReferenceRecord, RunRecord, TrainingRecord  # noqa: E402
 from davir_ray.storage.sealed import SEAL  # noqa: E402
@@ -119,6 +120,7 @@ def files() -> dict[str, str]:
     schemas = {kind: schema_of(kind) for kind in KINDS}
     named = {kind.name: schema for kind, schema in schemas.items()} | {"event": event_schema()}
     made = {f"schemas/{name}.json": json.dumps(one, indent=2) + "\n" for name, one in named.items()}
+    made["schemas/recipe.schema.json"] = json.dumps(recipe_schema(), indent=2) + "\n"
     return made | {"records.md": "\n".join([HEAD, *page(schemas)]) + "\n"}
 
 

@@ -4,18 +4,17 @@ from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
 
-from davir_ray import storage
 from davir_ray.corpus.formats import FORMATS
 from davir_ray.corpus.reading import Parsed, examples
 from davir_ray.corpus.split import Split
-from davir_ray.errors import RowError, StoreError, UnreadableFile
+from davir_ray.doctor.reach import check_writable
+from davir_ray.errors import RowError, UnreadableFile
 from davir_ray.inputs import Inputs, check_inputs, check_score, load_inputs
 from davir_ray.logprobs.choice import check_adapters
 from davir_ray.models.resolve import ResolvedModel
 from davir_ray.recipe import Recipe
 from davir_ray.schema import Need, Role, Status
 from davir_ray.scores.score import pass_of
-from davir_ray.storage.layout import probe_file
 from davir_ray.tokens.not_read import first_not_read
 from davir_ray.tokens.preview import bracketed, coloured
 from davir_ray.tokens.views import ViewTokens, sequences
@@ -57,7 +56,7 @@ def validate(recipe: Recipe, *, colour: bool) -> Iterator[str]:
     yield f"score     {inputs.score.name} = {inputs.score.formula}; measures {needs}"
     yield from _validate_training(recipe, inputs.base)
     for uri in (recipe.store, recipe.output):
-        _check_writable(uri)
+        check_writable(uri)
         yield f"writable  {uri}"
     yield from _not_read(inputs)
     yield from _left_out(inputs)
@@ -140,15 +139,6 @@ def _validate_training(recipe: Recipe, base: ResolvedModel) -> Iterator[str]:
             formats = ", ".join(listing.formats.values())
             yield f"{name:<10}{corpus_name}: {len(listing.splits)} splits, format {formats}"
         yield f"{name:<10}objective {train.objective}, ZeRO {train.zero_stage}, {train.num_workers} workers"
-
-
-def _check_writable(uri: str) -> None:
-    probe = probe_file(uri)
-    try:
-        storage.write_atomic(probe, b"")
-        storage.delete(probe)
-    except OSError as error:  # such as a file where a folder should be
-        raise StoreError(f"{uri}: cannot be written: {type(error).__name__}: {error}") from error
 
 
 def _shown(inputs: Inputs, rows: Iterator[tuple[Split, Parsed]], count: int, colour: bool) -> Iterator[str]:

@@ -6,9 +6,10 @@ from contextlib import contextmanager
 from io import TextIOWrapper
 
 import click
+from click.shell_completion import CompletionItem
 
 from davir_ray.errors import RecipeError
-from davir_ray.foreign_text import holds_credentials, is_text, refusal, shown
+from davir_ray.foreign_text import shown, why_no_place
 
 
 def print_lines(lines: Iterable[str], err: bool = False) -> None:
@@ -34,10 +35,13 @@ def safe_usage() -> Iterator[None]:
         raise
 
 
-def checked_place(ctx: click.Context, param: click.Parameter, value: str) -> str:
+def files_and_folders(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Let the shell complete a place by the names of files and folders."""
+    return [CompletionItem(incomplete, type="file")]
+
+
+def checked_place(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
     """Refuse a place (a recipe, a run, a store) that the files of runs must not or cannot name."""
-    if not is_text(value):
-        raise RecipeError(f"{value}: holds bytes that are not UTF-8; give it another name")
-    if holds_credentials(value):
-        raise RecipeError(refusal(value))
+    if value is not None and (why := why_no_place(value)):
+        raise RecipeError(why)
     return value

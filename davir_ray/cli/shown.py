@@ -15,8 +15,7 @@ from davir_ray.corpus.json_text import to_json
 from davir_ray.corpus.lookup import Place, Row, rows_at
 from davir_ray.corpus.split import BadRow, place_text
 from davir_ray.errors import RecipeError
-from davir_ray.runs.record import RunRecord
-from davir_ray.runs.run import Run, load_run_or_recipe
+from davir_ray.runs.run import finished_run, load_run_or_recipe
 from davir_ray.schema import OF_SUBTASK, Status
 from davir_ray.tokens.preview import visible
 
@@ -100,17 +99,6 @@ def show(run_dir: str, which: Which, limit: int) -> Found:
         raise RecipeError(f"{run_dir}: no row of the run is {_asked(which)}")
     texts = rows_at(recipe.corpus, record.formats, [(row["file"], row["row"]) for row in rows])
     return Found(tuple(row | _text_of(row, texts[row["file"], row["row"]]) for row in rows), total)
-
-
-def finished_run(run_dir: str) -> tuple[Run, RunRecord]:
-    """Open a finished run; return it with its record. Raises `RecipeError`."""
-    run = Run.existing(run_dir)
-    record = run.record(RunRecord)
-    if record is None:
-        raise RecipeError(
-            f"{run_dir}: is not finished, so its rows are not ranked yet; {run.resume} goes on with it"
-        )
-    return run, record
 
 
 def _check_rule(which: Which, rules: Sequence[str]) -> None:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from davir_ray import storage
-from davir_ray.cli.shown import Shown, Which, find_rows, finished_run
+from davir_ray.cli.shown import Shown, Which, find_rows
 from davir_ray.cli.token_lines import ModelTokens, TokenRow
 from davir_ray.corpus.folds import Fold
 from davir_ray.errors import DamagedPart, RecipeError, StoreError
@@ -19,7 +19,7 @@ from davir_ray.measure.kind import implying, kind_identity, resolve_kind
 from davir_ray.models.resolve import tokenizer_folder
 from davir_ray.runs.locations import Places, read_places
 from davir_ray.runs.record import RunRecord
-from davir_ray.runs.run import holds_run, load_run_or_recipe
+from davir_ray.runs.run import finished_run, holds_run, load_run_or_recipe
 from davir_ray.schema import ID, Role, Status, View
 from davir_ray.storage.damage import expecting
 from davir_ray.storage.layout import MeasurementsLayout

@@ -1,7 +1,7 @@
 """The `davir` command: parse, call, print. Each verb is one function of the package.
 
 Exit codes: 0 done; 1 unexpected; 2 recipe or usage; 3 corpus, or nothing of it could be chosen; 4 model or tokenizer;
-5 engine; 6 store; 7 training; 8 nightly limits; 130 interrupted (Ctrl-C).
+5 engine; 6 store; 7 training; 8 nightly limits; 9 environment; 130 interrupted (Ctrl-C).
 """
 
 import json
@@ -17,10 +17,12 @@ import click
 from davir_ray import __version__
 from davir_ray.cli.safe_output import (
     checked_place,
+    files_and_folders,
     print_lines,
     safe_usage,
     spell_what_a_terminal_lacks,
 )
+from davir_ray.cli.setting_up import completion, doctor, init, schema
 from davir_ray.cli.show import show
 from davir_ray.cluster.unexpected import ending
 from davir_ray.progress import quietly
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
 W = TypeVar("W", bound="Written")
 R = TypeVar("R", bound="RunRecord")
 
-argument = partial(click.argument, callback=checked_place)
+argument = partial(click.argument, callback=checked_place, shell_complete=files_and_folders)
 RECIPE = argument("recipe")
 SET = click.option(
     "--set", "overrides", multiple=True, metavar="a.b=c", help="Override a setting of the recipe."
@@ -93,7 +95,8 @@ def main() -> None:
     """Choose the training data that a language model can still learn from."""
 
 
-main.add_command(show)
+for verb in (show, doctor, init, schema, completion):
+    main.add_command(verb)
 
 
 @main.command()
@@ -113,13 +116,13 @@ def score(
     as_json: bool,
 ) -> None:
     """Measure what is missing, score, rank, select and export."""
-    loaded = _load(recipe, overrides, limit, label)  # before the heavy imports: a typo is told at once
     if dry_run:
-        return _plan(*loaded, as_json)
-    from davir_ray import pipeline
+        return _plan(*_load(recipe, overrides, limit, label), as_json)
+    from davir_ray import api
     from davir_ray.cli.closing_lines import record_lines
 
-    _finish_run(pipeline.score(*_with_models(*loaded)), record_lines, as_json)
+    done = api.score(recipe, overrides=_settings(overrides, limit, label))
+    _finish_run(done.record, record_lines, as_json)
 
 
 @main.command()
@@ -172,12 +175,11 @@ def select(
     run_or_recipe: str, overrides: tuple[str, ...], limit: int | None, label: str | None, as_json: bool
 ) -> None:
     """Choose again from stored measurements; no model is loaded."""
-    loaded = _load(run_or_recipe, overrides, limit, label)
-    from davir_ray import pipeline
+    from davir_ray import api
     from davir_ray.cli.closing_lines import record_lines
 
-    record = pipeline.score(*_with_models(*loaded), may_measure=False)
-    _finish_run(record, record_lines, as_json)
+    chosen = api.select(run_or_recipe, overrides=_settings(overrides, limit, label))
+    _finish_run(chosen.record, record_lines, as_json)
 
 
 @main.command()
@@ -250,11 +252,11 @@ def train(run_or_recipe: str, overrides: tuple[str, ...], limit: int | None, as_
 @JSON
 def run(recipe: str, overrides: tuple[str, ...], limit: int | None, label: str | None, as_json: bool) -> None:
     """Make the reference, score, select and train, as far as the recipe asks, in one resumable job."""
-    loaded = _load(recipe, overrides, limit, label)
-    from davir_ray import pipeline
+    from davir_ray import api
     from davir_ray.cli.training_lines import run_lines
 
-    _finish_run(pipeline.run_all(*loaded), run_lines, as_json)
+    done = api.run(recipe, overrides=_settings(overrides, limit, label))
+    _finish_run(done.record, run_lines, as_json)
 
 
 @main.command()
@@ -446,18 +448,14 @@ def _load(
 ) -> "tuple[Recipe, str]":
     from davir_ray.runs.run import load_run_or_recipe
 
+    return load_run_or_recipe(path, _settings(overrides, limit, label))
+
+
+def _settings(overrides: tuple[str, ...], limit: int | None, label: str | None = None) -> list[str]:
+    """Return the overrides of a recipe; `--limit` and `--label` are among them."""
     limited = [f"corpus.limit={limit}"] if limit else []
     labelled = [] if label is None else [f"label={json.dumps(label)}"]  # whatever it looks like, it is text
-    return load_run_or_recipe(path, [*overrides, *limited, *labelled])
-
-
-def _with_models(recipe: "Recipe", name: str) -> "tuple[Recipe, str]":
-    """Name the models that the recipe made; only where there are some is training code loaded."""
-    if not recipe.makes:
-        return recipe, name
-    from davir_ray.train.steps import with_models
-
-    return with_models(recipe, name), name
+    return [*overrides, *limited, *labelled]
 
 
 def _plan(recipe: "Recipe", name: str, as_json: bool, probe: bool = False) -> None:

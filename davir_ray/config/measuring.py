@@ -50,6 +50,10 @@ def _for_sources_without(setting: str) -> ReadIf:
     return ReadIf(holds, "each source under `corpus.sources` has its own")
 
 
+Paths = str | Annotated[list[str], Field(min_length=1)]
+"""How paths are written: one, or a list."""
+
+
 class CorpusConfig(Section):
     """Which files hold the rows, and how to read them."""
 
@@ -79,7 +83,7 @@ class CorpusConfig(Section):
     on_bad_file: Literal["error", "skip"] = "error"
     """A file that cannot be read stops the run, or is named in the record and skipped."""
 
-    @field_validator("paths", mode="before")
+    @field_validator("paths", mode="before", json_schema_input_type=Paths | dict[str, Paths])
     @classmethod
     def _name_sources(cls, value: Any) -> Any:
         """Accept a path, a list of paths, or a mapping from source to either."""
@@ -163,12 +167,24 @@ class ModelsConfig(Section):
     prior: OneOrMore = None
     """What `target` began from, as many models; without it, the base."""
 
-    @field_validator("base", "reference", "warmup", "target", "prior", mode="before")
+    @field_validator("base", mode="before", json_schema_input_type=str | ModelConfig)
+    @classmethod
+    def _one_from_string(cls, value: Any) -> Any:
+        return {"model_name_or_path": value} if isinstance(value, str) else value
+
+    @field_validator(
+        "reference",
+        "warmup",
+        "target",
+        "prior",
+        mode="before",
+        json_schema_input_type=str | ModelConfig | list[str | ModelConfig] | None,
+    )
     @classmethod
     def _from_string(cls, value: Any) -> Any:
-        if isinstance(value, list):
-            return [cls._from_string(one) for one in value]
-        return {"model_name_or_path": value} if isinstance(value, str) else value
+        return (
+            list(map(cls._one_from_string, value)) if isinstance(value, list) else cls._one_from_string(value)
+        )
 
     @field_validator("reference", "warmup", "target", "prior")
     @classmethod

@@ -18,12 +18,14 @@ from davir_ray.recipe.complaints import complaints
 from davir_ray.recipe.recipe import Recipe
 from davir_ray.recipe.yaml_tree import MAX_DEPTH, TOO_DEEP, Path, YamlProblem, dotted, read_yaml
 
+Overrides = Sequence[str] | Mapping[str, Any]
+"""`a.b=c` texts, whose values are YAML, or dotted paths -> values as plain data; they are applied in order."""
 MAX_BYTES = 2**20
 """Size of a recipe's file."""
 
 
-def load_recipe(path: str | PathLike[str], overrides: Sequence[str] = ()) -> Recipe:
-    """Read a recipe and apply `a.b=c` overrides; values are read as YAML. Raises `RecipeError`."""
+def load_recipe(path: str | PathLike[str], overrides: Overrides = ()) -> Recipe:
+    """Read a recipe and apply overrides. Raises `RecipeError`."""
     text = _read(path)
     try:
         tree, lines = read_yaml(text)
@@ -36,11 +38,11 @@ def load_recipe(path: str | PathLike[str], overrides: Sequence[str] = ()) -> Rec
 def parse_recipe(
     tree: Any,
     name: str,
-    overrides: Sequence[str] = (),
+    overrides: Overrides = (),
     lines: Mapping[Path, int] | None = None,
     as_written: bool = True,
 ) -> Recipe:
-    """Validate a recipe given as plain data, with `a.b=c` overrides applied in order. Raises `RecipeError`.
+    """Validate a recipe given as plain data, with overrides applied in order. Raises `RecipeError`.
 
     name: stands in errors, as do the lines on which values stand, by their paths. as_written: whether a person wrote
     it, so that all that is there was meant. A run writes every setting down, and an override may put one back to its
@@ -51,8 +53,8 @@ def parse_recipe(
         raise RecipeError(f"{name}: {found}; expected a mapping of sections (corpus, models, ...)")
     origins = {path: f"{name} line {line}" for path, line in (lines or {}).items()} | {(): name}
     tree = deepcopy(tree) if overrides else tree
-    for setting in overrides:
-        _apply(tree, setting, origins)
+    for path, value, said in _settings(overrides):
+        _apply(tree, path, value, said, origins)
     wrong = list(_unfit_text(tree, ()))
     if not wrong:
         tree = with_data_sets(tree, name)
@@ -104,18 +106,35 @@ def _unfit_text(value: Any, path: Path) -> Iterator[tuple[Path, str]]:
             yield path, f"{brief(value)} is no valid text: it holds a NUL, or bytes that are not UTF-8"
 
 
-def _apply(tree: dict[str, Any], setting: str, origins: dict[Path, str]) -> None:
-    name, separator, text = setting.partition("=")
-    said = f"--set {shortened(without_credentials(setting))}"
-    if not separator or not name:
-        raise RecipeError(f"{said}: expected a.b=value")
+def _settings(overrides: Overrides) -> Iterator[tuple[Path, Any, str]]:
+    """Yield path and value of each override, and where it was said. Raises `RecipeError` for one that is none."""
+    if isinstance(overrides, Mapping):
+        for name, value in overrides.items():
+            said = f"overrides {brief(name)}"
+            yield _dotted_path(str(name), said), deepcopy(value), said
+        return
+    for setting in [overrides] if isinstance(overrides, str) else overrides:
+        name, separator, text = setting.partition("=")
+        said = f"--set {shortened(without_credentials(setting))}"
+        if not separator:
+            raise RecipeError(f"{said}: expected a.b=value")
+        path = _dotted_path(name, said)
+        try:
+            yield path, read_yaml(text)[0], said
+        except YamlProblem as problem:
+            raise RecipeError(f"{said}: {problem}") from problem
+
+
+def _dotted_path(name: str, said: str) -> Path:
     path = tuple(name.split("."))
+    if not name:
+        raise RecipeError(f"{said}: expected a.b=value")
     if len(path) > MAX_DEPTH:
         raise RecipeError(f"{said}: {TOO_DEEP}")
-    try:
-        value, _ = read_yaml(text)
-    except YamlProblem as problem:
-        raise RecipeError(f"{said}: {problem}") from problem
+    return path
+
+
+def _apply(tree: dict[str, Any], path: Path, value: Any, said: str, origins: dict[Path, str]) -> None:
     _section(tree, path, said)[path[-1]] = value
     for stale in [one for one in origins if one[: len(path)] == path]:
         del origins[stale]

@@ -51,7 +51,7 @@ class Recipe(Section):
     output: str = "davir/runs"
     """Folder or fsspec URI under which each run has a folder."""
 
-    @field_validator("select", mode="before")
+    @field_validator("select", mode="before", json_schema_input_type=SelectRule | list[SelectRule])
     @classmethod
     def _one_rule(cls, value: Any) -> Any:
         """Accept a rule for a list of one."""

@@ -8,7 +8,6 @@
 
 import json
 import shlex
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
@@ -20,8 +19,9 @@ from davir_ray.config import TrainConfig
 from davir_ray.errors import DamagedPart, DavirError, RecipeError, StoreError
 from davir_ray.progress import warn
 from davir_ray.recipe import Recipe, load_recipe, parse_recipe
+from davir_ray.recipe.loading import Overrides
 from davir_ray.runs.events import ANY_EVENT
-from davir_ray.runs.record import R, read_record
+from davir_ray.runs.record import R, RunRecord, read_record
 from davir_ray.runs.results import RESULTS, check_sizes, results_in
 from davir_ray.storage.damage import set_aside
 from davir_ray.storage.json_lines import read_lines, write_lines
@@ -196,13 +196,24 @@ def holds_training(folder: str) -> bool:
     return storage.exists(RunLayout(folder).training)
 
 
+def finished_run(run_dir: str) -> tuple[Run, RunRecord]:
+    """Open a finished run; return it with its record. Raises `RecipeError`."""
+    run = Run.existing(run_dir)
+    record = run.record(RunRecord)
+    if record is None:
+        raise RecipeError(
+            f"{run_dir}: is not finished, so its rows are not ranked yet; {run.resume} goes on with it"
+        )
+    return run, record
+
+
 def _checked_event(uri: str, event: Event) -> Event:
     if not isinstance(event.get("event"), str) or not isinstance(event.get("time"), float | int):
         raise DamagedPart(uri, f"holds what is no event: {str(event)[:60]}")
     return event
 
 
-def load_run_or_recipe(path: str, overrides: Sequence[str]) -> tuple[Recipe, str]:
+def load_run_or_recipe(path: str, overrides: Overrides) -> tuple[Recipe, str]:
     """Read the recipe of a run's folder, or of a file; return it with the name that its runs carry."""
     if not holds_run(path):
         return load_recipe(path, overrides), Path(path).stem

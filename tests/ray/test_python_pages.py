@@ -31,15 +31,36 @@ def folder(tmp_path, tiny_models, monkeypatch):
 def test_python_of_the_documents_runs(folder):
     from datasets import load_dataset
 
-    first, again = blocks("docs/python.md", "python")
     names: dict = {}
-    exec(first, names)
-    assert names["record"].selected == 5
-    assert sum(names["record"].measured.values()) == 80
-    exec(again, names)
-    assert names["record"].score == "rho_mean"
-    assert set(names["record"].measured.values()) == {0}
+    for block in blocks("docs/python.md", "python"):
+        exec(block, names)
+    assert names["run"].record.selected == len(names["coreset"]) == 5
+    assert sum(names["run"].record.measured.values()) == 80
+    assert names["again"].record.score == "rho_mean"
+    assert names["again"].record.selected == 10
+    assert set(names["again"].record.measured.values()) == {0}
+    assert names["again"].record.run_id != names["run"].record.run_id
+    assert list(names["frame"]["rank"]) == list(range(1, 41))
     (reading,) = (block for block in blocks("docs/results.md", "python") if "load_dataset" in block)
-    names = {"load_dataset": load_dataset, "run_id": names["record"].run_id}
-    exec(reading.replace("<run_id>", names["run_id"]), names)
-    assert names["coreset"].column_names[:2] == ["question", "answer"]
+    again = {"load_dataset": load_dataset, "run_id": names["run"].record.run_id}
+    exec(reading.replace("<run_id>", again["run_id"]), again)
+    assert again["coreset"].column_names[:2] == ["question", "answer"]
+    assert again["coreset"].to_list() == names["coreset"].to_list()
+
+
+def test_the_command_line_and_the_interface_find_the_same_run(folder):
+    import json
+
+    from click.testing import CliRunner
+
+    import davir_ray
+    from davir_ray.cli import main
+
+    printed = CliRunner().invoke(main, ["score", "recipe.yaml", "--set", "engine.type=hash", "--json"])
+    record = json.loads(printed.stdout.splitlines()[-1])
+    run = davir_ray.score("recipe.yaml", overrides={"engine.type": "hash"})
+    assert (run.record.run_id, run.folder) == (record["run_id"], record["run_dir"])
+    assert set(run.record.measured.values()) == {0}  # finished already
+    opened = davir_ray.Run.open(folder / "davir" / "runs" / run.record.run_id)
+    assert opened.record.measured == record["measured"]
+    assert opened.scored().equals(run.scored())

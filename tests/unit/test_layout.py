@@ -38,6 +38,8 @@ ORDER = (
     "pipeline",
     "planning",
     "nightly",
+    "api",
+    "doctor",
     "cli",
 )
 """Packages and loose modules of davir_ray: each imports only what stands before it."""

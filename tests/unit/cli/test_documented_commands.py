@@ -115,6 +115,7 @@ CHECKS = {
 
 def check(command):
     words = shlex.split(command.text)
+    words = words[: words.index(">")] if ">" in words else words
     while re.match(r"\w+=", words[0]):
         words = words[1:]
     named = {"davir": check_named} if command.is_named else {}

@@ -55,6 +55,7 @@ def test_every_error_has_the_exit_code_that_the_help_states():
         6: "store",
         7: "training",
         8: "nightly limits",
+        9: "environment",
     }
     for code, word in words.items():
         assert f"{code} {word}" in text

