@@ -258,7 +258,7 @@ def inspect(
     if overrides or rows is not None:
         raise click.UsageError("--set and --rows are for a recipe, and --row is for a run")
     from davir_ray.cli.token_lines import as_dict, coloured_lines, table_lines
-    from davir_ray.cli.token_losses import token_row
+    from davir_ray.runs.token_losses import token_row
     from davir_ray.schema import View
 
     if view is not None and view not in list(View):
