@@ -14,7 +14,8 @@ def compare_lines(found: Compared) -> Iterator[str]:
     for index, run in enumerate(found.runs):
         record, mean = run.record, found.mean_tokens(index)
         lengths = "no row chosen" if mean is None else f"{mean:.1f} response tokens a row"
-        yield f"run {index + 1:<6}{run.run_id}: {record.selected:,} of {record.rows:,} rows by {record.score}; {lengths}"
+        chosen = f"{record.selected:,} of {record.rows:,} rows by {record.score}"
+        yield f"run {index + 1:<6}{run.run_id}: {chosen}; {lengths}"
         for source, share in record.sources.items():
             yield f"  {source:<20}{share.selected:>10,} of {share.rows:,}  ({share.share_after:.1%} of the core-set)"
     for number, pair in enumerate(found.pairs, start=2):
@@ -22,7 +23,8 @@ def compare_lines(found: Compared) -> Iterator[str]:
 
 
 def _pair_lines(number: int, pair: Comparison) -> Iterator[str]:
-    yield f"1 and {number:<4}{pair.both:,} rows in both core-sets; {pair.change:.1%} of the rows in either are in one alone"
+    change = f"{pair.change:.1%} of the rows in either are in one alone"
+    yield f"1 and {number:<4}{pair.both:,} rows in both core-sets; {change}"
     told = "not defined" if pair.correlation is None else f"{pair.correlation:+.4f}"
     yield f"ranks     rank correlation {told} over {pair.correlation_rows:,} rows that both ranked"
     for change in pair.changes:
@@ -37,4 +39,5 @@ def _alone_lines(run: str, other: str, alone: Alone) -> Iterator[str]:
         yield f"  {why:<20}{count:>10,}"
     for one in alone.first[:ROWS_SHOWN]:
         rank = "no rank" if one.rank_there is None else f"rank {one.rank_there:,}"
-        yield f"    rank {one.row['rank']:<9,} there {rank:<14} {one.why:<16} {place_text(one.row['file'], one.row['row'])}"
+        place = place_text(one.row["file"], one.row["row"])
+        yield f"    rank {one.row['rank']:<9,} there {rank:<14} {one.why:<16} {place}"

@@ -84,6 +84,11 @@ def number(value: float | None, digits: int = 4) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.{digits}f}"
 
 
+def correlation(value: float | None) -> str:
+    """Write a correlation with its sign."""
+    return "not defined" if value is None else f"{value:+z.2f}"  # z: no "-0.00"
+
+
 @cache
 def environment() -> Environment:
     """Return what renders the templates."""
@@ -95,5 +100,5 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"data": data, "percent": percent, "number": number}
+    made.filters |= {"data": data, "percent": percent, "number": number, "correlation": correlation}
     return made

@@ -141,10 +141,10 @@ def plots(record: RunRecord, recipe: Recipe, figures: Figures) -> dict[str, Any]
     tokens = np.maximum(points["num_tokens"].fill_null(0).to_numpy(), 1).astype(np.float64)
     base, reference = (losses(points, name) / tokens for name in ("base_loss", "reference_loss"))
     if len(known := np.flatnonzero(np.isfinite(base) & np.isfinite(reference))):
-        both = {"x": "base loss, nats a token", "y": "reference loss, nats a token", "diagonal": True}
+        both = {"x": "base loss, nats a token", "y": "reference loss, nats a token", "has_diagonal": True}
         drawn["losses"] = {**both, "log": False, **_points(points, base, reference, known)}
     every = np.arange(len(points))
-    words = {"x": "response tokens", "y": record.score, "log": True, "diagonal": False}
+    words = {"x": "response tokens", "y": record.score, "log": True, "has_diagonal": False}
     drawn["lengths"] = {**words, **_points(points, tokens, points["score"].to_numpy(), every)}
     return drawn
 

@@ -9,7 +9,6 @@
     return { label, stroke: colour("soft"), grid: { stroke: colour("line"), width: 1 }, ticks: { stroke: colour("line") }, ...more };
   }
 
-  // A line across the plot: at an x, or along y = x.
   function line(u, from, to) {
     const at = ([x, y]) => [u.valToPos(x, "x", true), u.valToPos(y, "y", true)];
     const { ctx, bbox } = u;
@@ -26,6 +25,15 @@
     ctx.stroke();
     ctx.restore();
   }
+
+  // y = x, as far as the plot shows it.
+  function diagonal(u) {
+    const { x, y } = u.scales;
+    const [low, high] = [Math.max(x.min, y.min), Math.min(x.max, y.max)];
+    if (low < high) line(u, [low, low], [high, high]);
+  }
+
+  const upright = (u, x) => line(u, [x, u.scales.y.min], [x, u.scales.y.max]);
 
   function points(u, index) {
     const [xs, ys] = u.data[index];
@@ -44,7 +52,7 @@
     return null;
   }
 
-  function scatter(place, { all, chosen, x, y, log, diagonal }) {
+  function scatter(place, { all, chosen, x, y, log, has_diagonal }) {
     const ends = (at) => [all, chosen].flatMap((pairs) => pairs[at]);
     const range = (values) => { const low = Math.min(...values), high = Math.max(...values), room = (high - low || 1) * 0.03; return [low - room, high + room]; };
     const xs = range(ends(0)), ys = range(ends(1));
@@ -57,7 +65,7 @@
         scales: { x: { time: false, distr: log ? 3 : 1, range: () => around }, y: { range: () => ys } },
         axes: [axis(x), axis(y, { size: 60 })],
         series: [null, { stroke: () => colour("all"), paths: points }, { stroke: () => colour("chosen"), paths: points }],
-        hooks: diagonal ? { draw: [(u) => line(u, [-1e6, -1e6], [1e6, 1e6])] } : {},
+        hooks: has_diagonal ? { draw: [diagonal] } : {},
       },
       data: [null, all, chosen],
     };
@@ -65,14 +73,14 @@
 
   function histogram(place, { middles, ranked, selected, cuts, x }) {
     const bars = (width) => uPlot.paths.bars({ size: [width, Infinity], align: 0 });
-    const series = (label, name, width) => ({ label, stroke: colour(name), fill: colour(name), paths: bars(width), points: { show: false } });
+    const series = (label, name, width) => ({ label, stroke: colour(name), width: 0, fill: colour(name), paths: bars(width), points: { show: false } });
     const step = middles.length > 1 ? middles[1] - middles[0] : 1;
     return {
       options: {
         scales: { x: { time: false, range: () => [middles[0] - step, middles[middles.length - 1] + step] }, y: { range: (u, low, high) => [0, high * 1.05 || 1] } },
         axes: [axis(x), axis("rows", { size: 60 })],
         series: [{ label: x, value: (u, v) => (v == null ? "" : v.toPrecision(4)) }, series("ranked", "all", 0.9), series("chosen", "chosen", 0.9)],
-        hooks: { draw: [(u) => cuts.forEach((cut) => line(u, [cut, -1e12], [cut, 1e12]))] },
+        hooks: { draw: [(u) => cuts.forEach((cut) => upright(u, cut))] },
       },
       data: [middles, ranked, selected],
     };
