@@ -6,6 +6,7 @@ alternatives.py  the chosen score beside others that the same measurements give,
 shown_rows.py    rows with their text, and with the losses of their tokens
 coreset_rows.py  the table of the core-set's rows
 comparison.py    two runs joined by row: who is in one core-set alone, and why; comparison_page.py: as a page
+recipe_text.py   its recipe, as one would write it
 html.py          templates/ -> one file: what is foreign made safe, scripts and styles inlined under a strict policy
 vendor/          uPlot, which draws the plots
 """

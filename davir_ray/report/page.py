@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import yaml
 from numpy.typing import NDArray
 
 from davir_ray import storage
@@ -20,6 +19,7 @@ from davir_ray.report.comparison import compare, finished, parts_of
 from davir_ray.report.coreset_rows import coreset_rows
 from davir_ray.report.figures import Counts, Figures, figures_of
 from davir_ray.report.html import render
+from davir_ray.report.recipe_text import recipe_text
 from davir_ray.report.shown_rows import KINDS, shown_ranks, shown_rows
 from davir_ray.runs.history import PastRun, past_run, past_runs
 from davir_ray.runs.record import RunRecord
@@ -83,7 +83,7 @@ def page_of(run: PastRun) -> bytes:
         kinds=KINDS,
         table=rows,
         group_list=1 < len(set(rows.get("group", []))) <= NAMES_CHOSEN_FROM,
-        recipe=yaml.safe_dump(dict(run.recipe), sort_keys=False, allow_unicode=True),
+        recipe=recipe_text(recipe),
         data={"plots": plots(record, recipe, figures), "rows": rows},
     )
 

@@ -33,7 +33,7 @@ def runs(tmp_path_factory):
     for index in range(0, 60, 2):
         new[index] = new[index] | {"answer": ""}
     write_corpus(root / "corpus", {"chat": new})
-    return one, made_run(root, "made-000000000002", fraction=0.3, seed=5)
+    return one, made_run(root, "made-000000000002", fraction=0.3, seed=5, no_score_every=7)
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def test_core_sets_are_compared_by_row(pair, tables):
 
 
 def test_ranks_are_correlated_over_the_rows_of_both(pair, tables):
-    both = pd.concat([table["rank"] for table in tables], axis=1, keys="ab").dropna()
+    both = pd.concat([table["rank"] for table in tables], axis=1, keys=["a", "b"]).dropna()
     assert pair.correlation_rows == len(both) > 100
     assert pair.correlation == pytest.approx(spearmanr(both["a"], both["b"]).statistic)
 

@@ -35,6 +35,9 @@ class Elements(HTMLParser):
         self.within = tag
         self.texts.setdefault(tag, []).append("")
 
+    def handle_endtag(self, tag):
+        self.within = ""
+
     def handle_data(self, text):
         if self.within:
             self.texts[self.within][-1] += text

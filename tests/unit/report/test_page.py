@@ -3,6 +3,8 @@
 import json
 import random
 import re
+from html import unescape
+from pathlib import Path
 
 import pytest
 import yaml
@@ -10,11 +12,12 @@ from click.testing import CliRunner
 
 from davir_ray import storage
 from davir_ray.cli import main
-from davir_ray.recipe import parse_recipe
+from davir_ray.recipe import load_recipe, parse_recipe
 from davir_ray.report import coreset_rows as coreset_rows_module
 from davir_ray.report import page as page_module
 from davir_ray.report.coreset_rows import beginning
 from davir_ray.report.page import try_to_write_report, write_report
+from davir_ray.report.recipe_text import recipe_text
 from davir_ray.report.shown_rows import shown_ranks
 from davir_ray.runs.record import load_record
 from davir_ray.runs.run import load_run_or_recipe
@@ -78,10 +81,19 @@ def test_hostile_rows_are_text(page):
 
 
 def test_the_recipe_on_the_page_makes_the_run_again(page, runs):
-    from html import unescape
-
     (text,) = re.findall(r"<pre>(.*?)</pre>", page, re.DOTALL)
     assert parse_recipe(yaml.safe_load(unescape(text)), "made") == load_run_or_recipe(str(runs[1]), ())[0]
+
+
+RECIPES = sorted((Path(__file__).parents[3] / "jobs" / "recipes").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
+def test_a_recipe_is_written_without_its_defaults(path):
+    recipe = load_recipe(str(path), ())
+    text = recipe_text(recipe)
+    assert parse_recipe(yaml.safe_load(text), "again") == recipe
+    assert len(text) < len(yaml.safe_dump(recipe.model_dump(mode="json"))) / 2
 
 
 def test_the_run_before_is_compared(page, runs):
