@@ -17,6 +17,7 @@ import click
 from davir_ray import __version__
 from davir_ray.cli.safe_output import (
     checked_place,
+    checked_places,
     print_lines,
     safe_usage,
     spell_what_a_terminal_lacks,
@@ -41,7 +42,9 @@ LIMIT = click.option(
     "--limit", type=click.IntRange(min=1), metavar="N", help="The same as --set corpus.limit=N."
 )
 JSON = click.option("--json", "as_json", is_flag=True, help="On success, end stdout with one line of JSON.")
-OUT = click.option("--out", metavar="FILE", help="Write the page as this file: a path or a URI.")
+OUT = click.option(
+    "--out", callback=checked_places, metavar="FILE", help="Write the page as this file: a path or a URI."
+)
 PLACE = argument("store_or_recipe")
 
 
@@ -191,7 +194,7 @@ def report(run_dir: str, out: str | None) -> None:
 
 
 @main.command()
-@click.argument("run_dirs", nargs=-1, required=True, metavar="RUN RUN...")
+@click.argument("run_dirs", nargs=-1, required=True, metavar="RUN RUN...", callback=checked_places)
 @OUT
 def compare(run_dirs: tuple[str, ...], out: str | None) -> None:
     """Compare the core-sets and rankings of finished runs, each with the first; with --out as a page, too."""

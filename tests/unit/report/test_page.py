@@ -127,6 +127,13 @@ def test_the_page_is_written_where_it_is_wanted(runs, page):
     assert (result.exit_code, "holds no run" in result.output) == (2, True)
 
 
+def test_a_place_with_a_password_is_refused(runs):
+    secret = "s3://user:secret@bucket/page.html"
+    for arguments in (["report", str(runs[1]), "--out", secret], ["compare", str(runs[1]), secret]):
+        result = CliRunner().invoke(main, arguments)
+        assert (result.exit_code, "secret@" in result.output) == (2, False)
+
+
 def test_a_page_that_fails_is_a_line_and_no_failure(runs, monkeypatch, capsys):
     monkeypatch.setattr(page_module, "page_of", lambda run: 1 / 0)
     try_to_write_report(str(runs[1]))
