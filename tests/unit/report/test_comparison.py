@@ -68,7 +68,9 @@ def test_each_row_of_one_alone_is_told_with_what_left_it_out_of_the_other(pair, 
     here, there = tables[side], tables[1 - side]
     alone = here[here["selected"] & ~here.index.isin(there.index[there["selected"]])].sort_values("rank")
     why = [
-        (there.loc[key, "dropped_by"] or there.loc[key, "status"]) if key in there.index else ABSENT
+        next(one for one in there.loc[key, ["dropped_by", "status"]] if isinstance(one, str))
+        if key in there.index
+        else ABSENT
         for key in alone.index
     ]
     found = pair.only[side]
