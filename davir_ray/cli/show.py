@@ -50,7 +50,8 @@ def show(
     as_json: bool,
 ) -> None:
     """Print rows of a finished run: text, losses, score, and what happened to them. Without options: the best."""
-    from davir_ray.cli.shown import Which, show, shown_lines
+    from davir_ray.cli.shown import shown_lines
+    from davir_ray.runs.rows import Which, show
     from davir_ray.schema import Status
 
     if status is not None and status not in list(Status):

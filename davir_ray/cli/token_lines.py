@@ -4,26 +4,17 @@ A letter may be spread over several tokens. In colours they stand together, and 
 loss of the letter. The table has a line for each, with the letter on the first one's.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from davir_ray.foreign_text import Shown
-from davir_ray.schema import Role
+from davir_ray.runs.token_losses import DIFFERENCE_STEPS, LOSS_STEPS, TokenRow, Values
+from davir_ray.tokens.pieces import Decode, Piece, pieces
 from davir_ray.tokens.preview import END, REST, visible
-from davir_ray.tokens.rendering import Ids, Marks
 
-Decode = Callable[[Sequence[int]], str]
-Values = NDArray[np.float64]
-
-TOKENS_OF_A_LETTER = 4
-"""How many tokens a letter can be spread over: UTF-8 has no more bytes for one."""
-LACKING = "\ufffd"
-"""What a piece of a letter is decoded to."""
 BESIDE_LOSSES = {"ranks": "rank", "entropies": "entropy"}
 """Further columns of a measurement -> what one of their values is called."""
 LETTER_GOES_ON = "(the same letter)"
@@ -53,85 +44,10 @@ class Scale:
         return " ".join(self.paint(f" {name} ", at) for name, at in zip(names, middles, strict=True))
 
 
-LOSS = Scale((0.1, 0.7, 2.0, 5.0), (34, 148, 220, 208, 196))
-"""From green, where the model is sure of the token (p > 0.9), to red (p < 0.007). 0.7 nats are p = 0.5."""
-DIFFERENCE = Scale((-0.7, -0.1, 0.1, 0.7), (33, 117, 252, 217, 203))
+LOSS = Scale(LOSS_STEPS, (34, 148, 220, 208, 196))
+"""From green to red."""
+DIFFERENCE = Scale(DIFFERENCE_STEPS, (33, 117, 252, 217, 203))
 """From blue, where the base is surer of the token, to red, where the reference has learnt it."""
-
-
-@dataclass(frozen=True)
-class ModelTokens:
-    """What one model measured of a sequence with S counted tokens.
-
-    loss: summed nats. values: column of `logprobs.kinds.OF_TOKENS` -> [S]; empty where only the sum was measured.
-    """
-
-    loss: float
-    values: Mapping[str, NDArray[Any]]
-
-
-@dataclass(frozen=True)
-class TokenRow:
-    """A sequence of a run: ids int32 [T], which of them count bool [T], and what each model measured, by role."""
-
-    title: Mapping[str, Any]
-    ids: Ids
-    counts: Marks
-    models: Mapping[Role, ModelTokens]
-
-    @property
-    def num_tokens(self) -> int:
-        """Count the tokens that count."""
-        return int(self.counts.sum())
-
-    @property
-    def losses(self) -> dict[str, Values]:
-        """Role -> losses of the counted tokens [S], in nats; `difference` -> base - reference, if both are known."""
-        known: dict[str, Values] = {
-            role: one.values["losses"].astype(np.float64)
-            for role, one in self.models.items()
-            if "losses" in one.values
-        }
-        if {"base", "reference"} <= set(known):
-            known["difference"] = known["base"] - known["reference"]
-        return known
-
-
-@dataclass(frozen=True)
-class Piece:
-    """Neighbouring tokens, `first` to `stop`, and their text: a run of context, or a letter or more that counts."""
-
-    first: int
-    stop: int
-    counts: bool
-    text: str
-
-
-def pieces(ids: Ids, counts: Marks, decode: Decode) -> Iterator[Piece]:
-    """Cut a sequence into runs of context, and counted tokens as few at a time as have text of their own."""
-    start, every = 0, ids.tolist()
-    for counted, run in groupby(counts.tolist()):
-        end = start + len(list(run))
-        while start < end:
-            stop = _own_text_ends(every, start, end, decode) if counted else end
-            yield Piece(start, stop, counted, _text(every, start, stop, decode))
-            start = stop
-
-
-def _own_text_ends(ids: list[int], start: int, end: int, decode: Decode) -> int:
-    """Return where the shortest run from `start` ends that is whole letters; without one, a single token is taken."""
-    for stop in range(start + 1, min(start + TOKENS_OF_A_LETTER, end) + 1):
-        if LACKING not in _text(ids, start, stop, decode):
-            return stop
-    return start + 1
-
-
-def _text(ids: list[int], start: int, stop: int, decode: Decode) -> str:
-    """Decode tokens behind the one before them: some tokenizers drop a space at the beginning of a text."""
-    before = decode(ids[max(start - 1, 0) : start])
-    with_it = decode(ids[max(start - 1, 0) : stop])
-    goes_on = with_it.startswith(before) and not before.endswith(LACKING)
-    return with_it.removeprefix(before) if goes_on else decode(ids[start:stop])
 
 
 def coloured_lines(row: TokenRow, decode: Decode) -> Iterator[str]:

@@ -17,6 +17,7 @@ import click
 from davir_ray import __version__
 from davir_ray.cli.safe_output import (
     checked_place,
+    checked_places,
     files_and_folders,
     print_lines,
     safe_usage,
@@ -54,6 +55,9 @@ QUIET = click.option(
     expose_value=False,
     callback=lambda ctx, _, value: ctx.with_resource(quietly()) if value else None,
     help="No progress and no notes on stderr: only warnings and errors.",
+)
+OUT = click.option(
+    "--out", callback=checked_places, metavar="FILE", help="Write the page as this file: a path or a URI."
 )
 PLACE = argument("store_or_recipe")
 
@@ -213,6 +217,33 @@ def status(run_or_output: str, as_json: bool) -> None:
 
 
 @main.command()
+@argument("run_dir")
+@OUT
+def report(run_dir: str, out: str | None) -> None:
+    """Write a finished run as one page of HTML that needs no server and no network: report.html in its folder."""
+    from davir_ray.report.page import write_report
+
+    print_lines([f"report    {write_report(run_dir, out)}"])
+
+
+@main.command()
+@click.argument("run_dirs", nargs=-1, required=True, metavar="RUN RUN...", callback=checked_places)
+@OUT
+def compare(run_dirs: tuple[str, ...], out: str | None) -> None:
+    """Compare the core-sets and rankings of finished runs, each with the first; with --out as a page, too."""
+    if len(run_dirs) < 2:
+        raise click.UsageError("compare needs two runs or more")
+    from davir_ray.cli.compare_lines import compare_lines
+    from davir_ray.report.comparison import compared
+    from davir_ray.report.comparison_page import write_comparison
+
+    found = compared(run_dirs)
+    print_lines(compare_lines(found))
+    if out is not None:
+        print_lines([f"page      {write_comparison(found, out)}"])
+
+
+@main.command()
 @RECIPE
 @SET
 @LIMIT
@@ -295,7 +326,7 @@ def inspect(
     if overrides or rows is not None:
         raise click.UsageError("--set and --rows are for a recipe, and --row is for a run")
     from davir_ray.cli.token_lines import as_dict, coloured_lines, table_lines
-    from davir_ray.cli.token_losses import token_row
+    from davir_ray.runs.token_losses import token_row
     from davir_ray.schema import View
 
     if view is not None and view not in list(View):

@@ -1,6 +1,6 @@
 """Arrow streams, as datasets.save_to_disk and the cache of `datasets` write them: read from the first row on."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 
 import pyarrow as pa
@@ -50,15 +50,20 @@ def _batches(path: str) -> Iterator[tuple[int, pa.RecordBatch]]:
             at += batch.num_rows
 
 
-def rows(split: Split, columns: Sequence[str] | None = None) -> Iterator[tuple[int, Record]]:
-    """Read the rows of a split with their positions in the file; binary values as text, as of Parquet."""
+def rows(
+    split: Split, columns: Sequence[str] | None = None, wanted: Container[int] | None = None
+) -> Iterator[tuple[int, Record]]:
+    """Read the rows of a split with their positions in the file; binary values as text, as of Parquet.
+
+    wanted: positions of the rows that are yielded; without it, all of the split.
+    """
     end = None if split.num_rows is None else split.first_row + split.num_rows
     for first, batch in _batches(split.path):
-        wanted = [name for name in batch.schema.names if columns is None or name in columns]
-        for row, record in enumerate(records_of(with_text(batch.select(wanted))), first):
+        asked = [name for name in batch.schema.names if columns is None or name in columns]
+        for row, record in enumerate(records_of(with_text(batch.select(asked))), first):
             if end is not None and row >= end:
                 return
-            if row >= split.first_row:
+            if row >= split.first_row and (wanted is None or row in wanted):
                 yield row, record
 
 

@@ -5,7 +5,7 @@ What is written as JSON in a column (turns, tools) is read as what it says, as e
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 
@@ -60,15 +60,21 @@ def _parsed(path: str) -> Iterator[Iterator[list[str]]]:
             text.detach()
 
 
-def rows(split: Split, columns: Sequence[str] | None = None) -> Iterator[tuple[int, Record]]:
-    """Read the rows of a split with their positions in the file (blank lines are no rows)."""
+def rows(
+    split: Split, columns: Sequence[str] | None = None, wanted: Container[int] | None = None
+) -> Iterator[tuple[int, Record]]:
+    """Read the rows of a split with their positions in the file (blank lines are no rows).
+
+    wanted: positions of the rows that are yielded; without it, all of the split.
+    """
     names = look(split.path)
     with _parsed(split.path) as lines:
         next(lines, None)
         records = enumerate(line for line in lines if line)
         end = None if split.num_rows is None else split.first_row + split.num_rows
         for row, values in islice(records, split.first_row, end):
-            yield row, _record(names, values, columns)
+            if wanted is None or row in wanted:
+                yield row, _record(names, values, columns)
 
 
 def _record(names: Sequence[str], values: Sequence[str], columns: Sequence[str] | None) -> Record:

@@ -3,7 +3,7 @@
 import io
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from typing import Any, BinaryIO
@@ -99,11 +99,19 @@ def count_rows(path: str, limit: int) -> int:
         return sum(1 for _ in islice((line for line in file if line.strip()), limit))
 
 
-def rows(split: Split, columns: Sequence[str] | None) -> Iterator[tuple[int, Record]]:
-    """Read the rows of a split with their positions in the file (blank lines are no rows)."""
-    records = _array(split.path) if split.kind == "json" else _lines(split.path)
+def rows(
+    split: Split, columns: Sequence[str] | None, wanted: Container[int] | None = None
+) -> Iterator[tuple[int, Record]]:
+    """Read the rows of a split with their positions in the file (blank lines are no rows).
+
+    wanted: positions of the rows that are yielded; lines of others are passed over without parsing them.
+    """
+    items: Iterable[Any] = _array(split.path) if split.kind == "json" else _raw(split.path)
     end = None if split.num_rows is None else split.first_row + split.num_rows
-    for row, record in islice(enumerate(records), split.first_row, end):
+    for row, item in islice(enumerate(items), split.first_row, end):
+        if wanted is not None and row not in wanted:
+            continue
+        record = _parse(item.strip()) if isinstance(item, bytes) else item
         if columns is not None and isinstance(record, dict):
             record = {name: record[name] for name in columns if name in record}
         yield row, record

@@ -51,7 +51,8 @@ def _read(
     config: CorpusConfig, formats: Mapping[str, str], source: str, file: str, rows: set[int]
 ) -> Iterator[tuple[Place, Row]]:
     for split in _splits(source, file, rows):
-        both = zip(read_rows(split), examples(split, config, formats[source]), strict=True)
+        read = read_rows(split, wanted=rows), examples(split, config, formats[source], rows)
+        both = zip(*read, strict=True)
         yield from (((file, row), Row(record, parsed)) for (row, record), parsed in both if row in rows)
 
 

@@ -1,7 +1,7 @@
 """Splits -> rows -> examples, streaming; a row that cannot be used carries its reason and goes on."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -43,7 +43,9 @@ class Parsed:
 class _Streamed(Protocol):
     """What a module has that reads one type of file from the first row on."""
 
-    def rows(self, split: Split, columns: Sequence[str] | None) -> Iterator[tuple[int, Record]]: ...
+    def rows(
+        self, split: Split, columns: Sequence[str] | None, wanted: Container[int] | None = None
+    ) -> Iterator[tuple[int, Record]]: ...
     def table(self, split: Split, wanted: Sequence[int]) -> pa.Table: ...
     def schema(self, split: Split) -> pa.Schema: ...
 
@@ -58,12 +60,18 @@ FILES: Mapping[Kind, _Streamed] = {
 
 
 def read_rows(
-    split: Split, columns: Sequence[str] | None = None, batch_rows: int = 1024
+    split: Split,
+    columns: Sequence[str] | None = None,
+    batch_rows: int = 1024,
+    wanted: Container[int] | None = None,
 ) -> Iterator[tuple[int, Record]]:
-    """Read the rows of a split with their positions in the file; columns that are not there are left out."""
+    """Read the rows of a split with their positions in the file; columns that are not there are left out.
+
+    wanted: of a file that is not Parquet, the positions of the rows that are yielded; all of the split without it.
+    """
     if split.kind == "parquet":
         return parquet_files.rows(split, columns, batch_rows)
-    return FILES[split.kind].rows(split, columns)
+    return FILES[split.kind].rows(split, columns, wanted)
 
 
 def read_source_rows(split: Split, rows: Sequence[int]) -> pa.Table:
@@ -96,13 +104,16 @@ class _Reading:
     read: frozenset[str]
 
 
-def examples(split: Split, config: CorpusConfig, format: str) -> Iterator[Parsed]:
-    """Parse every row of a split, in order, each exactly once."""
+def examples(
+    split: Split, config: CorpusConfig, format: str, wanted: Container[int] | None = None
+) -> Iterator[Parsed]:
+    """Parse every row of a split, in order, each exactly once; of a JSON file, those that are `wanted`."""
     spec = FORMATS[format]
     settings = settings_of(config, split.source, spec)
     reading = _Reading(split, settings, spec, spec.sources(settings.columns), _read(spec, settings))
     # Of Parquet the columns that are not used are left alone; what else there is, is read whole in any case.
-    for row, record in read_rows(split, sorted(reading.read) if split.kind == "parquet" else None):
+    columns = sorted(reading.read) if split.kind == "parquet" else None
+    for row, record in read_rows(split, columns, wanted=wanted):
         yield _parsed(row, record, reading)
 
 

@@ -33,6 +33,7 @@
     exports/<format>/part-00000.*       likewise in other formats
     exports/dataset_info.json           how LLaMA-Factory reads them
     drift.json                          a night's: what has changed since the night before
+    report.html                         the run as a page
     record.json                         written last
   <run_id>/                             a training; events, lease and record as above
     training.json                       its recipe
@@ -175,6 +176,7 @@ class RunLayout(Layout):
     coreset = Below("coreset")
     exports = Below("exports")
     drift = Below("drift.json")
+    report = Below("report.html")
     rows = Below("rows")
     eval_rows = Below("eval_rows")
     checkpoints = Below("checkpoints")

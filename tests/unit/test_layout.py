@@ -35,6 +35,7 @@ ORDER = (
     "inputs",
     "job",
     "train",
+    "report",
     "pipeline",
     "planning",
     "nightly",

@@ -8,15 +8,14 @@ import pytest
 from davir_ray.cli.token_lines import (
     DIFFERENCE,
     LOSS,
-    ModelTokens,
-    TokenRow,
     as_dict,
     coloured_lines,
-    pieces,
     table_lines,
     token_rows,
 )
 from davir_ray.foreign_text import shown
+from davir_ray.runs.token_losses import ModelTokens, TokenRow
+from davir_ray.tokens.pieces import pieces
 
 
 def decode(ids):

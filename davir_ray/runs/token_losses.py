@@ -1,5 +1,7 @@
-"""`davir inspect RUN --row ID`: where the tokens of a row lie, and what was measured of them. No Ray, no weights."""
+"""Where the tokens of a row of a finished run lie, and what was measured of each. No Ray, no weights."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -7,29 +9,75 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from davir_ray import storage
-from davir_ray.cli.shown import Shown, Which, find_rows
-from davir_ray.cli.token_lines import ModelTokens, TokenRow
 from davir_ray.corpus.folds import Fold
 from davir_ray.errors import DamagedPart, RecipeError, StoreError
 from davir_ray.ids import Keys, keys_of
 from davir_ray.logprobs.kinds import OF_TOKENS
 from davir_ray.measure.kind import implying, kind_identity, resolve_kind
 from davir_ray.models.resolve import tokenizer_folder
+from davir_ray.recipe import Recipe
 from davir_ray.runs.locations import Places, read_places
 from davir_ray.runs.record import RunRecord
+from davir_ray.runs.rows import Shown, Which, find_rows
 from davir_ray.runs.run import finished_run, holds_run, load_run_or_recipe
 from davir_ray.schema import ID, Role, Status, View
 from davir_ray.storage.damage import expecting
 from davir_ray.storage.layout import MeasurementsLayout
 from davir_ray.storage.sealed import read_object
 from davir_ray.store.measurements import MeasurementStore, bundles, distinct, fingerprint
+from davir_ray.tokens.rendering import Ids, Marks
 from davir_ray.tokens.tokenizer import Tokenizer, load_tokenizer
 from davir_ray.tokens.views import sequence_id
 
+Values = NDArray[np.float64]
+
 SAME_ID = 20
 """Rows of one id that are looked at."""
+LOSS_STEPS = (0.1, 0.7, 2.0, 5.0)
+"""Nats of a token where its colour changes: from p > 0.9, where the model is sure of it, over p = 0.5 to p < 0.007."""
+DIFFERENCE_STEPS = (-0.7, -0.1, 0.1, 0.7)
+"""The same of base - reference."""
+
+
+@dataclass(frozen=True)
+class ModelTokens:
+    """What one model measured of a sequence with S counted tokens.
+
+    loss: summed nats. values: column of `logprobs.kinds.OF_TOKENS` -> [S]; empty where only the sum was measured.
+    """
+
+    loss: float
+    values: Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class TokenRow:
+    """A sequence of a run: ids int32 [T], which of them count bool [T], and what each model measured, by role."""
+
+    title: Mapping[str, Any]
+    ids: Ids
+    counts: Marks
+    models: Mapping[Role, ModelTokens]
+
+    @property
+    def num_tokens(self) -> int:
+        """Count the tokens that count."""
+        return int(self.counts.sum())
+
+    @property
+    def losses(self) -> dict[str, Values]:
+        """Role -> losses of the counted tokens [S], in nats; `difference` -> base - reference, if both are known."""
+        known: dict[str, Values] = {
+            role: one.values["losses"].astype(np.float64)
+            for role, one in self.models.items()
+            if "losses" in one.values
+        }
+        if {"base", "reference"} <= set(known):
+            known["difference"] = known["base"] - known["reference"]
+        return known
 
 
 def token_row(run_dir: str, asked: str, view: View) -> tuple[TokenRow, Tokenizer]:
@@ -42,21 +90,34 @@ def token_row(run_dir: str, asked: str, view: View) -> tuple[TokenRow, Tokenizer
             f"{run_dir}: is a recipe; --row shows a row of a finished run: give the run's folder"
         )
     run, record = finished_run(run_dir)
-    recipe, _ = load_run_or_recipe(run_dir, ())
     found = _row_called(run_dir, storage.list_files(run.paths.scored, ".parquet"), asked)
-    places = read_places(run.folder)
+    row = tokens_of(run.folder, record, found, view)
+    if not row.losses:
+        raise RecipeError(f"{run_dir}: {_why_none(found)}")
+    return row, tokenizer_of(load_run_or_recipe(run_dir, ())[0])
+
+
+def tokenizer_of(recipe: Recipe) -> Tokenizer:
+    """Load what decodes the tokens of a run by its recipe."""
+    return load_tokenizer(tokenizer_folder(recipe.models.base), recipe.tokens)
+
+
+def tokens_of(folder: str, record: RunRecord, found: Shown, view: View) -> TokenRow:
+    """Find the tokens of a row with what each model measured of them; of a model that did not, nothing.
+
+    folder: of a finished run. found: the row as its scored table has it. Raises `StoreError` and `RecipeError` where
+    the tokens are not there.
+    """
+    places = read_places(folder)
     if places is None:
         raise StoreError(
-            f"{run_dir}: the tokens of its corpus are not in the store any more; `davir score` with --set output= and "
+            f"{folder}: the tokens of its corpus are not in the store any more; `davir score` with --set output= and "
             "another folder prepares them again, and measures nothing that is measured"
         )
     key, ids, counts = _sequence(places, found, view)
     models = _models(record, found, key, len(np.flatnonzero(counts)))
-    if not any("losses" in one.values for one in models.values()):
-        raise RecipeError(f"{run_dir}: {_why_none(found)}")
     title = {name: found[name] for name in ("example_id", "id", "file", "row")} | {"view": str(view)}
-    tokenizer = load_tokenizer(tokenizer_folder(recipe.models.base), recipe.tokens)
-    return TokenRow(title, ids, counts, models), tokenizer
+    return TokenRow(title, ids, counts, models)
 
 
 def _why_none(row: Shown) -> str:
