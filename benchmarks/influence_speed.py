@@ -1,21 +1,28 @@
-"""Rows a second of an influence measurement on a CPU: published way, a good loop, and ours, in turn.
+"""Rows a second of an influence measurement on a CPU: published way, a good loop, a peer, and ours, in turn.
 
     .venv/bin/python -m benchmarks.influence_speed --model quickstart/models/smollm2-135m-instruct
 
-All three measure how Adam's step on each row lies to the directions of two subtasks, under the same LoRA adapter:
+All but `losses` measure how Adam's step on each row lies to the directions of two subtasks, under one LoRA adapter:
 
 published   one forward and backward pass a row; 16 rows' steps at a time are projected to 8192 dimensions by a dense
             matrix of random signs, as TRAK's BasicProjector does (made anew by torch, some columns at a time), and
             compared there. Projecting takes minutes: some columns are timed, and the time of all follows from them.
 loop        one forward and backward pass a row by autograd, the head on the counted tokens alone, and exact products
+bergson     bergson's InMemoryCollector: the gradients of padded batches as ours has them, kept whole without a
+            projection; then exact products. Where it can be imported (pip install bergson==2.5.1).
+losses      for comparison of costs: the two forward passes that DavIR's score and a target reference are made of, by
+            the engine of kind `loss`
 ours        davir_ray.influence, as the kind `less` measures
 
 Prints a table, and writes benchmarks/influence_speed.json.
 """
 
 import argparse
+import importlib.util
 import json
+import logging
 import statistics
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,9 +38,11 @@ from benchmarks.engine_speed import ROOT, now, read_rows
 from benchmarks.token_values import facts
 from davir_ray.influence.adapted import AdaptedModel
 from davir_ray.influence.directions import Aligner, Directions
+from davir_ray.influence.gradients import BATCH_TOKENS
 from davir_ray.influence.moments import Moments
 from davir_ray.influence.projection import DIMENSIONS
 from davir_ray.logprobs.engine import TokenSequence
+from davir_ray.logprobs.hf.engine import TransformersEngine
 
 PROJECTED_AT_ONCE = 16
 """Rows that LESS projects at a time."""
@@ -43,6 +52,7 @@ Way = Callable[[Sequence[TokenSequence]], Tensor]
 
 def main() -> None:
     """Parse, measure, print, write."""
+    logging.disable(logging.INFO)  # bergson names every module that it watches
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -121,7 +131,12 @@ class Loop:
 
     def step(self, row: TokenSequence) -> Tensor:
         """Return Adam's step on a row, as one vector."""
-        gradient = torch.cat([one.flatten() for one in torch.autograd.grad(self.loss(row), self.wanted())])
+        return self.step_of(
+            torch.cat([one.flatten() for one in torch.autograd.grad(self.loss(row), self.wanted())])
+        )
+
+    def step_of(self, gradient: Tensor) -> Tensor:
+        """Return Adam's step of a gradient, as one vector."""
         root = torch.addcmul(self.second * 0.999 + 1e-8, gradient, gradient, value=0.001).sqrt_()
         return (self.first * 0.9).add_(gradient, alpha=0.1).div_(root)
 
@@ -170,6 +185,68 @@ class Published(Loop):
         return loss
 
 
+class Bergson(Loop):
+    """Gradients of padded batches by bergson's hooks, kept whole; then the loop's products."""
+
+    def __call__(self, rows: Sequence[TokenSequence]) -> Tensor:
+        """Return cosines, but for the directions' length."""
+        from bergson.collector.collector import CollectorComputer
+        from bergson.collector.in_memory_collector import InMemoryCollector
+        from bergson.config.config import IndexConfig
+        from bergson.gradients import GradientProcessor
+        from datasets import Dataset
+
+        with tempfile.TemporaryDirectory() as folder:
+            config = IndexConfig(run_path=folder, loss_reduction="mean")
+            Path(config.partial_run_path).mkdir(parents=True)
+            collector = InMemoryCollector(
+                model=self.model,
+                data=Dataset.from_dict(as_labels(rows)),
+                cfg=config,
+                processor=GradientProcessor(),
+                target_modules={name.removesuffix(".weight") for name in self.by_module},
+            )
+            CollectorComputer(
+                self.model, collector.data, collector=collector, batches=like_lengths(rows), cfg=config
+            ).run_with_collector_hooks()
+        found = torch.cat([collector.gradients[name.removesuffix(".weight")] for name in self.by_module], 1)
+        return torch.stack([self.directions @ step / step.norm() for step in map(self.step_of, found)])
+
+    @property
+    def by_module(self) -> list[str]:
+        """The names of the adapter's parameters in the model, in the order of the vectors."""
+        return [name for name, one in self.model.named_parameters() if one.requires_grad]
+
+
+def as_labels(rows: Sequence[TokenSequence]) -> dict[str, list[list[int]]]:
+    """Return rows as datasets have them: what does not count has the label -100."""
+    labels = [np.where(row.scored, row.ids, -100).tolist() for row in rows]
+    return {"input_ids": [row.ids.tolist() for row in rows], "labels": labels}
+
+
+def like_lengths(rows: Sequence[TokenSequence]) -> list[list[int]]:
+    """Deal rows into batches of like length, of as many tokens as ours have."""
+    order = sorted(range(len(rows)), key=lambda index: -len(rows[index].ids))
+    batches: list[list[int]] = [[]]
+    for index in order:
+        full = (len(batches[-1]) + 1) * len(rows[(batches[-1] or [index])[0]].ids) > BATCH_TOKENS["cpu"]
+        batches.extend([[]] if batches[-1] and full else [])
+        batches[-1].append(index)
+    return batches
+
+
+class Losses:
+    """The losses of rows under two models."""
+
+    def __init__(self, folder: str) -> None:
+        self.engines = [TransformersEngine(folder, dtype="float32", device="cpu") for _ in range(2)]
+
+    def __call__(self, rows: Sequence[TokenSequence]) -> Tensor:
+        """Return the summed losses [N, 2]."""
+        found = [[-float(one.sum()) for one in engine.logprobs(rows)] for engine in self.engines]
+        return torch.tensor(found).t()
+
+
 def flat(by_name: Any) -> Tensor:
     """Put tensors by name into one vector."""
     return torch.cat([one.flatten() for one in by_name.values()])
@@ -182,8 +259,16 @@ def measure_rank(
     setting = Setting(folder, rank)
     aligner = Aligner(AdaptedModel(setting.model()), setting.directions, setting.moments)
     published, loop = Published(setting, columns), Loop(setting)
-    ways: dict[str, Way] = {"published": published, "loop": loop, "ours": lambda some: aligner.align(some)[0]}
-    apart = float((ways["loop"](rows[:8]).double() - ways["ours"](rows[:8])).abs().max())
+    ways: dict[str, Way] = {"published": published, "loop": loop}
+    if importlib.util.find_spec("bergson"):
+        ways["bergson"] = Bergson(setting)
+    ways |= {"losses": Losses(folder), "ours": lambda some: aligner.align(some)[0]}
+    exact = ways["ours"](rows[:8])
+    apart = {
+        name: float((way(rows[:8]).double() - exact).abs().max() / exact.abs().max())
+        for name, way in ways.items()
+        if name in ("loop", "bergson")
+    }
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     peaks: dict[str, int] = {}
     for _ in range(rounds):
@@ -192,7 +277,12 @@ def measure_rank(
             (passed, peak) = timed(way, rows)
             seconds[name].append(passed + (published.projecting if name == "published" else 0))
             peaks[name] = max(peak, peaks.get(name, 0))
-    return {"rank": rank, "parameters": setting.size, "apart": apart} | table(seconds, peaks, len(rows))
+    return {
+        "rank": rank,
+        "parameters": setting.size,
+        "apart": apart,
+        "ways": table(seconds, peaks, len(rows)),
+    }
 
 
 def timed(way: Way, rows: Sequence[TokenSequence]) -> tuple[float, int]:
@@ -226,10 +316,9 @@ def table(seconds: dict[str, list[float]], peaks: dict[str, int], rows: int) -> 
 def print_result(result: dict[str, Any]) -> None:
     """Print one rank's table."""
     print(
-        f"rank {result['rank']}, {result['parameters']:,} parameters; loop and ours {result['apart']:.1e} apart"
+        f"rank {result['rank']}, {result['parameters']:,} parameters; ours is apart from them by {result['apart']}"
     )
-    for name in ("published", "loop", "ours"):
-        one = result[name]
+    for name, one in result["ways"].items():
         print(
             f"{name:<12}{one['rows_a_second']:>9.3f} rows/s   ours x{one['ours_is_faster']:<8} {one['range']}"
             f"   {one['peak_mib']:>6} MiB"

@@ -87,7 +87,7 @@ def recipe_of(title: str, folder: Path, model: str) -> dict[str, Any]:
         of_warmup = one.get("start") == "warmup"
         rest = {key: value for key, value in train.items() if not (of_warmup and key == "lora")}
         one["train"] = {**rest, "learning_rate": 5e-5 if one["fit"] == "target" else 5e-4}
-    needs_target = name in ("rose", "less", "gradient_cosine", "rds") or "target" in json.dumps(more)
+    needs_target = name in ("rose", "less", "gradient_cosine", "rds") or '"fit": "target"' in json.dumps(more)
     if name in ("rose", "less", "gradient_cosine", "tov"):
         more["warmup"] = {"fraction": 0.2, "train": {**train, "num_train_epochs": 2}}
     return {

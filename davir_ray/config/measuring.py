@@ -222,7 +222,9 @@ class EngineConfig(Section):
     minute of a 135M model on two CPU cores and half an hour of an 8B model there, so the default errs on the side of
     waiting. Where calls are known to be short, minutes lose less."""
     gpu_memory_utilization: Annotated[float, ON_VLLM, ON_GPUS] = Field(0.85, gt=0, lt=1)
-    """Share of a GPU's memory that vLLM may take for weights and cache."""
+    """Share of a GPU's memory that is vLLM's: it has to be free when an engine starts (for a minute it is waited for),
+    and the log-probabilities of prompts have half of the rest. The key-value cache takes a few steps' tokens, unless
+    `engine_args` name `kv_cache_memory_bytes`."""
     engine_args: Annotated[dict[str, Any], ON_VLLM] = {}
     """Passed to vLLM's `LLM` untouched."""
 

@@ -1,9 +1,9 @@
 """A model with a LoRA adapter whose parameters can be watched: each tells its rows' own gradients as they appear.
 
-B rows of a batch, T tokens of its longest.
+B rows of a batch, N tokens of it.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +19,8 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from davir_ray.errors import ModelError
 from davir_ray.influence.checkpoint import check_checkpoint, check_plain_lora
-from davir_ray.logprobs.hf.model import load_model
+from davir_ray.logprobs.hf.batching import Block
+from davir_ray.logprobs.hf.model import Takes, load_model, packed_limit
 from davir_ray.logprobs.hf.token_head import TokenHead, proven_head
 from davir_ray.models.resolve import ResolvedModel
 
@@ -48,8 +49,11 @@ class AdaptedModel:
         for parameter in model.parameters():
             parameter.requires_grad_(False)
         self.watched = tuple(_watched(model))
+        self.takes, self.packed_limit = Takes.of(inner), packed_limit(inner)
+        self.own_attention: str = inner.config._attn_implementation
         self.visit: Visit | None = None
-        self.rows, self.untold = 0, set[str]()
+        self.blocks: Sequence[Block] = ()
+        self.untold = set[str]()
         self.checkpointed = False
         for one in self.watched:
             one.linear.weight.requires_grad_(True)
@@ -65,13 +69,14 @@ class AdaptedModel:
         return self.inner.device
 
     @contextmanager
-    def telling(self, visit: Visit, rows: int, *, checkpointed: bool) -> Iterator[None]:
-        """Within, one forward and one backward pass of a batch of `rows` tell `visit` every parameter's gradients.
+    def telling(self, visit: Visit, blocks: Sequence[Block], *, checkpointed: bool) -> Iterator[None]:
+        """Within, one forward and one backward pass of a batch tell `visit` every parameter's gradients.
 
-        checkpointed: keep only what goes into each layer, and compute the rest once more in the backward pass. Raises
-        `ModelError` where the model does not run each watched layer once, on all rows.
+        blocks: where the tokens of each row lie, one row after another. checkpointed: keep only what goes into each
+        layer, and compute the rest once more in the backward pass. Raises `ModelError` where the model does not run
+        each watched layer once, on all rows.
         """
-        self.visit, self.rows, self.checkpointed = visit, rows, checkpointed
+        self.visit, self.blocks, self.checkpointed = visit, blocks, checkpointed
         self.untold = {one.name for one in self.watched}
         try:
             yield
@@ -81,21 +86,28 @@ class AdaptedModel:
             raise ModelError(f"{min(self.untold)}: has no part in the loss of these rows")
 
     def _forward(self, one: Watched, states: Tensor) -> Tensor:
-        if self.visit is not None and (states.dim() != 3 or len(states) != self.rows):
+        if self.visit is not None and (states.dim() != 3 or states[..., 0].numel() != _tokens(self.blocks)):
             raise ModelError(
                 f"{one.name}: is given tokens without their rows, whose gradients are not told apart"
             )
-        output: Tensor = _RowGradients.apply(states, one.linear.weight, one.name, self._told)
+        output: Tensor = _RowGradients.apply(states, one.linear.weight, partial(self._tell, one.name))
         return output
 
-    def _told(self, name: str, gradients: Tensor) -> None:
+    def _tell(self, name: str, states: Tensor, outputs: Tensor) -> None:
+        """Tell `visit` the gradients of a layer's weight. states: what it was given; outputs: their gradients."""
         assert self.visit is not None
         if name not in self.untold:
             raise ModelError(
                 f"{name}: is used by more than one layer; gradients are taken of layers used once"
             )
         self.untold.remove(name)
-        self.visit(name, gradients)
+        given, wanted = states.flatten(0, 1), outputs.flatten(0, 1)
+        self.visit(
+            name,
+            torch.cat(
+                [torch.bmm(_rows(wanted, one).transpose(1, 2), _rows(given, one)) for one in self.blocks]
+            ),
+        )
 
     def _run_layer(self, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         # transformers' own switch asks for a layer in training mode, in which some layers drop states.
@@ -108,17 +120,27 @@ class _RowGradients(torch.autograd.Function):
     """A linear layer that hands out each row's gradient of its weight, and adds none up for the batch."""
 
     @staticmethod
-    def forward(ctx: Any, states: Tensor, weight: Tensor, name: str, tell: Visit) -> Tensor:
+    def forward(ctx: Any, states: Tensor, weight: Tensor, tell: Callable[[Tensor, Tensor], None]) -> Tensor:
         ctx.save_for_backward(states, weight)
-        ctx.name, ctx.tell = name, tell
+        ctx.tell = tell
         return states @ weight.t()
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, None, None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, None, None]:
         states, weight = ctx.saved_tensors
         (gradient,) = gradients
-        ctx.tell(ctx.name, torch.bmm(gradient.transpose(1, 2), states))
-        return (gradient @ weight if ctx.needs_input_grad[0] else None), None, None, None
+        ctx.tell(states, gradient)
+        return (gradient @ weight if ctx.needs_input_grad[0] else None), None, None
+
+
+def _tokens(blocks: Sequence[Block]) -> int:
+    return sum(one.count * one.length for one in blocks)
+
+
+def _rows(states: Tensor, block: Block) -> Tensor:
+    """Return the states of a block's rows [count, length, width], of all tokens' [N, width]."""
+    end = block.first + block.count * block.length
+    return states[block.first : end].view(block.count, block.length, -1)
 
 
 def load_adapted(model: ResolvedModel, dtype: str, device: str) -> AdaptedModel:

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from davir_ray.errors import EngineError
 from davir_ray.influence.adapted import AdaptedModel
-from davir_ray.influence.gradients import batch_tokens, batches, mean_loss_weights, visit_gradients
+from davir_ray.influence.gradients import batches, mean_loss_weights, visit_gradients
 from davir_ray.influence.moments import Moments
 from davir_ray.influence.target import Subtask, Target
 from davir_ray.logprobs.engine import TokenSequence
@@ -96,7 +96,7 @@ def _whole(
 ) -> dict[str, Tensor]:
     """Return the gradients of some rows by parameter [B, *shape]."""
     parts: dict[str, list[Tensor | None]] = {}
-    for batch in batches(sequences, batch_tokens(model)):
+    for batch in batches(model, sequences):
 
         def keep(name: str, gradients: Tensor, batch: list[int] = batch) -> None:
             rows = parts.setdefault(name, [None] * len(sequences))
@@ -138,7 +138,7 @@ class Aligner:
         """
         cosines = torch.zeros(len(sequences), self.subtasks, dtype=torch.float64)
         norms = torch.zeros(len(sequences), dtype=torch.float64)
-        for batch in batches(sequences, batch_tokens(self.model)):
+        for batch in batches(self.model, sequences):
             rows = [sequences[index] for index in batch]
             dots, squares = self._batch(rows)
             norms[batch] = squares.sqrt()

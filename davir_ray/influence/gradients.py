@@ -3,19 +3,25 @@
 A row's loss is a weighted sum of the losses of its counted tokens. No gradient is added up over the batch: each layer
 hands out those of the rows as the backward pass reaches it, and whoever takes them keeps what he needs.
 
-B rows, T tokens of the longest, S counted tokens of all.
+Rows lie one after another without padding where the model's attention is known to take them so (packed_attention.py),
+else side by side, padded to the longest: B rows, N tokens with what pads them, S counted tokens of all.
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from davir_ray.influence.adapted import AdaptedModel, Visit
 from davir_ray.logprobs.engine import TokenSequence
-from davir_ray.logprobs.hf.model import depends_on_longest
+from davir_ray.logprobs.hf import packed_attention
+from davir_ray.logprobs.hf.batching import Block
+from davir_ray.logprobs.hf.model import depends_on_longest, set_attention
+from davir_ray.logprobs.hf.packed_attention import Packing
 from davir_ray.logprobs.hf.token_head import WHOLE_CHUNK_BYTES
 
 BATCH_TOKENS = {"cpu": 1024, "cuda": 8192}
@@ -24,17 +30,28 @@ KEPT_TOKENS = {"cpu": 2048, "cuda": 4096}
 """Above so many tokens a batch keeps only what goes into each layer."""
 
 
-def batches(sequences: Sequence[TokenSequence], tokens: int) -> Iterator[list[int]]:
-    """Deal sequences into batches of like length, longest first; yield their positions."""
+def batches(model: AdaptedModel, sequences: Sequence[TokenSequence]) -> Iterator[list[int]]:
+    """Deal sequences into batches, longest first; yield their positions.
+
+    Raises `ValueError` for a sequence that the model does not take.
+    """
+    model.takes.check(sequences)
+    room = batch_tokens(model)
     lengths = np.array([counted_length(one) for one in sequences])
     batch: list[int] = []
     for index in np.argsort(-lengths, kind="stable").tolist():
-        if batch and (len(batch) + 1) * lengths[batch[0]] > tokens:
+        taken = _tokens_of(model, lengths[[*batch, index]])
+        if batch and taken > room:
             yield batch
             batch = []
         batch.append(index)
     if batch:
         yield batch
+
+
+def _tokens_of(model: AdaptedModel, lengths: NDArray[np.int64]) -> int:
+    """Return how many tokens a batch of rows of these lengths has, padding included."""
+    return int(lengths.sum() if lengths[0] <= model.packed_limit else len(lengths) * lengths[0])
 
 
 def batch_tokens(model: AdaptedModel) -> int:
@@ -59,40 +76,82 @@ def visit_gradients(
 
     weights: of each token's loss in the loss of its row [B].
     """
-    width = max(map(counted_length, sequences))
-    kept = len(sequences) * width <= KEPT_TOKENS[model.device.type]
-    with model.telling(visit, len(sequences), checkpointed=not kept), torch.enable_grad():
-        # Tokens see only those before them, so what pads a row on its right changes nothing in it.
-        hidden = model.inner.base_model(input_ids=_padded(model, sequences, width), use_cache=False)[0]
-        hidden.backward(_loss_gradient(model, hidden.detach(), sequences, weights))
+    lengths = [counted_length(one) for one in sequences]
+    packed = max(lengths) <= model.packed_limit
+    blocks = _one_after_another(lengths) if packed else [Block(0, len(lengths), max(lengths), ())]
+    kept = sum(one.count * one.length for one in blocks) <= KEPT_TOKENS[model.device.type]
+    with model.telling(visit, blocks, checkpointed=not kept), torch.enable_grad():
+        hidden = _packed(model, sequences, blocks) if packed else _padded(model, sequences, max(lengths))
+        firsts = [one.first + i * one.length for one in blocks for i in range(one.count)]
+        hidden.backward(_loss_gradient(model, hidden.detach(), sequences, weights, firsts))
+
+
+def _one_after_another(lengths: Sequence[int]) -> list[Block]:
+    """Put neighbouring rows of one length into one block."""
+    blocks: list[Block] = []
+    first = 0
+    for length, group in groupby(lengths):
+        blocks.append(Block(first, len(list(group)), length, ()))
+        first += blocks[-1].count * length
+    return blocks
+
+
+def _packed(model: AdaptedModel, sequences: Sequence[TokenSequence], blocks: Sequence[Block]) -> Tensor:
+    """Return the last hidden states [N, hidden] of rows that lie one after another."""
+    set_attention(model.inner, packed_attention.NAME)
+    lengths = [counted_length(one) for one in sequences]
+    ids = np.concatenate([one.ids[:length] for one, length in zip(sequences, lengths, strict=True)])
+    positions = np.concatenate([np.arange(length) for length in lengths])
+    states: Tensor = model.inner.base_model(
+        input_ids=torch.from_numpy(ids.astype(np.int64))[None].to(model.device),
+        position_ids=torch.from_numpy(positions)[None].to(model.device),
+        use_cache=False,
+        packing=Packing(blocks),
+    )[0]
+    return states.flatten(0, 1)
 
 
 def _padded(model: AdaptedModel, sequences: Sequence[TokenSequence], width: int) -> Tensor:
+    """Return the last hidden states [B * T, hidden] of rows that are padded to a width T.
+
+    Tokens see only those before them, so what pads a row on its right changes nothing in it.
+    """
+    set_attention(model.inner, model.own_attention)
     ids = np.zeros((len(sequences), width), dtype=np.int64)
     for row, one in zip(ids, sequences, strict=True):
         row[: counted_length(one)] = one.ids[: counted_length(one)]
-    return torch.from_numpy(ids).to(model.device)
+    padded = torch.from_numpy(ids).to(model.device)
+    states: Tensor = model.inner.base_model(input_ids=padded, use_cache=False)[0]
+    return states.flatten(0, 1)
 
 
 def _loss_gradient(
-    model: AdaptedModel, hidden: Tensor, sequences: Sequence[TokenSequence], weights: Sequence[float]
+    model: AdaptedModel,
+    hidden: Tensor,
+    sequences: Sequence[TokenSequence],
+    weights: Sequence[float],
+    firsts: Sequence[int],
 ) -> Tensor:
-    """Return the gradient of the sum of all rows' losses over the last hidden states [B, T, hidden].
+    """Return the gradient of the sum of all rows' losses over the last hidden states [N, hidden].
 
-    The head runs on the counted tokens alone, some at a time, and what it makes is forgotten.
+    firsts: where each row begins. The head runs on the counted tokens alone, some at a time, and what it makes is
+    forgotten.
     """
-    row = np.concatenate([np.full(int(one.scored.sum()), i) for i, one in enumerate(sequences)])
-    column = np.concatenate([np.flatnonzero(one.scored) - 1 for one in sequences])
+    before = np.concatenate(
+        [first + np.flatnonzero(one.scored) - 1 for first, one in zip(firsts, sequences, strict=True)]
+    )
     targets = np.concatenate([one.ids[one.scored] for one in sequences]).astype(np.int64)
-    weight = torch.tensor(np.asarray(weights)[row], dtype=torch.float64)
+    weight = torch.tensor(
+        np.repeat(weights, [int(one.scored.sum()) for one in sequences]), dtype=torch.float64
+    )
     gradient = torch.zeros_like(hidden)
     vocabulary = int(model.inner.get_output_embeddings().weight.shape[0])  # type: ignore[union-attr, index]
     size = max(1, WHOLE_CHUNK_BYTES[model.device.type] // (4 * vocabulary))
-    for part in (slice(at, at + size) for at in range(0, len(row), size)):
-        states = hidden[row[part], column[part]].requires_grad_()
+    for part in (slice(at, at + size) for at in range(0, len(before), size)):
+        states = hidden[before[part]].requires_grad_()
         logits = model.head.logits(states)
         losses = cross_entropy(logits, torch.from_numpy(targets[part]).to(model.device), reduction="none")
         (losses * weight[part].to(losses)).sum().backward()
         assert states.grad is not None
-        gradient[row[part], column[part]] = states.grad
+        gradient[before[part]] = states.grad
     return gradient

@@ -159,4 +159,12 @@ def test_scattered_turns_and_single_tokens_are_picked_from_the_right_places(meas
 
 
 def test_a_sequence_that_is_too_long_is_refused_and_the_engine_lives(measured):
-    assert f"{MAX_LENGTH + 1} tokens, but this engine takes {MAX_LENGTH}" in measured["refused"]
+    assert (
+        f"{MAX_LENGTH + 1} tokens, but this engine takes {MAX_LENGTH}" in measured["refused"].splitlines()[0]
+    )
+
+
+def test_a_start_that_fails_is_told_in_one_line_with_the_model(measured, smollm2):
+    _, told = measured["refused"].splitlines()
+    assert told.startswith(f"vLLM could not load {smollm2}: ")
+    assert "memory" in told

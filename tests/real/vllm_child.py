@@ -4,7 +4,7 @@
 
 A job is an engine: {"model", "adapter", "max_length", "calls": {OUT: [[ids, scored], ...]}, "refused"}. The
 log-probabilities of a call are written to OUT.npz, and its ranks to OUT.ranks.npz; what the engine says of a sequence
-that is too long, to the file that `refused` names, if it names one.
+that is too long, and of a model that it has no room for, to the file that `refused` names, a line each.
 """
 
 import json
@@ -23,14 +23,23 @@ def main(path: str) -> None:
         engine = VllmEngine(
             job["model"], adapter_path=job["adapter"], dtype="float32", max_length=job["max_length"]
         )
-        if job["refused"]:
-            Path(job["refused"]).write_text(refusal(engine, job["max_length"]))
+        said = refusal(engine, job["max_length"])
         for out, rows in job["calls"].items():
             sequences = [TokenSequence(np.array(i, np.int32), np.array(s, bool)) for i, s in rows]
             np.savez(out, *engine.logprobs(sequences))
             ranked = engine.token_values(sequences, frozenset({"rank"}))
             np.savez(f"{out}.ranks", *[one.rank for one in ranked])
         engine.close()
+        Path(job["refused"]).write_text(f"{said}\n{no_room(job['model'])}")
+
+
+def no_room(model: str) -> str:
+    """Ask for an engine whose cache holds no sequence."""
+    try:
+        VllmEngine(model, dtype="float32", max_length=64, engine_args={"kv_cache_memory_bytes": 1})
+    except EngineError as error:
+        return str(error)
+    return ""
 
 
 def refusal(engine: VllmEngine, max_length: int) -> str:

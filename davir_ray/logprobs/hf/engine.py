@@ -18,10 +18,9 @@ from davir_ray.errors import EngineDied
 from davir_ray.logprobs.engine import Represented, TokenSequence, TokenValues, Wanted
 from davir_ray.logprobs.hf import packed_attention
 from davir_ray.logprobs.hf.batching import Batch, Block, equal_lengths, plan_batches, plan_whole
-from davir_ray.logprobs.hf.model import load_model, packed_limit, set_attention
+from davir_ray.logprobs.hf.model import Takes, load_model, packed_limit, set_attention
 from davir_ray.logprobs.hf.packed_attention import KeysValues, Packing
 from davir_ray.logprobs.hf.token_head import WHOLE_CHUNK_BYTES, HeadValues, proven_head, values_of_rows
-from davir_ray.models.resolve import positions_of
 
 BATCH_TOKENS = {"cpu": 768, "cuda": 16_384}
 """A CPU is fastest where a batch's activations stay in its cache; a GPU wants much work at once."""
@@ -47,13 +46,12 @@ class TransformersEngine:
         batch_tokens: int | None = None,
     ) -> None:
         self._model: PreTrainedModel = load_model(model_path, adapter_path, dtype, device)
-        self._positions = positions_of(self._model.config.to_dict())
+        self._takes = Takes.of(self._model)
         self._own_attention = self._model.config._attn_implementation
         limit = packed_limit(self._model)
         self._head = proven_head(self._model, sliceable=limit > 0)
         self._packed_limit = limit if self._head else 0
         self._batch_tokens = batch_tokens or BATCH_TOKENS[device]
-        self._vocabulary: int = self._model.get_input_embeddings().weight.shape[0]  # type: ignore[index, assignment]
         self._headers: dict[bytes, dict[int, KeysValues]] = {}
 
     def logprobs(self, sequences: Sequence[TokenSequence]) -> list[NDArray[np.float32]]:
@@ -98,21 +96,9 @@ class TransformersEngine:
 
     def _ways(self, sequences: Sequence[TokenSequence]) -> tuple[list[int], list[int]]:
         """Tell which sequences can be packed, and which cannot. Raises `ValueError` for one that cannot be measured."""
-        for index, sequence in enumerate(sequences):
-            self._check(index, sequence)
+        self._takes.check(sequences)
         fits = [len(sequence.ids) <= self._packed_limit for sequence in sequences]
         return [i for i, fit in enumerate(fits) if fit], [i for i, fit in enumerate(fits) if not fit]
-
-    def _check(self, index: int, sequence: TokenSequence) -> None:
-        """Refuse on the CPU what a GPU would answer with an error that it does not survive."""
-        if self._positions is not None and len(sequence.ids) > self._positions:
-            raise ValueError(
-                f"sequence {index}: {len(sequence.ids)} tokens, but the model takes {self._positions}"
-            )
-        if sequence.ids.min() < 0 or sequence.ids.max() >= self._vocabulary:
-            raise ValueError(f"sequence {index}: token ids must lie in 0 to {self._vocabulary - 1}")
-        if sequence.scored[0] or not sequence.scored.any():
-            raise ValueError(f"sequence {index}: needs a scored token, and the first cannot be one")
 
     def _measure_packed(
         self, sequences: Sequence[TokenSequence], members: list[int], wanted: Wanted
@@ -179,7 +165,7 @@ class TransformersEngine:
         if not members:
             return
         set_attention(self._model, self._own_attention)
-        room = WHOLE_CHUNK_BYTES[self._model.device.type] // (4 * self._vocabulary)
+        room = WHOLE_CHUNK_BYTES[self._model.device.type] // (4 * self._takes.vocabulary)
         lengths = equal_lengths([sequences[i] for i in members], self._batch_tokens if self._head else room)
         for batch in ([members[i] for i in group] for group in lengths):
             ids = self._tensor(np.stack([sequences[i].ids for i in batch]).astype(np.int64))

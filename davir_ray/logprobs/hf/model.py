@@ -1,5 +1,7 @@
 """Loading a causal language model, and knowing how far it may take packed batches."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,8 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
 from davir_ray.errors import ModelError
+from davir_ray.logprobs.engine import TokenSequence
+from davir_ray.models.resolve import positions_of
 
 UNLIMITED = 2**31
 
@@ -41,6 +45,32 @@ def load_model(model_path: str, adapter_path: str | None, dtype: str, device: st
         raise ModelError(f"{adapter_path or model_path}: cannot be loaded: {error}") from error
     model.to(torch.device(device))  # type: ignore[arg-type]
     return model.eval()
+
+
+@dataclass(frozen=True)
+class Takes:
+    """What a model takes. positions: of the longest sequence; None where there is no end. vocabulary: ids below it."""
+
+    positions: int | None
+    vocabulary: int
+
+    @classmethod
+    def of(cls, model: PreTrainedModel) -> "Takes":
+        """Return what a loaded model takes."""
+        embeddings: Any = model.get_input_embeddings()
+        return cls(positions_of(model.config.to_dict()), int(embeddings.weight.shape[0]))
+
+    def check(self, sequences: Sequence[TokenSequence]) -> None:
+        """Refuse on the CPU what a GPU would answer with an error that it does not survive. Raises `ValueError`."""
+        for index, one in enumerate(sequences):
+            if self.positions is not None and len(one.ids) > self.positions:
+                raise ValueError(
+                    f"sequence {index}: {len(one.ids)} tokens, but the model takes {self.positions}"
+                )
+            if one.ids.min() < 0 or one.ids.max() >= self.vocabulary:
+                raise ValueError(f"sequence {index}: token ids must lie in 0 to {self.vocabulary - 1}")
+            if one.scored[0] or not one.scored.any():
+                raise ValueError(f"sequence {index}: needs a scored token, and the first cannot be one")
 
 
 def packed_limit(model: PreTrainedModel) -> int:

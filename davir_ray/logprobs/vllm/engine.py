@@ -10,6 +10,7 @@ others, which end with it.
 import gc
 import os
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -26,13 +27,15 @@ from vllm.platforms import current_platform
 from davir_ray.errors import EngineDied, EngineError
 from davir_ray.logprobs.engine import TokenSequence, TokenValues, Wanted
 from davir_ray.logprobs.vllm.answers import check_wanted, cut_tail, first_scored, read_asked, read_flat
-from davir_ray.logprobs.vllm.limits import batch_tokens, cache_bytes, spare_gpu_bytes
+from davir_ray.logprobs.vllm.limits import await_room, batch_tokens, cache_bytes, spare_gpu_bytes
 from davir_ray.logprobs.vllm.lora import lora_arguments
 
 MOST_SEQUENCES = 256
 GPU_TOKENS = 16_384
 CPU_TOKENS = 2_048
 CPU_SPARE_BYTES = 2 * 2**30
+ROOM_SECONDS = 60.0
+"""How long an engine waits for a GPU's memory that another process is giving back."""
 
 
 class VllmEngine:
@@ -52,7 +55,7 @@ class VllmEngine:
         gpu_memory_utilization: float = 0.85,
         engine_args: dict[str, Any] | None = None,
     ) -> None:
-        _prepare_process()
+        _prepare_process(dtype)
         own = {
             "model": model_path,
             "dtype": dtype,
@@ -61,9 +64,13 @@ class VllmEngine:
         }
         try:
             arguments = _arguments(own, max_length, adapter_path, engine_args or {})
+            if current_platform.is_cuda_alike():
+                await_room(partial(_free_share, tensor_parallel_size), gpu_memory_utilization, ROOM_SECONDS)
             self._llm = LLM(**arguments)
-        except (ValueError, RuntimeError, OSError, TypeError) as error:
-            raise EngineError(f"vLLM could not load {model_path}: {error}") from error
+        except EngineError:
+            raise
+        except Exception as error:  # of any type: some of what it finds wrong at a start vLLM asserts
+            raise EngineError(_could_not_load(model_path, error)) from error
         config = self._llm.llm_engine.vllm_config
         self.asks = bool(config.use_v2_model_runner)
         self._vocab_size = config.model_config.get_vocab_size()
@@ -131,6 +138,23 @@ class VllmEngine:
             raise EngineError(f"sequence {index}: token ids must lie in 0 to {self._vocab_size - 1}")
 
 
+def _free_share(devices: int) -> float:
+    """Return the share of memory that is free, of the fullest of an engine's GPUs."""
+    return min(free / total for free, total in map(torch.cuda.mem_get_info, range(devices)))
+
+
+def _could_not_load(model_path: str, error: Exception) -> str:
+    """Say in one line why, and on a GPU how much memory there is."""
+    why = " ".join(str(error).split()) or type(error).__name__
+    if not current_platform.is_cuda_alike():
+        return f"vLLM could not load {model_path}: {why}"
+    free, total = torch.cuda.mem_get_info()
+    return (
+        f"vLLM could not load {model_path}: {why} ({free / 2**30:.1f} of the GPU's {total / 2**30:.1f} GiB are free; "
+        "engine.gpu_memory_utilization is what vLLM wants free, engine.tensor_parallel_size spreads a model)"
+    )
+
+
 ONE_TOKEN: dict[str, Any] = {"max_tokens": 1, "temperature": 0.0, "detokenize": False}
 """vLLM must generate something; one token is the least."""
 
@@ -150,7 +174,7 @@ def _present(index: int, values: TokenValues | None) -> TokenValues:
     return values
 
 
-def _prepare_process() -> None:
+def _prepare_process(dtype: str) -> None:
     """Set what vLLM reads from the environment when an engine starts; what the user set stays."""
     for name in [name for name in os.environ if name.startswith("VLLM_DP_")]:
         del os.environ[name]  # left over from a driver, they would make this engine wait for siblings
@@ -159,6 +183,8 @@ def _prepare_process() -> None:
     os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
     # A sequence of the full context needs one position more, for a token that is never fed back.
     os.environ["VLLM_ALLOW_LONG_MAX_MODEL_LEN"] = "1"
+    if dtype == "float32":  # on a GPU Triton would round what attention multiplies to TF32, of 11 bits
+        os.environ.setdefault("TRITON_F32_DEFAULT", "ieee")
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")  # it warns of much that is as it should be here
 
 
@@ -180,14 +206,14 @@ def _arguments(
     if own["tensor_parallel_size"] > 1:
         arguments.setdefault("distributed_executor_backend", "mp")
     model = EngineArgs(**arguments).create_model_config()
-    return _limits(model, min(max_length, model.max_model_len), own["gpu_memory_utilization"]) | arguments
+    return _limits(model, min(max_length, model.max_model_len), own) | arguments
 
 
-def _limits(model: ModelConfig, max_length: int, utilization: float) -> dict[str, Any]:
+def _limits(model: ModelConfig, max_length: int, own: dict[str, Any]) -> dict[str, Any]:
     on_cpu = current_platform.is_cpu()
     spare = CPU_SPARE_BYTES
     if not on_cpu:
-        spare = spare_gpu_bytes(current_platform.get_device_total_memory(), utilization)
+        spare = spare_gpu_bytes(current_platform.get_device_total_memory(), own["gpu_memory_utilization"])
     tokens = batch_tokens(
         vocab_size=model.get_vocab_size(),
         max_length=max_length,
@@ -199,18 +225,15 @@ def _limits(model: ModelConfig, max_length: int, utilization: float) -> dict[str
         "max_num_batched_tokens": tokens,
         "max_num_seqs": min(MOST_SEQUENCES, tokens),
     }
-    return limits | (_cpu_limits(model, max_length) if on_cpu else {})
-
-
-def _cpu_limits(model: ModelConfig, max_length: int) -> dict[str, Any]:
-    """Without a cache size vLLM takes most of the machine; compiling takes minutes and gains little."""
-    if os.environ.get("VLLM_CPU_KVCACHE_SPACE"):
-        return {"enforce_eager": True}
-    size = cache_bytes(
+    if os.environ.get("VLLM_CPU_KVCACHE_SPACE") and on_cpu:
+        return limits | {"enforce_eager": True}
+    cache = cache_bytes(
         layers=model.hf_text_config.num_hidden_layers,
-        heads=model.get_total_num_kv_heads(),
+        heads=-(-model.get_total_num_kv_heads() // own["tensor_parallel_size"]),
         head_size=model.get_head_size(),
         item_bytes=cast(torch.dtype, model.dtype).itemsize,
         max_length=max_length,
+        step_tokens=tokens,
     )
-    return {"enforce_eager": True, "kv_cache_memory_bytes": size}
+    # Without a size vLLM takes most of the machine. On a CPU compiling takes minutes and gains little.
+    return limits | {"kv_cache_memory_bytes": cache} | ({"enforce_eager": True} if on_cpu else {})

@@ -1,7 +1,12 @@
 """How much vLLM may take at once, so that memory it does not plan for cannot kill it.
 
-vLLM profiles the forward pass, not the logits of prompts: those need room outside of its share of the device.
+The logits of prompts need room outside of vLLM's share of the device: it does not count them. Nor has it to find out
+how large a key-value cache the device can hold, for which it would need the device to itself: rows are read once, so
+that a few steps' tokens are enough.
 """
+
+import time
+from collections.abc import Callable
 
 from davir_ray.errors import EngineError
 
@@ -36,8 +41,24 @@ def spare_gpu_bytes(total_bytes: int, utilization: float) -> int:
     return int(total_bytes * (1 - utilization) / 2)
 
 
-def cache_bytes(*, layers: int, heads: int, head_size: int, item_bytes: int, max_length: int) -> int:
-    """Return the size of a small key-value cache: a few steps' tokens, and two of the longest sequences."""
-    tokens = max(8192, 2 * (max_length + 1))
+def cache_bytes(
+    *, layers: int, heads: int, head_size: int, item_bytes: int, max_length: int, step_tokens: int
+) -> int:
+    """Return the size of a small key-value cache: four steps' tokens, and two of the longest sequences.
+
+    heads: of keys and values, on one device.
+    """
+    tokens = max(4 * step_tokens, 2 * (max_length + 1))
     blocks = -(-tokens // CACHE_BLOCK) + 1
     return 2 * layers * heads * head_size * item_bytes * blocks * CACHE_BLOCK
+
+
+def await_room(free: Callable[[], float], wanted: float, seconds: float, pause: float = 1.0) -> None:
+    """Wait until a share `wanted` of a device's memory is free, at most so many seconds.
+
+    free: the share that is free now. A process that has just ended gives its memory back in its own time. What is not
+    free after that, vLLM tells.
+    """
+    until = time.monotonic() + seconds
+    while free() < wanted and time.monotonic() < until:
+        time.sleep(pause)

@@ -1,5 +1,6 @@
 """What a watched model refuses, and what it does when layers are computed twice."""
 
+import numpy as np
 import pytest
 import torch
 from peft import IA3Config, LoraConfig, get_peft_model
@@ -16,7 +17,8 @@ from davir_ray.errors import ModelError
 from davir_ray.influence import gradients
 from davir_ray.influence.adapted import AdaptedModel
 from davir_ray.influence.gradients import mean_loss_weights, visit_gradients
-from tests.tiny_adapted import flat, sequences, tiny_adapted
+from davir_ray.logprobs.engine import TokenSequence
+from tests.tiny_adapted import VOCABULARY, flat, sequences, tiny_adapted
 
 
 def gradients_of(model, rows):
@@ -95,6 +97,7 @@ def test_a_sliding_window_and_padding_go_together():
     )
     lora = LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
     model, rows = AdaptedModel(get_peft_model(MistralForCausalLM(config), lora)), sequences(4)
+    assert max(map(gradients.counted_length, rows)) > model.packed_limit == 4
     found = {}
     visit_gradients(model, rows, mean_loss_weights(rows), lambda name, some: found.update({name: some}))
     for index, row in enumerate(rows):
@@ -120,4 +123,15 @@ def test_rows_go_alone_where_a_longer_one_would_change_them():
     assert gradients.batch_tokens(model) == gradients.BATCH_TOKENS["cpu"]
     model.inner.config.rope_parameters["rope_type"] = "dynamic"
     rows = sequences(4)
-    assert [len(batch) for batch in gradients.batches(rows, gradients.batch_tokens(model))] == [1] * 4
+    assert [len(batch) for batch in gradients.batches(model, rows)] == [1] * 4
+
+
+def test_what_a_gpu_would_not_survive_is_refused_before_it_is_run():
+    model = AdaptedModel(tiny_adapted())
+    for ids, message in (
+        ([1, VOCABULARY], "token ids must lie in 0 to 96"),
+        ([1] * 129, "129 tokens, but the model"),
+    ):
+        row = TokenSequence(np.array(ids, np.int32), np.arange(len(ids)) > 0)
+        with pytest.raises(ValueError, match=f"sequence 0: {message}"):
+            list(gradients.batches(model, [row]))

@@ -32,11 +32,13 @@ def watched(model) -> AdaptedModel:
     return AdaptedModel(copy.deepcopy(model))
 
 
-def in_batch(model, rows, weights=None):
+def in_batch(model, rows, weights=None, *, packed=True):
     """Return the gradients of some rows, taken in one batch, as vectors."""
-    found = {}
+    found, model = {}, watched(model)
+    assert model.packed_limit > max(len(row.ids) for row in rows)
+    model.packed_limit *= packed
     visit_gradients(
-        watched(model),
+        model,
         rows,
         weights or mean_loss_weights(rows),
         lambda name, rows: found.update({name: rows.clone()}),
@@ -68,17 +70,19 @@ TARGET = Target((Subtask("a", pairs(5, 1)), Subtask("b", pairs(2, 2))))
 @pytest.mark.parametrize(
     "lora", [{}, {"layers_to_transform": [1, 2]}, {"target_modules": "all-linear", "use_rslora": True}]
 )
-def test_gradients_of_a_batch_are_those_of_its_rows_one_at_a_time(lora):
-    model, rows = tiny_adapted(**lora), sequences(7)
-    for found, row in zip(in_batch(model, rows), rows, strict=True):
+@pytest.mark.parametrize("packed", [True, False])
+def test_gradients_of_a_batch_are_those_of_its_rows_one_at_a_time(lora, packed):
+    model, rows = tiny_adapted(**lora), [*sequences(7), *sequences(2)]
+    for found, row in zip(in_batch(model, rows, packed=packed), rows, strict=True):
         torch.testing.assert_close(found, by_hand(model, row), **EXACT)
 
 
-def test_layers_that_are_computed_twice_give_the_same_gradients(monkeypatch):
+@pytest.mark.parametrize("packed", [True, False])
+def test_layers_that_are_computed_twice_give_the_same_gradients(monkeypatch, packed):
     model, rows = tiny_adapted(), sequences(5)
     expected = in_batch(model, rows)
     monkeypatch.setitem(gradients.KEPT_TOKENS, "cpu", 1)
-    for found, kept in zip(in_batch(model, rows), expected, strict=True):
+    for found, kept in zip(in_batch(model, rows, packed=packed), expected, strict=True):
         torch.testing.assert_close(found, kept, **EXACT)
 
 

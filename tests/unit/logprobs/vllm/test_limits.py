@@ -1,7 +1,7 @@
 import pytest
 
 from davir_ray.errors import EngineError
-from davir_ray.logprobs.vllm.limits import LOGIT_BYTES, batch_tokens, cache_bytes, spare_gpu_bytes
+from davir_ray.logprobs.vllm.limits import LOGIT_BYTES, await_room, batch_tokens, cache_bytes, spare_gpu_bytes
 
 GIB = 2**30
 VOCABULARIES = [32_000, 49_152, 128_256, 151_936, 262_144]
@@ -35,6 +35,23 @@ def test_a_fraction_of_what_vllm_leaves_is_for_logits():
     assert spare_gpu_bytes(80 * GIB, 0.85) == pytest.approx(6 * GIB, rel=1e-9)
 
 
-def test_the_cache_holds_the_longest_sequence_twice():
-    size = cache_bytes(layers=2, heads=3, head_size=4, item_bytes=4, max_length=100_000)
-    assert size / (2 * 2 * 3 * 4 * 4) >= 2 * 100_001
+SHAPE = {"layers": 2, "heads": 3, "head_size": 4, "item_bytes": 4}
+A_TOKEN = 2 * 2 * 3 * 4 * 4
+
+
+@pytest.mark.parametrize(
+    ("max_length", "step_tokens", "least"), [(100_000, 2048, 2 * 100_001), (512, 16_384, 4 * 16_384)]
+)
+def test_the_cache_holds_four_steps_and_the_longest_sequence_twice(max_length, step_tokens, least):
+    size = cache_bytes(**SHAPE, max_length=max_length, step_tokens=step_tokens)
+    assert least <= size / A_TOKEN <= least + 256
+
+
+def test_memory_that_another_process_gives_back_is_waited_for():
+    shares = iter([0.1, 0.5, 0.9, 0.0])
+    await_room(lambda: next(shares), 0.85, seconds=60, pause=0)
+    assert next(shares) == 0.0, "it asks no more once there is room"
+
+
+def test_memory_that_stays_taken_is_waited_for_no_longer_than_said():
+    await_room(lambda: 0.1, 0.85, seconds=0.05, pause=0.01)
