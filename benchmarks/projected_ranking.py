@@ -45,7 +45,7 @@ def warmed_up(folder: Path, model: str) -> tuple[AdaptedModel, Moments, list[Tok
     train = {"learning_rate": 5e-4, "num_train_epochs": 1, "lora": LORA, "zero_stage": None}
     tree: dict[str, Any] = {
         "corpus": {"paths": str(folder / "corpus.parquet")},
-        "tokens": {"max_length": 320},
+        "tokens": {"max_length": 512},
         "models": {"base": model},
         "target": {"paths": str(folder / "target.parquet")},
         "warmup": {"fraction": 0.2, "train": train},
