@@ -69,29 +69,28 @@ class Run:
         columns may differ; not asked for where there is one. Raises `RecipeError` for a format that was not exported
         and for a source that is not there or not told, and `BrokenEnvironment` where `datasets` is not installed.
         """
-        files, suffix = self._coreset_files(format, source)
+        files = self._coreset_files(format, source)
         try:
-            from datasets import Dataset, load_dataset
+            import datasets
         except ImportError as error:
             raise BrokenEnvironment(
                 f"the core-set is a Dataset of the package datasets, which cannot be imported ({error}); "
                 "pip install 'davir-ray[train]' brings it"
             ) from error
-        names = list(map(glob.escape, files))  # which it takes for patterns
-        if suffix == "parquet":
-            if not storage.read_footer(files[0])[
-                0
-            ]:  # which `load_dataset` fails at; so does an empty file of JSON
-                return Dataset(storage.read_table(files[0]))
-            return load_dataset("parquet", data_files=names, split="train")
-        return (
-            load_dataset("json", data_files=names, split="train")
-            if storage.size_of(files[0])
-            else Dataset.from_dict({})
-        )
+        names = list(
+            map(glob.escape, files)
+        )  # which `load_dataset` takes for patterns; it fails where no row is
+        if format == "parquet":
+            rows, _ = storage.read_footer(files[0])
+            if rows:
+                return datasets.load_dataset("parquet", data_files=names, split="train")
+            return datasets.Dataset(storage.read_table(files[0]))
+        if storage.size_of(files[0]):
+            return datasets.load_dataset("json", data_files=names, split="train")
+        return datasets.Dataset.from_dict({})
 
-    def _coreset_files(self, format: str, source: str | None) -> tuple[list[str], str]:
-        """List the files of the core-set in one format and of one source, and their suffix."""
+    def _coreset_files(self, format: str, source: str | None) -> list[str]:
+        """List the files of the core-set in one format and of one source."""
         exported = [name for name in self.record.coreset if name in get_args(Export)]
         if format not in exported:
             has = ", ".join(exported) or "none that holds rows"
@@ -100,8 +99,7 @@ class Run:
                 "asks for others"
             )
         folder = self._coreset_folder(RunLayout(self.folder).export(format), source)
-        suffix = "parquet" if format == "parquet" else "jsonl"
-        return storage.list_files(folder, f".{suffix}"), suffix
+        return storage.list_files(folder, ".parquet" if format == "parquet" else ".jsonl")
 
     def _coreset_folder(self, folder: str, source: str | None) -> str:
         """Return the folder of one source. Raises `RecipeError` if it is not there, or not told."""

@@ -28,12 +28,7 @@ def examine(recipe_or_run: str | None = None) -> list[Finding]:
 
     A recipe that cannot be read is a finding, too.
     """
-    recipe, refused = _recipe(recipe_or_run)
-    needed: set[str] = set()
-    if recipe is not None:
-        from davir_ray.doctor.reach import extras_of
-
-        needed = extras_of(recipe)
+    recipe, needed, refused = _recipe(recipe_or_run)
     packages, torch = _packages(needed)
     findings = [look_at_python(), *packages, look_at_gpus(torch), *refused]
     if recipe is not None:
@@ -43,21 +38,24 @@ def examine(recipe_or_run: str | None = None) -> list[Finding]:
     return findings
 
 
-def _recipe(path: str | None) -> "tuple[Recipe | None, list[Finding]]":
-    """Read a recipe, if one is given; or say why it cannot be read."""
+def _recipe(path: str | None) -> "tuple[Recipe | None, set[str], list[Finding]]":
+    """Read a recipe, if one is given, and the extras that it needs; or say why it cannot be read.
+
+    That takes pydantic, Arrow and more, of which one may be what is broken.
+    """
     if path is None:
-        return None, []
+        return None, set(), []
     try:
+        from davir_ray.doctor.reach import extras_of
         from davir_ray.runs.run import load_run_or_recipe
 
-        return load_run_or_recipe(path, ())[0], []
+        recipe, _ = load_run_or_recipe(path, ())
+        return recipe, extras_of(recipe), []
     except DavirError as error:
         why, mend = str(error), f"davir validate {quote(path)}  # when it is put right"
-    except (
-        Exception
-    ) as error:  # reading one takes pydantic, Arrow and NumPy, of which one may be what is broken
+    except Exception as error:
         why, mend = f"cannot be read here: {type(error).__name__}: {error}", "mend the packages above first"
-    return None, [Finding("recipe", "wrong", path, why, mend)]
+    return None, set(), [Finding("recipe", "wrong", path, why, mend)]
 
 
 def _packages(needed: set[str]) -> tuple[list[Finding], dict[str, object] | None]:
@@ -101,11 +99,8 @@ def _culprit(files: Sequence[str], module: str, known: Collection[str]) -> str:
 
 def _again(culprit: str, one: Required) -> str:
     """Return the command that installs once more the package that a module belongs to."""
-    name = (
-        one.name
-        if culprit == one.module
-        else next(iter(metadata.packages_distributions().get(culprit, [culprit])))
-    )
+    owners = metadata.packages_distributions().get(culprit, [culprit])
+    name = one.name if culprit == one.module else owners[0]
     try:
         pinned = f"{name}=={metadata.version(name)}"
     except metadata.PackageNotFoundError:

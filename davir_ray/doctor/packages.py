@@ -150,10 +150,15 @@ def shadow_of(one: Required) -> tuple[str, str] | None:
     again = f"pip install --force-reinstall --no-deps {quote(f'{one.name}=={distribution.version}')}"
     if spec is None:
         return f"is installed, and there is no module {one.module}", again
-    root = Path(str(distribution.locate_file("")))
-    if _is_editable(distribution) or spec.origin is None or Path(spec.origin).is_relative_to(root):
+    if _is_editable(distribution) or spec.origin is None or _lies_in(distribution, Path(spec.origin)):
         return None
     return f"{spec.origin} is imported in its place", _uncover(Path(spec.origin), one.module)
+
+
+def _lies_in(distribution: metadata.Distribution, file: Path) -> bool:
+    """Tell whether a file is in the folder that a package was installed into; either may be reached by a link."""
+    root = Path(str(distribution.locate_file("")))
+    return file.is_relative_to(root) or file.resolve().is_relative_to(root.resolve())
 
 
 def _is_editable(distribution: metadata.Distribution) -> bool:

@@ -5,10 +5,11 @@ from pathlib import Path
 from shlex import quote
 
 from davir_ray import storage
+from davir_ray.cluster.unexpected import as_ours
 from davir_ray.config import ModelConfig
 from davir_ray.corpus.listing import list_corpus
 from davir_ray.doctor.finding import Finding
-from davir_ray.errors import DavirError, ModelError, StoreError
+from davir_ray.errors import ModelError, StoreError
 from davir_ray.models.adapter import is_adapter
 from davir_ray.models.fetch import HUB_ID, NO_WEIGHTS, fetch
 from davir_ray.models.resolve import CACHE
@@ -62,8 +63,10 @@ def look_at_reach(recipe: Recipe) -> Iterator[Finding]:
 def _look_at_corpus(recipe: Recipe) -> Finding:
     try:
         listing = list_corpus(recipe.corpus, 1)
-    except DavirError as error:
-        return Finding("corpus", "wrong", "", str(error), "davir validate RECIPE  # once its paths are right")
+    except Exception as error:
+        return Finding(
+            "corpus", "wrong", "", str(as_ours(error)), "davir validate RECIPE  # once its paths are right"
+        )
     formats = ", ".join(f"{source}: {format}" for source, format in listing.formats.items())
     return Finding("corpus", "ok", f"can be read ({formats})")
 
@@ -74,8 +77,9 @@ def _look_at_model(name: str, model: ModelConfig) -> Finding:
         folder = fetch(told, model.revision, CACHE, NO_WEIGHTS)
         if not (folder / "config.json").is_file() and not is_adapter(folder):
             raise ModelError(f"{told}: has no config.json; expected a model as `save_pretrained` writes it")
-    except DavirError as error:
-        return Finding(name, "wrong", told, str(error), _mend_of(told, str(error)))
+    except Exception as error:
+        problem = str(as_ours(error))
+        return Finding(name, "wrong", told, problem, _mend_of(told, problem))
     return Finding(name, "ok", f"{told} can be had")
 
 
@@ -91,9 +95,9 @@ def _mend_of(name: str, problem: str) -> str:
 def _look_at_folder(name: str, uri: str) -> Finding:
     try:
         check_writable(uri)
-    except DavirError as error:
+    except Exception as error:
         mend = f"davir score RECIPE --set {name}=ANOTHER_FOLDER"
-        return Finding(name, "wrong", uri, str(error), mend)
+        return Finding(name, "wrong", uri, str(as_ours(error)), mend)
     return Finding(name, "ok", f"{uri} can be written")
 
 

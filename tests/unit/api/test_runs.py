@@ -169,6 +169,15 @@ def test_the_core_set_is_a_dataset_of_each_format_that_holds_rows(tmp_path):
             run.coreset(format)
 
 
+def test_a_core_set_without_rows_is_a_dataset_without_rows(tmp_path):
+    run = finish(tmp_path / "r-1", {"exports/trl/part-00000.jsonl": []}, ("parquet", "trl"))
+    (tmp_path / "r-1" / "coreset").mkdir()
+    empty = pa.table({"question": pa.array([], pa.string())})
+    pq.write_table(empty, tmp_path / "r-1" / "coreset" / "part-00000.parquet")
+    assert (run.coreset().column_names, len(run.coreset())) == (["question"], 0)
+    assert len(run.coreset("trl")) == 0
+
+
 def test_of_several_sources_it_is_asked_which(tmp_path):
     names = {"alpaca": "alpaca", "a/b": "a%2Fb"}
     files = {f"coreset/{folder}/part-00000.parquet": [{"of": name}] for name, folder in names.items()}

@@ -6,6 +6,7 @@ from dataclasses import asdict
 import pytest
 
 from davir_ray.cli.doctor_lines import check_well, doctor_lines
+from davir_ray.doctor import examine
 from davir_ray.doctor.finding import Finding
 from davir_ray.doctor.reach import extras_of, look_at_reach
 from davir_ray.errors import BrokenEnvironment
@@ -48,6 +49,23 @@ def test_what_is_not_there_is_told_with_what_brings_it(whole, monkeypatch):
     assert told["models.base"].mend == "hf download nobody/no-such-model"
     assert "there is no such folder" in told["models.reference"].problem
     assert "cannot be written" in told["store"].problem
+
+
+def test_a_recipe_that_cannot_be_read_is_a_finding_whatever_is_the_matter(tmp_path, monkeypatch):
+    monkeypatch.setattr(examine, "_packages", lambda needed: ([], None))
+    (tmp_path / "r.yaml").write_text("corpus: {paths: a}")
+    told = {one.name: one for one in examine.examine(str(tmp_path / "r.yaml"))}
+    assert "models: is missing" in told["recipe"].problem
+
+    def broken(*_):
+        raise ImportError("libarrow.so: cannot open shared object file")
+
+    monkeypatch.setattr("davir_ray.runs.run.load_run_or_recipe", broken)
+    told = {one.name: one for one in examine.examine("r.yaml")}
+    assert (
+        told["recipe"].problem
+        == "cannot be read here: ImportError: libarrow.so: cannot open shared object file"
+    )
 
 
 def test_the_extras_that_a_recipe_needs_follow_from_its_uris_its_engine_and_its_trainings():
