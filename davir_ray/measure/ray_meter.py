@@ -47,10 +47,12 @@ class Meter:
             self.note()
 
     def note(self) -> None:
-        """Write an event with everything that was counted."""
+        """Write an event with everything that was counted, as it is published."""
         self._noted = monotonic()
-        seconds = round(self.counted["engine_seconds"], 1)
-        self._note(role=self.role, **{**self.counted, "engine_seconds": seconds}, **self._state())
+        counted = self.counted | {"engine_seconds": round(self.counted["engine_seconds"], 1)}
+        state = self._state()
+        publish(self.run_id, self.role, state)
+        self._note(role=self.role, **counted, **state)
 
     def _state(self) -> dict[str, float]:
         return {

@@ -84,7 +84,9 @@ def first(folder, ray_cluster):
 
 def test_a_scrape_has_every_metric_with_what_the_run_did(first):
     record, scraped = first
-    assert {name for name, _ in scraped} == {one.scraped_as for one in METRICS}
+    assert {name for name, _ in scraped} == {
+        one.scraped_as for one in METRICS
+    }  # those of the first pass, too
     for role in ("base", "reference"):
         of_role = {
             one.name: scraped[one.scraped_as, role] for one in METRICS if (one.scraped_as, role) in scraped
