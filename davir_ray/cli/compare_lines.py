@@ -23,8 +23,8 @@ def compare_lines(found: Compared) -> Iterator[str]:
 
 
 def _pair_lines(number: int, pair: Comparison) -> Iterator[str]:
-    change = f"{pair.change:.1%} of the rows in either are in one alone"
-    yield f"1 and {number:<4}{pair.both:,} rows in both core-sets; {change}"
+    apart = f"{pair.change:.1%} of the rows in either are in one alone"
+    yield f"1 and {number:<4}{pair.both:,} rows in both core-sets; {apart}"
     told = "not defined" if pair.correlation is None else f"{pair.correlation:+.4f}"
     yield f"ranks     rank correlation {told} over {pair.correlation_rows:,} rows that both ranked"
     for change in pair.changes:
