@@ -63,7 +63,7 @@ def made_run(
     write_coreset(root, folder, table)
     record = run_record_of(folder, recipe, name)
     run = Run.from_folder(str(folder))
-    run.event("done")
+    run.event("select", ranked=len(table))
     run.finish(record)
     return folder
 

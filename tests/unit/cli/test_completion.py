@@ -48,7 +48,7 @@ def bash(tmp_path):
 
 
 def test_verbs_options_and_files_are_completed(bash):
-    assert bash("davir sc") == ["schema", "score", "scores"]
+    assert bash("davir sc") == ["schema", "score", "score-table", "scores"]
     assert bash("davir score recipe.yaml --li") == ["--limit"]
     assert bash("davir completion ") == ["bash", "zsh", "fish"]
 
