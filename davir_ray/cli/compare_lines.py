@@ -27,8 +27,8 @@ def _pair_lines(number: int, pair: Comparison) -> Iterator[str]:
     yield f"1 and {number:<4}{pair.both:,} rows in both core-sets; {apart}"
     told = "not defined" if pair.correlation is None else f"{pair.correlation:+.4f}"
     yield f"ranks     rank correlation {told} over {pair.correlation_rows:,} rows that both ranked"
-    for change in pair.changes:
-        yield f"  changed   {change.detail}"
+    for one in pair.changes:
+        yield f"  changed   {one.detail}"
     yield from _alone_lines("1", str(number), pair.only[0])
     yield from _alone_lines(str(number), "1", pair.only[1])
 

@@ -1,5 +1,6 @@
 """A run as a page: what was chosen and from what, whether that can be trusted, and what it looks like."""
 
+import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -50,7 +51,9 @@ def try_to_write_report(folder: str) -> None:
     try:
         write_report(folder)
     except Exception as error:
-        say(f"the page of the run could not be written: {error}; `davir report {folder}` tries again")
+        say(
+            f"the page of the run could not be written: {error}; `davir report {shlex.quote(folder)}` tries again"
+        )
 
 
 def page_of(run: PastRun) -> bytes:
