@@ -8,13 +8,14 @@ from click.testing import CliRunner
 from ray.exceptions import RayTaskError
 
 from davir_ray import inputs, pipeline
-from davir_ray.cli import main, shown, status, store_lines
+from davir_ray.cli import main, status, store_lines
 from davir_ray.cluster import ray_session, unexpected
 from davir_ray.cluster.unexpected import begun, ending, stage, unwrapped
 from davir_ray.config import TrainConfig
 from davir_ray.errors import CorpusError, EngineError, StoreError, TrainingError, Unexpected
 from davir_ray.job import look_up_need, rank_corpus, select_and_export, tokenise
 from davir_ray.measure import ray_measure
+from davir_ray.runs import rows
 from davir_ray.runs import run as runs
 from davir_ray.runs.run import Run
 from davir_ray.train import steps as training
@@ -65,7 +66,7 @@ def corpus(folder: Path) -> str:
         ("reference", training, "make_models", 1),
         ("resume", Run, "existing", 1),
         ("status", status, "statuses", 1),
-        ("show", shown, "show", 1),
+        ("show", rows, "show", 1),
         ("store info", runs, "place_of", 1),
         ("store verify", store_lines, "verify_lines", 1),
         ("store compact", runs, "place_of", 1),
@@ -102,7 +103,7 @@ def broken_job():
         (lambda job: tokenise(job), CorpusError.exit_code),
         (lambda job: ray_measure.plan(job), StoreError.exit_code),
         (lambda job: look_up_need(job, "loss", "base"), StoreError.exit_code),
-        (lambda job: ray_measure.measure(job, job_with_chunks(), []), EngineError.exit_code),
+        (lambda job: ray_measure.measure(job, job_with_chunks(), [], job), EngineError.exit_code),
         (lambda job: rank_corpus(job, None), 1),
         (lambda job: select_and_export(job, job), 1),
         (lambda job: run_training(job, None, TrainConfig(zero_stage=None), "name"), TrainingError.exit_code),
