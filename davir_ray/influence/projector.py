@@ -12,7 +12,7 @@ from torch import Tensor
 
 from davir_ray.influence.adapted import AdaptedModel
 from davir_ray.influence.directions import TARGET_ROWS, Steps, row_gradients
-from davir_ray.influence.gradients import batch_tokens, batches, mean_loss_weights, visit_gradients
+from davir_ray.influence.gradients import batches, mean_loss_weights, visit_gradients
 from davir_ray.influence.moments import Moments
 from davir_ray.influence.projection import DIMENSIONS, SEED, Projection
 from davir_ray.influence.target import Subtask, Target
@@ -40,7 +40,7 @@ class Projector:
         """
         vectors = torch.zeros(len(sequences), self.dimensions)
         norms = torch.zeros(len(sequences), dtype=torch.float64)
-        for batch in batches(sequences, TOGETHER * batch_tokens(self.model)):
+        for batch in batches(self.model, sequences, TOGETHER):
             sums, squares = self._batch([sequences[index] for index in batch])
             norms[batch] = squares.sqrt()
             vectors[batch] = (sums / squares.sqrt()[:, None]).float()
