@@ -30,13 +30,15 @@ KEPT_TOKENS = {"cpu": 2048, "cuda": 4096}
 """Above so many tokens a batch keeps only what goes into each layer."""
 
 
-def batches(model: AdaptedModel, sequences: Sequence[TokenSequence], times: int = 1) -> Iterator[list[int]]:
-    """Deal sequences into batches, longest first; yield their positions.
+def batches(
+    model: AdaptedModel, sequences: Sequence[TokenSequence], together: int = 1
+) -> Iterator[list[int]]:
+    """Deal sequences into batches, longest first; yield their positions. together: how many go as one.
 
-    times: how many usual batches one is. Raises `ValueError` for a sequence that the model does not take.
+    Raises `ValueError` for a sequence that the model does not take.
     """
     model.takes.check(sequences)
-    room = times * batch_tokens(model)
+    room = together * batch_tokens(model)
     lengths = np.array([counted_length(one) for one in sequences])
     batch: list[int] = []
     for index in np.argsort(-lengths, kind="stable").tolist():
