@@ -1,15 +1,16 @@
-"""The notebook of the documents, executed by a kernel of its own, with Ray of its own, in an empty folder."""
+"""The notebook of the documents, executed by a kernel of its own in an empty folder, on the cluster of the tests."""
 
 import os
 
 import nbformat
 import pytest
+import ray
 from nbclient import NotebookClient
 
 from tests.conftest import ROOT
 
 NOTEBOOK = ROOT / "docs" / "notebook.ipynb"
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
 
 def results(notebook: nbformat.NotebookNode) -> list[str]:
@@ -20,6 +21,7 @@ def results(notebook: nbformat.NotebookNode) -> list[str]:
 
 def test_the_notebook_runs_and_comes_to_what_it_says(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.setenv("RAY_ADDRESS", ray.get_runtime_context().gcs_address)
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     client = NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}})
     client.execute()
