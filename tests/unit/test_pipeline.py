@@ -9,7 +9,7 @@ from davir_ray.errors import EngineError
 from davir_ray.job import counts, measure_models
 from davir_ray.logprobs.choice import Choice
 from davir_ray.measure import ray_room
-from davir_ray.measure.ray_measure import Effort, Plan
+from davir_ray.measure.measurement import Plan
 
 
 def test_what_was_begun_again_is_summed_over_all_starts_of_a_run():
@@ -62,7 +62,7 @@ class Standing:
     def __init__(self):
         self.measurements = [self]
         self.run = self.store = self
-        self.label, self.folder, self.plan_uri = "base", "store", "nowhere/plan.parquet"
+        self.run_id, self.label, self.folder, self.plan_uri = "r-1", "base", "store", "nowhere/plan.parquet"
         self.engine, self.choice = EngineConfig(device="cuda"), Choice("vllm", "bfloat16", "cuda", "")
 
     def event(self, *_, **__):
@@ -77,7 +77,7 @@ def test_an_engine_without_its_gpu_is_refused_where_something_is_to_be_measured(
         ("plan", Plan(3, missing, 5 * missing, pa.table({}))),
         ("chunks_left", todo),
         ("count_interrupted", 0),
-        ("measure", Effort(0.0, 0)),
+        ("measure", None),
     ):
         monkeypatch.setattr(job, name, lambda *_, value=value: value)
     if missing:
