@@ -8,7 +8,7 @@ SHELL := bash
 .SHELLFLAGS := -o pipefail -c
 LANE = 2>&1 | sed --unbuffered 's/^/$@: /'
 
-.PHONY: quickstart install test test-ray test-others test-fast test-nightly test-gpu bench bench-gpu docs schemas lint lock clean
+.PHONY: quickstart install browser test test-ray test-others test-fast test-nightly test-gpu bench bench-gpu docs schemas lint lock clean
 
 quickstart: $(READY)  ## the main job on an embedded default
 	$(BIN)/python jobs/quickstart.py
@@ -28,7 +28,12 @@ test: $(READY)  ## everything that runs without a GPU, in two lanes: starting pr
 test-ray: $(READY)  ## one lane of `make test`: the tests of jobs on Ray
 	$(BIN)/python -m pytest -m "not nightly" tests/ray $(LANE)
 
-test-others: $(READY)  ## the other lane: the unit tier, and real models and engines
+browser:  ## a Chromium for tests/real/test_report_page.py, from Debian's packages if there is none
+	@command -v chromium-headless-shell || command -v chromium || command -v google-chrome || \
+	{ apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends chromium-headless-shell; } || \
+	echo "no browser, and none could be installed: install Chromium, or set DAVIR_TEST_BROWSER=none to leave its tests out"
+
+test-others: $(READY) browser  ## the other lane: the unit tier, and real models and engines
 	$(BIN)/python -m pytest -m "not nightly" tests/unit tests/real $(LANE)
 
 test-fast: $(READY)  ## the unit tier: no Ray, no real model

@@ -23,6 +23,7 @@ from davir_ray.job import (
 from davir_ray.measure.ray_room import await_engine
 from davir_ray.progress import say
 from davir_ray.recipe import Recipe
+from davir_ray.report.page import try_to_write_report
 from davir_ray.runs.history import models_measured
 from davir_ray.runs.lease import Lease, leased
 from davir_ray.runs.locations import write_places
@@ -52,7 +53,9 @@ def score(recipe: Recipe, name: str, *, may_measure: bool = True, resumed: str |
         work = partial(score_job, job, lease, may_measure, started)
         record = mended(work, job.prepared, job.stores, job.run.forget_work)
         lease.check()
-        return job.run.finish(record)
+        record = job.run.finish(record)
+    try_to_write_report(job.run.folder)
+    return record
 
 
 def score_job(job: Job, lease: Lease, may_measure: bool, started: float) -> RunRecord:

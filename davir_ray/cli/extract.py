@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from davir_ray.corpus import json_files, parquet_files
+from davir_ray.corpus.json_text import texts_within
 from davir_ray.corpus.reading import read_rows
 from davir_ray.corpus.split import Split, kind_of
 from davir_ray.errors import DavirError
@@ -20,8 +21,6 @@ WIDTH = 88
 """Characters of a row that are shown."""
 FARTHEST = 200_000
 """A JSON file is read from its first row on; of rows behind this one nothing is shown."""
-LABELS = ("role", "from", "id")
-"""Keys whose text says nothing of what a row is about."""
 
 
 def extracts(places: Iterable[Place]) -> dict[Place, str]:
@@ -60,15 +59,5 @@ def _splits(file: str, rows: set[int]) -> Iterator[Split]:
 
 
 def _shortened(record: Any) -> str:
-    text = " | ".join(" ".join(part.split()) for part in _texts(record))
+    text = " | ".join(" ".join(part.split()) for part in texts_within(record))
     return visible(text if len(text) <= WIDTH else f"{text[: WIDTH - 3]}...")
-
-
-def _texts(value: Any) -> Iterator[str]:
-    """Yield the texts within a row, in their order."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        yield from (text for name, part in value.items() if name not in LABELS for text in _texts(part))
-    elif isinstance(value, list):
-        yield from (text for part in value for text in _texts(part))

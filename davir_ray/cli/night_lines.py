@@ -3,20 +3,12 @@
 from collections.abc import Iterator
 
 from davir_ray.cli.training_lines import run_lines
+from davir_ray.drift.causes import CAME, WENT
 from davir_ray.drift.result import Drift
 from davir_ray.nightly.nights import Busy, NightRecord
 from davir_ray.runs.lease import Holder, at_work
 from davir_ray.storage.layout import RunLayout
 
-CAME = {
-    "data": "new data",
-    "status": "has a score now",
-    "model": "new base or reference",
-    "measuring": "new engine or tokens setting",
-    "rule": "new rule or score setting",
-    "others": "others gave way",
-}
-WENT = CAME | {"data": "gone data", "status": "has no score now", "others": "displaced by others"}
 SOURCES_SHOWN = 20
 
 

@@ -41,3 +41,12 @@ def checked_place(ctx: click.Context, param: click.Parameter, value: str) -> str
     if holds_credentials(value):
         raise RecipeError(refusal(value))
     return value
+
+
+def checked_places(
+    ctx: click.Context, param: click.Parameter, value: str | tuple[str, ...] | None
+) -> str | tuple[str, ...] | None:
+    """Refuse as `checked_place` does one place or several, or let none be given."""
+    for place in (value,) if isinstance(value, str) else value or ():
+        checked_place(ctx, param, place)
+    return value

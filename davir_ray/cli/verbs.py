@@ -17,6 +17,7 @@ import click
 from davir_ray import __version__
 from davir_ray.cli.safe_output import (
     checked_place,
+    checked_places,
     print_lines,
     safe_usage,
     spell_what_a_terminal_lacks,
@@ -41,6 +42,9 @@ LIMIT = click.option(
     "--limit", type=click.IntRange(min=1), metavar="N", help="The same as --set corpus.limit=N."
 )
 JSON = click.option("--json", "as_json", is_flag=True, help="On success, end stdout with one line of JSON.")
+OUT = click.option(
+    "--out", callback=checked_places, metavar="FILE", help="Write the page as this file: a path or a URI."
+)
 PLACE = argument("store_or_recipe")
 
 
@@ -177,6 +181,33 @@ def status(run_or_output: str, as_json: bool) -> None:
     print_lines(status_lines(found, run_or_output))
     if as_json:
         click.echo(json.dumps(Statuses(runs=tuple(found)).tree()))
+
+
+@main.command()
+@argument("run_dir")
+@OUT
+def report(run_dir: str, out: str | None) -> None:
+    """Write a finished run as one page of HTML that needs no server and no network: report.html in its folder."""
+    from davir_ray.report.page import write_report
+
+    print_lines([f"report    {write_report(run_dir, out)}"])
+
+
+@main.command()
+@click.argument("run_dirs", nargs=-1, required=True, metavar="RUN RUN...", callback=checked_places)
+@OUT
+def compare(run_dirs: tuple[str, ...], out: str | None) -> None:
+    """Compare the core-sets and rankings of finished runs, each with the first; with --out as a page, too."""
+    if len(run_dirs) < 2:
+        raise click.UsageError("compare needs two runs or more")
+    from davir_ray.cli.compare_lines import compare_lines
+    from davir_ray.report.comparison import compared
+    from davir_ray.report.comparison_page import write_comparison
+
+    found = compared(run_dirs)
+    print_lines(compare_lines(found))
+    if out is not None:
+        print_lines([f"page      {write_comparison(found, out)}"])
 
 
 @main.command()

@@ -62,3 +62,17 @@ def _parsed(value: Any) -> Any:
         return json.loads(value) if isinstance(value, str) else value
     except (ValueError, RecursionError):
         return value
+
+
+LABELS = ("role", "from", "id")
+"""Keys whose text says nothing of what a row is about."""
+
+
+def texts_within(value: Any) -> Iterator[str]:
+    """Yield the texts within a row, in their order, without those of LABELS."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        yield from (text for name, part in value.items() if name not in LABELS for text in texts_within(part))
+    elif isinstance(value, list):
+        yield from (text for part in value for text in texts_within(part))

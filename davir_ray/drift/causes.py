@@ -57,6 +57,19 @@ CHANGES = {
 """Which changes between two runs (`changes.Change.what`) make a cause possible."""
 
 
+CAME = {
+    "data": "new data",
+    "status": "has a score now",
+    "model": "new base or reference",
+    "measuring": "new engine or tokens setting",
+    "rule": "new rule or score setting",
+    "others": "others gave way",
+}
+"""Cause of a row that came into the core-set, in words."""
+WENT = CAME | {"data": "gone data", "status": "has no score now", "others": "displaced by others"}
+"""The same of one that went out of it."""
+
+
 @dataclass(frozen=True)
 class Night:
     """The rows of one night beside the ids [N] of both, sorted. Where a row is not there: rank 0, losses, score NaN."""
@@ -116,7 +129,7 @@ def _night(table: pa.Table, keys: Keys, ids: Keys) -> Night:
 
 def moved(before: Night, after: Night, changed: Collection[str]) -> Moved:
     """Count what came in and went out, by cause. changed: what differs between the runs of the two nights."""
-    cause = _causes(before, after, changed)
+    cause = causes(before, after, changed)
     return Moved(
         before=_count(before.there),
         after=_count(after.there),
@@ -129,7 +142,8 @@ def moved(before: Night, after: Night, changed: Collection[str]) -> Moved:
     )
 
 
-def _causes(before: Night, after: Night, changed: Collection[str]) -> NDArray[np.object_]:
+def causes(before: Night, after: Night, changed: Collection[str]) -> NDArray[np.object_]:
+    """Return the cause of each row [N] for which it came in or went out, if it did. changed: as `moved` has it."""
     possible = {cause for cause, what in CHANGES.items() if what & set(changed)}
     otherwise = np.full(len(before.there), True)
     other_numbers = measured_otherwise(before, after, same_score="score" not in changed)

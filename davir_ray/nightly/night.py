@@ -14,6 +14,7 @@ from davir_ray.nightly.limits import past_limits
 from davir_ray.nightly.nights import Busy, NightLine, NightRecord, Nights, night_of
 from davir_ray.progress import say
 from davir_ray.recipe import Recipe
+from davir_ray.report.page import try_to_write_report
 from davir_ray.runs.history import PastRun, past_run
 from davir_ray.runs.lease import Lease, take
 from davir_ray.runs.record import RunRecord
@@ -36,6 +37,8 @@ def run_night(recipe: Recipe, name: str) -> NightRecord | Busy:
         if run is None:
             raise StoreError(f"{record.run_dir}: the run is gone since it was finished")
         night, drift, is_new = _close(nights, run, lease, recipe.nightly)
+    if is_new and drift is not None:
+        try_to_write_report(run.folder)  # once more: it shows the drift
     limits = past_limits(recipe.nightly, night)
     return NightRecord(**dict(record), night=night, drift=drift, past_limits=limits, is_new=is_new)
 

@@ -18,6 +18,7 @@ from davir_ray.ids import Keys, keys_of
 from davir_ray.logprobs.kinds import OF_TOKENS
 from davir_ray.measure.kind import implying, kind_identity, resolve_kind
 from davir_ray.models.resolve import tokenizer_folder
+from davir_ray.recipe import Recipe
 from davir_ray.runs.locations import Places, read_places
 from davir_ray.runs.record import RunRecord
 from davir_ray.runs.rows import Shown, Which, find_rows, finished_run
@@ -89,21 +90,34 @@ def token_row(run_dir: str, asked: str, view: View) -> tuple[TokenRow, Tokenizer
             f"{run_dir}: is a recipe; --row shows a row of a finished run: give the run's folder"
         )
     run, record = finished_run(run_dir)
-    recipe, _ = load_run_or_recipe(run_dir, ())
     found = _row_called(run_dir, storage.list_files(run.paths.scored, ".parquet"), asked)
-    places = read_places(run.folder)
+    row = tokens_of(run.folder, record, found, view)
+    if not row.losses:
+        raise RecipeError(f"{run_dir}: {_why_none(found)}")
+    return row, tokenizer_of(load_run_or_recipe(run_dir, ())[0])
+
+
+def tokenizer_of(recipe: Recipe) -> Tokenizer:
+    """Load what decodes the tokens of a run by its recipe."""
+    return load_tokenizer(tokenizer_folder(recipe.models.base), recipe.tokens)
+
+
+def tokens_of(folder: str, record: RunRecord, found: Shown, view: View) -> TokenRow:
+    """Find the tokens of a row with what each model measured of them; of a model that did not, nothing.
+
+    folder: of a finished run. found: the row as its scored table has it. Raises `StoreError` and `RecipeError` where
+    the tokens are not there.
+    """
+    places = read_places(folder)
     if places is None:
         raise StoreError(
-            f"{run_dir}: the tokens of its corpus are not in the store any more; `davir score` with --set output= and "
+            f"{folder}: the tokens of its corpus are not in the store any more; `davir score` with --set output= and "
             "another folder prepares them again, and measures nothing that is measured"
         )
     key, ids, counts = _sequence(places, found, view)
     models = _models(record, found, key, len(np.flatnonzero(counts)))
-    if not any("losses" in one.values for one in models.values()):
-        raise RecipeError(f"{run_dir}: {_why_none(found)}")
     title = {name: found[name] for name in ("example_id", "id", "file", "row")} | {"view": str(view)}
-    tokenizer = load_tokenizer(tokenizer_folder(recipe.models.base), recipe.tokens)
-    return TokenRow(title, ids, counts, models), tokenizer
+    return TokenRow(title, ids, counts, models)
 
 
 def _why_none(row: Shown) -> str:

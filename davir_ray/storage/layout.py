@@ -32,6 +32,7 @@
     coreset/part-00000.parquet          the chosen rows; of several sources, coreset/<source>/
     exports/<format>/part-00000.*       likewise in other formats
     drift.json                          a night's: what has changed since the night before
+    report.html                         the run as a page
     record.json                         written last
   <run_id>/                             a training; events, lease and record as above
     training.json                       its recipe
@@ -174,6 +175,7 @@ class RunLayout(Layout):
     coreset = Below("coreset")
     exports = Below("exports")
     drift = Below("drift.json")
+    report = Below("report.html")
     rows = Below("rows")
     eval_rows = Below("eval_rows")
     checkpoints = Below("checkpoints")

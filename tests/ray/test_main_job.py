@@ -3,6 +3,7 @@
 import hashlib
 import json
 import random
+import re
 import shutil
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,7 @@ from davir_ray.coreset.export import SIDE
 from davir_ray.errors import NotMeasured, RecipeError, StoreError
 from davir_ray.measure.kind import known_kind
 from davir_ray.recipe import parse_recipe
-from davir_ray.runs.record import RunRecord
+from davir_ray.runs.record import RunRecord, load_record
 from davir_ray.schema import SCORED
 from davir_ray.store.compaction import compact
 from davir_ray.store.holdings import models_in
@@ -100,6 +101,13 @@ def again(first, tiny_models):
     """Start the first run once more."""
     folder = Path(first.run_dir).parents[1]
     return partial(pipeline.score, recipe(folder, tiny_models, folder / "corpus"), "test")
+
+
+def test_a_run_ends_with_its_page_which_is_no_result(first):
+    page = Path(first.run_dir, "report.html").read_text()
+    assert f"<h1>{first.run_id}</h1>" in page
+    assert len(re.findall(r"<header><b>rank", page)) == len([*first.best, *first.borderline, *first.worst])
+    assert not [name for name in load_record(first.run_dir).results if "report" in name]
 
 
 def test_every_row_is_in_the_scored_table_once(first):

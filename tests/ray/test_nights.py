@@ -178,6 +178,16 @@ def test_the_drift_lies_in_the_run_and_a_line_a_night_beside_them(folder, fourth
     assert "rank correlation" in text
 
 
+def test_the_page_of_a_night_tells_of_the_drift(second):
+    page = Path(second.run_dir, "report.html").read_text()
+    assert f"<h3>Since {second.drift.before}</h3>" in page
+    new = second.drift.rows.after - second.drift.rows.both
+    assert f"<p>{new} rows are new, 0 are gone, {second.drift.rows.both} are in both.</p>" in page
+    core_set = second.drift.core_set
+    assert f"<summary>Rows that came in: {sum(core_set.came.values())}</summary>" in page
+    assert f"<summary>Rows that went out: {sum(core_set.went.values())}</summary>" in page
+
+
 def test_the_same_night_again_tells_the_same_and_adds_no_line(folder, other_reference, fourth):
     rule = [{"type": "fraction", "fraction": 0.4}]
     again = run_night(nights.recipe(folder, other_reference, select=rule), "test")

@@ -34,6 +34,7 @@ ORDER = (
     "inputs",
     "job",
     "train",
+    "report",
     "pipeline",
     "planning",
     "nightly",

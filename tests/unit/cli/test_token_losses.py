@@ -17,7 +17,9 @@ from davir_ray.corpus.listing import list_corpus
 from davir_ray.ids import keys_of
 from davir_ray.logprobs.kinds import LOSS, TOKEN_ENTROPY, TOKEN_LOSS
 from davir_ray.recipe import parse_recipe
+from davir_ray.report.shown_rows import tokens_in_colours
 from davir_ray.runs.locations import write_places
+from davir_ray.runs.record import load_record
 from davir_ray.runs.run import Run
 from davir_ray.schema import SCORED, View
 from davir_ray.store.compaction import compact
@@ -303,3 +305,34 @@ def test_no_weights_and_no_ray_are_loaded(run):
     )
     assert done.returncode == 0, done.stderr
     assert "tokens count" in done.stdout
+
+
+def test_the_page_of_a_run_paints_the_tokens_of_its_rows(run):
+    run.measure("base", TOKEN_LOSS)
+    run.measure("reference 0", TOKEN_LOSS, loss=0.05)
+    run.finish()
+    record = load_record(str(run.folder))
+    rows = pq.read_table(run.folder / "scored").to_pylist()
+    row = {**rows[run.index_of("k1")], "rank": 1}
+    row["example_id"] = row["example_id"].hex()
+    assert tokens_in_colours(str(run.folder), record, run.recipe, [row]) == {}  # none were asked for
+    kept = record.model_copy(update={"measurements": {"base-token_loss": record.measurements["base"]}})
+    (told,) = tokens_in_colours(str(run.folder), kept, run.recipe, [row]).values()
+    assert told["no_tokens"] is None
+    base, reference, difference = told["tokens"]
+    assert [one.name for one in told["tokens"]] == ["base", "reference", "difference"]
+    assert "".join(text for text, _, _ in base.pieces).startswith("three")
+    steps = [[step for _, step, _ in one.pieces] for one in told["tokens"]]
+    count = len(base.pieces)
+    assert steps == [[0, *[2] * (count - 1)], [0] * count, [2, *[4] * (count - 1)]]
+    assert base.nats == pytest.approx(1.5 * (count - 1))
+    assert difference.nats == pytest.approx(base.nats - reference.nats)
+
+
+def test_a_page_says_why_it_has_no_tokens(run):
+    run.finish()
+    record = load_record(str(run.folder)).model_copy(update={"measurements": {"base-token_loss": "x"}})
+    row = {"rank": 3, "file": "nowhere", "row": 0, "example_id": "00" * 16, "id": None}
+    (told,) = tokens_in_colours(str(run.folder), record, run.recipe, [row]).values()
+    assert told["tokens"] == []
+    assert "nowhere" in told["no_tokens"]

@@ -1,0 +1,66 @@
+"""The table of the core-set's rows: columns of plain data that the page's script searches, sorts and filters."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from davir_ray import storage
+from davir_ray.coreset.export import RANK_COLUMN, SCORE_COLUMN
+from davir_ray.corpus.json_text import texts_within
+from davir_ray.corpus.split import place_text
+from davir_ray.storage.layout import RunLayout
+
+TEXT_BYTES = 2_000_000
+"""Bytes that the texts of all rows together may take."""
+LONGEST = 300
+"""Bytes of a row's text at most."""
+
+
+def coreset_rows(folder: str, chosen: pa.Table | None) -> Mapping[str, list[Any]]:
+    """Return name of a column -> values, in the order of ranks. folder: of the run. chosen: figures.Figures.chosen."""
+    if chosen is None or not len(chosen):
+        return {}
+    rows = chosen.sort_by("rank")
+    tokens = np.maximum(rows["num_tokens"].fill_null(0).to_numpy(), 1)
+    texts = dict(texts_of(folder, rows["rank"]))
+    places = zip(rows["file"].to_pylist(), rows["row"].to_pylist(), strict=True)
+    return {
+        "rank": rows["rank"].to_pylist(),
+        "score": _numbers(rows["score"].to_numpy()),
+        "tokens": rows["num_tokens"].to_pylist(),
+        "base": _numbers(rows["base_loss"].to_numpy(zero_copy_only=False) / tokens),
+        "reference": _numbers(rows["reference_loss"].to_numpy(zero_copy_only=False) / tokens),
+        "source": rows["source"].to_pylist(),
+        "group": rows["group"].to_pylist(),
+        "id": [own or place_text(*place) for own, place in zip(rows["id"].to_pylist(), places, strict=True)],
+        "text": [texts.get(rank, "") for rank in rows["rank"].to_pylist()],
+    }
+
+
+def _numbers(values: Any) -> list[float | None]:
+    return [None if np.isnan(one) else float(f"{one:.6g}") for one in np.asarray(values, dtype=np.float64)]
+
+
+def texts_of(folder: str, ranks: pa.ChunkedArray) -> Iterator[tuple[int, str]]:
+    """Yield ranks of chosen rows with the beginning of their text, as far as the run wrote its core-set as Parquet."""
+    most = min(LONGEST, TEXT_BYTES // len(ranks))
+    wanted = ranks.combine_chunks()
+    for file in storage.files_below(RunLayout(folder).coreset):
+        if not file.uri.endswith(".parquet"):
+            continue
+        there = storage.read_table(file.uri, [RANK_COLUMN])[RANK_COLUMN]
+        here = np.flatnonzero(np.asarray(pc.is_in(there, wanted)))
+        for row in storage.read_rows(file.uri, here.tolist()).to_pylist() if len(here) else ():
+            rank = row.pop(RANK_COLUMN)
+            row.pop(SCORE_COLUMN)
+            yield rank, beginning(row, most)
+
+
+def beginning(row: Any, most: int) -> str:
+    """Return the texts within a row in one line, cut to so many bytes of UTF-8."""
+    text = " | ".join(" ".join(part.split()) for part in texts_within(row))
+    data = text.encode("utf-8", "backslashreplace")
+    return text if len(data) <= most else data[: most - 3].decode("utf-8", "ignore") + "..."

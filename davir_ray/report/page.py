@@ -1,0 +1,205 @@
+"""A run as a page: what was chosen and from what, whether that can be trusted, and what it looks like."""
+
+import shlex
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from davir_ray import storage
+from davir_ray.coreset.rules.choose import rule_names
+from davir_ray.drift.causes import CAME, WENT
+from davir_ray.drift.result import Drift
+from davir_ray.errors import DamagedPart
+from davir_ray.progress import say
+from davir_ray.recipe import Recipe
+from davir_ray.report.alternatives import alternatives, overlap_with_longest
+from davir_ray.report.comparison import compare, finished, parts_of
+from davir_ray.report.coreset_rows import coreset_rows
+from davir_ray.report.figures import Counts, Figures, figures_of
+from davir_ray.report.html import render
+from davir_ray.report.recipe_text import recipe_text
+from davir_ray.report.shown_rows import KINDS, shown_ranks, shown_rows
+from davir_ray.runs.history import PastRun, past_run, past_runs
+from davir_ray.runs.record import RunRecord
+from davir_ray.runs.run import load_run_or_recipe
+from davir_ray.storage.layout import OutputLayout, RunLayout
+from davir_ray.storage.sealed import read_sealed
+from davir_ray.storage.typed import parsed
+
+POINTS = 4_000
+"""Rows that the plots of points show."""
+NAMES_SHOWN = 30
+"""Sources and groups that have a line of their own; those with the most rows."""
+NAMES_CHOSEN_FROM = 500
+"""Groups of the table's rows that can be chosen from a list; of more, the search field finds them."""
+MOVED_SHOWN = 20
+
+
+def write_report(folder: str, out: str | None = None) -> str:
+    """Write the page of a finished run, into its folder or as the file `out`; return where. Raises `RecipeError`."""
+    run = finished(folder)
+    uri = RunLayout(run.folder).report if out is None else storage.absolute(out)
+    storage.write_atomic(uri, page_of(run))
+    return uri
+
+
+def try_to_write_report(folder: str) -> None:
+    """Write the page of a run that has just finished; if that fails the run is none the worse, and a line says so."""
+    try:
+        write_report(folder)
+    except Exception as error:
+        say(
+            f"the page of the run could not be written: {error}; `davir report {shlex.quote(folder)}` tries again"
+        )
+
+
+def page_of(run: PastRun) -> bytes:
+    """Return the page of a finished run."""
+    record, (recipe, name) = run.record, load_run_or_recipe(run.folder, ())
+    figures = figures_of(parts_of(run), record.ranked, shown_ranks(record))
+    sample = figures.sample.rows
+    rows = coreset_rows(run.folder, figures.chosen.rows)
+    groups, drift = figures.groups.largest(NAMES_SHOWN), drift_of(run)
+    before = previous(run, drift, name)
+    return render(
+        "run.html",
+        run=record,
+        name=name,
+        rules=list(rules_of(record, recipe)),
+        sources=figures.sources.largest(NAMES_SHOWN),
+        groups=groups if any(one.name for one in groups[0]) else None,
+        too_many_groups=figures.groups.too_many,
+        lengths=[(what, *spread(one)) for what, one in lengths_of(figures).items()],
+        alternatives=[] if sample is None else alternatives(sample, record.score, recipe.score),
+        sampled=0 if sample is None else len(sample),
+        longest=None if sample is None else overlap_with_longest(sample),
+        learnt=None if sample is None else learnt(sample),
+        drift=drift,
+        previous=None if before is None else compare(before, run),
+        came=CAME,
+        went=WENT,
+        moved_shown=MOVED_SHOWN,
+        shown=shown_rows(run.folder, record, recipe, figures),
+        kinds=KINDS,
+        table=rows,
+        group_list=1 < len(set(rows.get("group", []))) <= NAMES_CHOSEN_FROM,
+        recipe=recipe_text(recipe),
+        data={"plots": plots(record, recipe, figures), "rows": rows},
+    )
+
+
+def rules_of(record: RunRecord, recipe: Recipe) -> Iterator[tuple[str, str, int | None]]:
+    """Yield each rule's name, its settings, and how many rows it left out; None where it leaves none out by design."""
+    for name, rule in zip(rule_names(recipe.select), recipe.select, strict=True):
+        settings = rule.model_dump(mode="json", exclude={"type"}, exclude_defaults=True)
+        text = ", ".join(f"{key}: {value}" for key, value in settings.items())
+        yield name, text, record.dropped_by.get(name)
+
+
+def lengths_of(figures: Figures) -> Mapping[str, Counts]:
+    """Name the two distributions of response tokens."""
+    return {"ranked rows": figures.lengths, "chosen rows": figures.chosen_lengths}
+
+
+def spread(lengths: Counts) -> tuple[int, float | None, list[int]]:
+    """Return how many rows there are, their mean response tokens, and the 10th, 50th and 90th percentile of those."""
+    count, values = int(lengths.sum()), np.arange(len(lengths))
+    if not count:
+        return 0, None, []
+    places = np.searchsorted(np.cumsum(lengths), np.array([0.1, 0.5, 0.9]) * count)
+    return count, float(lengths @ values) / count, places.tolist()
+
+
+def learnt(sample: pa.Table) -> float | None:
+    """Return the part of the rows that the reference finds easier than the base, 0 to 1; None without both losses."""
+    base, reference = (losses(sample, name) for name in ("base_loss", "reference_loss"))
+    known = ~np.isnan(base) & ~np.isnan(reference)
+    return float(np.mean(reference[known] < base[known])) if known.any() else None
+
+
+def losses(sample: pa.Table, name: str) -> NDArray[np.float64]:
+    """Return a column of summed nats [N]; NaN where there are none."""
+    return np.asarray(sample[name].fill_null(np.nan).to_numpy(), dtype=np.float64)
+
+
+def plots(record: RunRecord, recipe: Recipe, figures: Figures) -> dict[str, Any]:
+    """Return what the page's script draws, by the name of the element that it draws in."""
+    sample = figures.sample.rows
+    if sample is None or not len(sample):
+        return {}
+    histogram, points = figures.histogram, sample.slice(0, POINTS)
+    drawn: dict[str, Any] = {
+        "scores": {
+            "kind": "histogram",
+            "x": record.score,
+            "middles": _short((histogram.edges[:-1] + histogram.edges[1:]) / 2),
+            "ranked": histogram.ranked[1:-1].tolist(),
+            "selected": histogram.selected[1:-1].tolist(),
+            "cuts": cuts_of(record, recipe, figures.told),
+        }
+    }
+    tokens = np.maximum(points["num_tokens"].fill_null(0).to_numpy(), 1).astype(np.float64)
+    base, reference = (losses(points, name) / tokens for name in ("base_loss", "reference_loss"))
+    if len(known := np.flatnonzero(np.isfinite(base) & np.isfinite(reference))):
+        both = {"x": "base loss, nats a token", "y": "reference loss, nats a token", "has_diagonal": True}
+        drawn["losses"] = {**both, "log": False, **_points(points, base, reference, known)}
+    every = np.arange(len(points))
+    words = {"x": "response tokens", "y": record.score, "log": True, "has_diagonal": False}
+    drawn["lengths"] = {**words, **_points(points, tokens, points["score"].to_numpy(), every)}
+    return drawn
+
+
+def _points(
+    rows: pa.Table, x: NDArray[np.float64], y: NDArray[np.float64], known: NDArray[np.int64]
+) -> dict[str, Any]:
+    """Return points of rows that are not chosen, and of those that are."""
+    selected = np.asarray(rows["selected"])
+    sides = {"all": known[~selected[known]], "chosen": known[selected[known]]}
+    return {"kind": "scatter"} | {name: [_short(x[at]), _short(y[at])] for name, at in sides.items()}
+
+
+def _short(values: NDArray[np.float64]) -> list[float]:
+    return [float(f"{one:.5g}") for one in values.tolist()]
+
+
+def cuts_of(record: RunRecord, recipe: Recipe, told: Mapping[int, Mapping[str, Any]]) -> list[float]:
+    """Return the scores at which the last rule that cuts the whole ranking cut it; none where groups were cut.
+
+    told: rank -> row, of rows on both sides.
+    """
+    named = zip(rule_names(recipe.select), recipe.select, strict=True)
+    rules = [
+        (name, rule.cuts) for name, rule in named if rule.cuts is not None and record.dropped_by.get(name)
+    ]
+    if not rules or rules[-1][1] != "ranking":
+        return []
+    kept = {source for rule in recipe.select for source in rule.kept_sources}
+    deciding = (None, rules[-1][0])
+    rows = [
+        row for _, row in sorted(told.items()) if row["dropped_by"] in deciding and row["source"] not in kept
+    ]
+    sides = zip(rows, rows[1:], strict=False)
+    return [
+        (one["score"] + other["score"]) / 2 for one, other in sides if one["selected"] != other["selected"]
+    ]
+
+
+def drift_of(run: PastRun) -> Drift | None:
+    """Read what a night changed; None of a run that is none, or a first one."""
+    uri = RunLayout(run.folder).drift
+    try:
+        return parsed(Drift, read_sealed(uri), uri)
+    except (FileNotFoundError, DamagedPart):
+        return None
+
+
+def previous(run: PastRun, drift: Drift | None, name: str) -> PastRun | None:
+    """Return the run of the night before, or else the latest finished one of this name before this one."""
+    output = run.folder.rsplit("/", 1)[0]
+    if drift is not None:
+        return past_run(OutputLayout(output).run(drift.before))
+    earlier = [one for one in past_runs(output, name) if one.run_id != run.run_id and one.ended < run.ended]
+    return earlier[-1] if earlier else None

@@ -1,0 +1,87 @@
+"use strict";
+// The table of the core-set's rows: searched, filtered and sorted here, and shown a hundred at a time. Text is only ever
+// set as text.
+(() => {
+  const table = document.getElementById("rows");
+  if (!table) return;
+  const { rows: columns } = JSON.parse(document.getElementById("data").textContent);
+  const MORE = 100;
+  const NUMBERS = { rank: 0, score: 4, tokens: 0, base: 3, reference: 3 };
+  const count = columns.rank.length;
+  const everything = columns.text.map((text, i) => `${text} ${columns.id[i]} ${columns.source[i]} ${columns.group[i]}`.toLowerCase());
+  const names = [...table.querySelectorAll("th")].map((one) => one.dataset.column);
+  const find = (id) => document.getElementById(id);
+  const state = { sort: "rank", up: true, shown: MORE };
+
+  function compared(column) {
+    const values = columns[column];
+    if (column in NUMBERS) return (a, b) => (values[a] ?? -Infinity) - (values[b] ?? -Infinity) || a - b;
+    return (a, b) => (values[a] < values[b] ? -1 : values[a] > values[b] ? 1 : a - b);
+  }
+
+  function wanted() {
+    const words = find("search").value.toLowerCase().split(/\s+/).filter(Boolean);
+    const [source, group] = [find("source").value, find("group")?.value ?? "*"];
+    const found = [];
+    for (let i = 0; i < count; i++) {
+      if ((source === "*" || columns.source[i] === source.slice(1)) && (group === "*" || columns.group[i] === group.slice(1)) && words.every((word) => everything[i].includes(word))) found.push(i);
+    }
+    const order = compared(state.sort);
+    return found.sort(state.up ? order : (a, b) => order(b, a));
+  }
+
+  function cell(column, i) {
+    const made = document.createElement("td");
+    const value = columns[column][i];
+    made.className = column in NUMBERS ? "n" : column === "text" ? "text" : "name";
+    made.textContent = value === null ? "-" : column in NUMBERS ? value.toFixed(NUMBERS[column]) : value;
+    return made;
+  }
+
+  function show() {
+    const found = wanted();
+    const body = document.createElement("tbody");
+    for (const i of found.slice(0, state.shown)) {
+      const row = document.createElement("tr");
+      row.append(...names.map((column) => cell(column, i)));
+      body.append(row);
+    }
+    table.tBodies[0].replaceWith(body);
+    const seen = Math.min(state.shown, found.length);
+    find("found").textContent = `${found.length.toLocaleString("en")} rows found, ${seen.toLocaleString("en")} shown`;
+    find("more").hidden = seen === found.length;
+    for (const head of table.querySelectorAll("th")) {
+      head.setAttribute("aria-sort", head.dataset.column !== state.sort ? "none" : state.up ? "ascending" : "descending");
+    }
+  }
+
+  function options(id) {
+    const select = find(id);
+    if (!select) return;
+    for (const name of [...new Set(columns[id])].sort()) {
+      const option = document.createElement("option");
+      option.value = `=${name}`;
+      option.textContent = name || "(none)";
+      select.append(option);
+    }
+    select.addEventListener("change", again);
+  }
+
+  function again() {
+    state.shown = MORE;
+    show();
+  }
+
+  function sortBy(column) {
+    state.up = column === state.sort ? !state.up : !(column in NUMBERS) || column === "rank";
+    state.sort = column;
+    again();
+  }
+
+  let pause;
+  find("search").addEventListener("input", () => { clearTimeout(pause); pause = setTimeout(again, 120); });
+  find("more").addEventListener("click", () => { state.shown += MORE; show(); });
+  for (const head of table.querySelectorAll("th")) head.querySelector("button").addEventListener("click", () => sortBy(head.dataset.column));
+  ["source", "group"].forEach(options);
+  show();
+})();
