@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from davir_ray import storage
 from davir_ray.cli import main
 from davir_ray.cli.status import PassStatus, status, status_lines, statuses
+from davir_ray.cli.verbs import _load
 from davir_ray.errors import RecipeError
 from davir_ray.recipe import parse_recipe
 from davir_ray.runs.record import RunRecord
@@ -288,3 +289,10 @@ def test_a_folder_without_runs_is_refused(tmp_path):
         told = CliRunner().invoke(main, [verb, str(tmp_path)])
         assert told.exit_code == RecipeError.exit_code
         assert "holds no run" in told.output
+
+
+@pytest.mark.parametrize("label", ["first try", "2024", "null", 'say "it": #1', "a\\b"])
+def test_a_label_of_the_command_line_is_text_whatever_it_looks_like(tmp_path, label):
+    (tmp_path / "r.json").write_text(json.dumps(recipe_for(tmp_path) | {"label": "of the file"}))
+    assert _load(str(tmp_path / "r.json"), (), None, label)[0].label == label
+    assert _load(str(tmp_path / "r.json"), (), None)[0].label == "of the file"
