@@ -57,13 +57,18 @@ def publish(run: str, label: str, values: Mapping[str, float]) -> None:
     """Set gauges and raise counters, by the names in `METRICS`. label: the role or the status that they are of."""
     for name, value in values.items():
         metric = _BY_NAME[name]
-        tags = {"run": run, metric.by: label}
+        tags = _tags(metric, run, label)
         if metric.kind == "gauge":
             _gauges[metric, run, label] = value
             _instrument(metric).set(value, tags)
             _keep_gauges()
         elif value:  # Ray refuses to raise a counter by nothing
             _instrument(metric).inc(value, tags)
+
+
+def _tags(metric: Metric, run: str, label: str) -> dict[str, str]:
+    """Return the labels of a series; Ray takes no others than of ASCII, so what else is in a name is spelt out."""
+    return {"run": run.encode("unicode_escape").decode("ascii"), metric.by: label}
 
 
 @cache
@@ -84,4 +89,4 @@ def _set_again() -> None:
         sleep(REFRESH_SECONDS)
         for (metric, run, label), value in list(_gauges.items()):
             if ray.is_initialized():
-                _instrument(metric).set(value, {"run": run, metric.by: label})
+                _instrument(metric).set(value, _tags(metric, run, label))
