@@ -18,8 +18,8 @@ import psutil
 
 from davir_ray.cli import main
 from davir_ray.cluster import ray_exchange
-from davir_ray.measure import ray_measure
 from davir_ray.measure.chunks import CHUNK_TOKENS
+from davir_ray.measure.ray_meter import Meter
 from davir_ray.runs.run import Run
 from tests.ray.kill_victims import is_task, kill, workers_of
 
@@ -53,12 +53,6 @@ def before(owner: type, name: str, come_to: Callable[..., None]) -> None:
     setattr(owner, name, watched)
 
 
-class Chunks(ray_measure.Progress):
-    """The progress of a model's chunks, counted."""
-
-    come = 0
-
-
 def watch(strikes: dict[str, tuple[str, int]]) -> None:
     """Strike at the moments of a run."""
 
@@ -68,14 +62,13 @@ def watch(strikes: dict[str, tuple[str, int]]) -> None:
             print(f"struck: {victim} at {moment}", file=sys.stderr, flush=True)
             VICTIMS[victim](raylet)
 
-    def measured(progress: Chunks, amount: int) -> None:
-        progress.come += 1
-        strike(f"chunk:{progress.come}")
+    def measured(meter: Meter, counted: object) -> None:
+        meter.come = getattr(meter, "come", 0) + 1
+        strike(f"chunk:{meter.come}")
 
     before(Run, "event", lambda run, name: strike(name))
     before(Run, "tidy", lambda run: strike("record"))
-    before(Chunks, "add", measured)
-    ray_measure.Progress = Chunks
+    before(Meter, "add", measured)
 
 
 if __name__ == "__main__":
