@@ -21,7 +21,7 @@ from davir_ray.storage.layout import RunLayout
 if TYPE_CHECKING:
     from datasets import Dataset
 
-Export = Literal["parquet", "jsonl", "messages", "trl", "trl_frozen"]
+Export = Literal["parquet", "jsonl", "messages", "trl", "trl_frozen", "trl_reward", "llama_factory"]
 """Formats of `export.formats` that hold rows."""
 Rules = Sequence[Mapping[str, Any]] | Mapping[str, Any]
 """What a recipe has under `select`: a list of rules, or one alone, such as `{"type": "count", "count": 100}`."""
@@ -120,6 +120,13 @@ class Run:
         """
         chosen = {} if rules is None else {"select": rules}
         return select(self.folder, overrides={**chosen, **(overrides or {})})
+
+    @stage(DavirError)
+    def report(self, out: Place | None = None) -> str:
+        """Write the run's page (docs/report.md), into its folder or as the file `out`; return where it is."""
+        from davir_ray.report.page import write_report
+
+        return write_report(self.folder, None if out is None else place(out))
 
 
 @dataclass(frozen=True)

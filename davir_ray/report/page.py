@@ -13,7 +13,7 @@ from davir_ray.coreset.rules.choose import rule_names
 from davir_ray.drift.causes import CAME, WENT
 from davir_ray.drift.result import Drift
 from davir_ray.errors import DamagedPart
-from davir_ray.progress import say
+from davir_ray.progress import warn
 from davir_ray.recipe import Recipe
 from davir_ray.report.alternatives import alternatives, overlap_with_longest
 from davir_ray.report.comparison import compare, finished, parts_of
@@ -51,7 +51,7 @@ def try_to_write_report(folder: str) -> None:
     try:
         write_report(folder)
     except Exception as error:
-        say(
+        warn(
             f"the page of the run could not be written: {error}; `davir report {shlex.quote(folder)}` tries again"
         )
 

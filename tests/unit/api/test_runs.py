@@ -15,6 +15,7 @@ from davir_ray.api.given import load
 from davir_ray.errors import BrokenEnvironment, EngineError, RecipeError, Unexpected
 from davir_ray.recipe import parse_recipe
 from davir_ray.runs.run import Run as RunOnDisk
+from tests.made_runs import made_run, write_corpus
 from tests.records import job_record, run_record, training_record
 
 TREE = {"corpus": {"paths": "rows.parquet"}, "models": {"base": "b", "reference": "r"}}
@@ -222,3 +223,14 @@ def test_another_choice_is_of_the_recipe_in_the_folder_and_under_its_name(tmp_pa
 
 def test_the_types_are_handed_on_to_programs_that_check_theirs():
     assert os.path.isfile(os.path.join(os.path.dirname(davir_ray.__file__), "py.typed"))
+
+
+def test_a_run_writes_its_page(tmp_path):
+    write_corpus(
+        tmp_path / "corpus",
+        {"a": [{"question": f"{i}?", "answer": f"{i}.", "topic": "t"} for i in range(20)]},
+    )
+    run = davir_ray.Run.open(made_run(tmp_path, "made-0123456789ab"))
+    assert run.report() == f"{run.folder}/report.html"
+    assert run.report(tmp_path / "page.html") == str(tmp_path / "page.html")
+    assert (tmp_path / "page.html").read_text().lower().startswith("<!doctype html>")
