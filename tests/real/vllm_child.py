@@ -4,7 +4,8 @@
 
 A job is an engine: {"model", "adapter", "max_length", "calls": {OUT: [[ids, scored], ...]}, "refused"}. The
 log-probabilities of a call are written to OUT.npz, and its ranks to OUT.ranks.npz; what the engine says of a sequence
-that is too long, and of a model that it has no room for, to the file that `refused` names, a line each.
+that is too long, and of a model that it has no room for, to the file that `refused` names, a line each,
+if it names one.
 """
 
 import json
@@ -23,14 +24,15 @@ def main(path: str) -> None:
         engine = VllmEngine(
             job["model"], adapter_path=job["adapter"], dtype="float32", max_length=job["max_length"]
         )
-        said = refusal(engine, job["max_length"])
+        said = job["refused"] and refusal(engine, job["max_length"])
         for out, rows in job["calls"].items():
             sequences = [TokenSequence(np.array(i, np.int32), np.array(s, bool)) for i, s in rows]
             np.savez(out, *engine.logprobs(sequences))
             ranked = engine.token_values(sequences, frozenset({"rank"}))
             np.savez(f"{out}.ranks", *[one.rank for one in ranked])
         engine.close()
-        Path(job["refused"]).write_text(f"{said}\n{no_room(job['model'])}")
+        if job["refused"]:
+            Path(job["refused"]).write_text(f"{said}\n{no_room(job['model'])}")
 
 
 def no_room(model: str) -> str:
