@@ -33,8 +33,10 @@ SECRETS = {
     "WANDB_API_KEY": f"wandb-{PLANTED}",
 }
 """In the environment of the head, and so of its jobs and their workers."""
-OF_THE_COMMAND = re.compile(r"^\S+ \S+\sINFO (cli|dashboard_sdk|packaging|job_manager)\.py:")
-"""What `ray job submit` and the server of jobs say themselves."""
+OF_THE_COMMAND = re.compile(
+    r"^\S+ \S+\s(INFO (cli|dashboard_sdk|packaging|job_manager)|WARNING resource_manager)\.py:"
+)
+"""What `ray job submit` and the server of jobs say themselves, and that a busy cluster has no CPU free yet."""
 pytestmark = pytest.mark.ray
 
 
