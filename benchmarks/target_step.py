@@ -115,12 +115,12 @@ def moved(model: AdaptedModel, step: dict[str, Tensor], length: float) -> None:
             one.linear.weight.sub_(step[one.name] * length)
 
 
-def interval(changes: np.ndarray) -> str:
+def interval(changes: np.ndarray, digits: int = 5) -> str:
     """Return the mean and a bootstrap interval of it."""
     random = np.random.default_rng(0)
     means = [changes[random.integers(0, len(changes), len(changes))].mean() for _ in range(2000)]
     low, high = np.quantile(means, [0.025, 0.975])
-    return f"{changes.mean():+.5f} ({low:+.5f} to {high:+.5f})"
+    return f"{changes.mean():+.{digits}f} ({low:+.{digits}f} to {high:+.{digits}f})"
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ benchmark goes on where it was.
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from benchmarks.target_planted import LORA, ON_TARGET, rows_of
+from benchmarks.target_step import interval
 from davir_ray import pipeline
 from davir_ray.config import ModelConfig
 from davir_ray.inputs import check_inputs
@@ -162,7 +163,7 @@ def print_table(found: Mapping[str, Margins], seeds: int) -> None:
         own = [figures_of(found, name, seed) for seed in range(seeds)]
         means = np.mean([one.mean(axis=0) for one in own], axis=0)
         less = np.mean([one - other for one, other in zip(own, of_random, strict=True)], axis=0)
-        told = [f"{value:.3f}" for value in means] + [interval(less[:, column]) for column in (0, 3)]
+        told = [f"{value:.3f}" for value in means] + [interval(less[:, column], 3) for column in (0, 3)]
         print(f"| {name} | {' | '.join(told)} |")
 
 
@@ -171,14 +172,6 @@ def figures_of(found: Mapping[str, Margins], name: str, seed: int) -> Margins:
     own, base = found["base" if name == "base" else f"{name} {seed}"], found["base"]
     gained = own[:, 0] - base[:, 0]
     return np.stack([own[:, 0] > 0, own[:, 1] > 0, gained > 0, gained], axis=1).astype(float)
-
-
-def interval(values: Sequence[float]) -> str:
-    """Return the mean and a bootstrap interval of it."""
-    some, random = np.array(values), np.random.default_rng(0)
-    means = [some[random.integers(0, len(some), len(some))].mean() for _ in range(2000)]
-    low, high = np.quantile(means, [0.025, 0.975])
-    return f"{some.mean():+.3f} ({low:+.3f} to {high:+.3f})"
 
 
 if __name__ == "__main__":

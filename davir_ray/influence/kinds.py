@@ -7,7 +7,8 @@
 A measurement is of one checkpoint of a warm-up. Its numbers depend on the target, which is a part of its fingerprint.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -39,6 +40,17 @@ def check_takes_gradients(choice: Choice, kind: str) -> None:
         raise EngineError(
             f"engine.type: {choice.type} takes no gradients, which {kind} is made of; set it to transformers"
         )
+
+
+@contextmanager
+def gpu_deaths_told() -> Iterator[None]:
+    """Raise `EngineDied` for an error after which a GPU cannot go on."""
+    import torch
+
+    try:
+        yield
+    except torch.AcceleratorError as error:
+        raise EngineDied(f"the GPU cannot go on: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -150,12 +162,8 @@ class InfluenceMeasurer:
 
     def measure(self, sequences: Sequence[TokenSequence]) -> pa.Table:
         """Return `norm` and `cosines` of each sequence, in order. Raises `EngineDied` where a GPU cannot go on."""
-        import torch
-
-        try:
+        with gpu_deaths_told():
             cosines, norms = self.aligner.align(sequences)
-        except torch.AcceleratorError as error:
-            raise EngineDied(f"the GPU cannot go on: {error}") from error
         return pa.table(
             {
                 "norm": pa.array(norms.numpy(), pa.float64()),

@@ -16,9 +16,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from davir_ray.config import EngineConfig
-from davir_ray.errors import EngineDied
 from davir_ray.influence.checkpoint import check_checkpoint
-from davir_ray.influence.kinds import check_takes_gradients
+from davir_ray.influence.kinds import check_takes_gradients, gpu_deaths_told
 from davir_ray.influence.target import Target
 from davir_ray.logprobs.choice import Choice
 from davir_ray.logprobs.engine import TokenSequence
@@ -124,12 +123,8 @@ class ProjectedMeasurer:
 
     def measure(self, sequences: Sequence[TokenSequence]) -> pa.Table:
         """Return `norm` and `vector` of each sequence, in order. Raises `EngineDied` where a GPU cannot go on."""
-        import torch
-
-        try:
+        with gpu_deaths_told():
             vectors, norms = self.projector.project(sequences)
-        except torch.AcceleratorError as error:
-            raise EngineDied(f"the GPU cannot go on: {error}") from error
         kept = vectors.half().numpy()
         return pa.table(
             {"norm": pa.array(norms.numpy(), pa.float64()), "vector": pa.array(list(kept), VECTOR)}
