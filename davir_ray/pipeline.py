@@ -2,7 +2,7 @@
 
     corpus -> reference -> tokens -> measurements (base, reference) -> scores -> global rank -> core-set -> model
 
-`score` is the part from tokens to core-set; `run_all` is all of it. The stages are in job.py and train/steps.py.
+`score` is the part from tokens to core-set; `run_all` is all of it. The stages are in job/ and train/steps.py.
 """
 
 from functools import partial
@@ -29,6 +29,7 @@ from davir_ray.runs.lease import Lease, leased
 from davir_ray.runs.locations import write_places
 from davir_ray.runs.record import JobRecord, RunRecord
 from davir_ray.runs.run import Run
+from davir_ray.runs.trackers import reporting
 from davir_ray.store.mending import mended
 from davir_ray.target.ray_overlap import overlaps_with
 
@@ -53,9 +54,11 @@ def score(recipe: Recipe, name: str, *, may_measure: bool = True, resumed: str |
             return finished(job.run, record)
         job.run.read_events()
         work = partial(score_job, job, lease, may_measure, started)
-        record = mended(work, job.prepared, job.stores, job.run.forget_work)
-        lease.check()
-        record = job.run.finish(record)
+        with reporting(job.run, job.inputs.recipe) as told:
+            record = mended(work, job.prepared, job.stores, job.run.forget_work)
+            lease.check()
+            record = job.run.finish(record)
+            told.record(record)
     try_to_write_report(job.run.folder)
     return record
 

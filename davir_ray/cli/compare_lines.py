@@ -1,6 +1,8 @@
 """What `davir compare` prints: runs side by side, and each with the first."""
 
 from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
 
 from davir_ray.corpus.split import place_text
 from davir_ray.report.comparison import Alone, Compared, Comparison
@@ -15,7 +17,7 @@ def compare_lines(found: Compared) -> Iterator[str]:
         record, mean = run.record, found.mean_tokens(index)
         lengths = "no row chosen" if mean is None else f"{mean:.1f} response tokens a row"
         chosen = f"{record.selected:,} of {record.rows:,} rows by {record.score}"
-        yield f"run {index + 1:<6}{run.run_id}: {chosen}; {lengths}"
+        yield f"run {index + 1:<6}{run.title}: {chosen}; {lengths}"
         for source, share in record.sources.items():
             yield f"  {source:<20}{share.selected:>10,} of {share.rows:,}  ({share.share_after:.1%} of the core-set)"
     for number, pair in enumerate(found.pairs, start=2):
@@ -41,3 +43,34 @@ def _alone_lines(run: str, other: str, alone: Alone) -> Iterator[str]:
         rank = "no rank" if one.rank_there is None else f"rank {one.rank_there:,}"
         place = place_text(one.row["file"], one.row["row"])
         yield f"    rank {one.row['rank']:<9,} there {rank:<14} {one.why:<16} {place}"
+
+
+def as_dict(found: Compared) -> dict[str, Any]:
+    """Return the comparison as plain data. Runs are counted from 0; `only` has a pair's first run first."""
+    runs = [
+        {
+            "run_id": run.run_id,
+            "label": run.recipe.get("label"),
+            "folder": run.folder,
+            "score": run.record.score,
+            "rows": run.record.rows,
+            "ranked": run.record.ranked,
+            "selected": run.record.selected,
+            "mean_tokens": found.mean_tokens(index),
+        }
+        for index, run in enumerate(found.runs)
+    ]
+    pairs = [_pair_as_dict(number, pair) for number, pair in enumerate(found.pairs, start=1)]
+    return {"runs": runs, "overlaps": found.overlaps.tolist(), "pairs": pairs}
+
+
+def _pair_as_dict(number: int, pair: Comparison) -> dict[str, Any]:
+    return {
+        "runs": [0, number],
+        "both": pair.both,
+        "change": pair.change,
+        "correlation": pair.correlation,
+        "correlation_rows": pair.correlation_rows,
+        "changes": [one.tree() for one in pair.changes],
+        "only": [asdict(one) for one in pair.only],
+    }

@@ -1,4 +1,5 @@
-"""The verbs before the first run: is everything there, a first recipe, and what editors and shells want to know."""
+"""The verbs before the first run: is everything there, a first recipe, what there is to choose from, and what
+editors and shells want to know."""
 
 import json
 import shlex
@@ -7,11 +8,12 @@ from dataclasses import asdict
 import click
 from click.shell_completion import get_completion_class
 
-from davir_ray.cli.safe_output import checked_place, files_and_folders, print_lines
+from davir_ray.cli.options import argument
+from davir_ray.cli.safe_output import checked_place, print_lines
 
 
 @click.command()
-@click.argument("recipe", required=False, callback=checked_place, shell_complete=files_and_folders)
+@argument("recipe", required=False)
 @click.option("--json", "as_json", is_flag=True, help="End stdout with one line of JSON, whatever is found.")
 def doctor(recipe: str | None, as_json: bool) -> None:
     """Look whether Python, packages, GPUs, and what a recipe reaches for, are well; tell what mends what is not.
@@ -29,7 +31,7 @@ def doctor(recipe: str | None, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("corpus", callback=checked_place, shell_complete=files_and_folders)
+@argument("corpus")
 @click.option(
     "--base", callback=checked_place, metavar="MODEL", help="The model: a folder, a hub id or a URI."
 )
@@ -58,3 +60,24 @@ def completion(shell: str) -> None:
     assert found is not None
     root = click.get_current_context().find_root().command
     click.echo(found(root, {}, "davir", "_DAVIR_COMPLETE").source())
+
+
+@click.command()
+def scores() -> None:
+    """List the scores with formula, needs, cost and paper."""
+    from davir_ray.scores import SCORES
+
+    for one in SCORES.values():
+        print_lines(
+            [one.name, f"  formula  {one.formula}", f"  cost     {one.cost}", f"  paper    {one.paper}"]
+        )
+
+
+@click.command()
+def formats() -> None:
+    """List the corpus formats, each with a row, the columns that it obeys, and those that make a row unusable."""
+    from davir_ray.corpus.formats import FORMATS
+
+    for one in FORMATS.values():
+        print_lines([one.name, f"  {one.example}", f"  obeys    {', '.join(one.columns)}"])
+        print_lines([f"  refuses  {', '.join(one.refuses)}"])

@@ -5,7 +5,8 @@ import re
 
 import click
 
-from davir_ray.cli.safe_output import checked_place, print_lines
+from davir_ray.cli.options import JSON, argument
+from davir_ray.cli.safe_output import print_lines
 
 
 def _ranks(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, int] | None:
@@ -27,7 +28,7 @@ def _place(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
 
 
 @click.command()
-@click.argument("run_dir", callback=checked_place)
+@argument("run_dir")
 @click.option("--rank", "ranks", callback=_ranks, metavar="1..20", help="Rows of these ranks.")
 @click.option(
     "--id", "own_id", metavar="X", help="The row of this id: your own (corpus.id), or the example id."
@@ -38,7 +39,7 @@ def _place(ctx: click.Context, param: click.Parameter, value: str | None) -> tup
 @click.option(
     "--limit", default=20, type=click.IntRange(min=1), metavar="N", help="How many rows at most: 20."
 )
-@click.option("--json", "as_json", is_flag=True, help="On success, end stdout with one line of JSON.")
+@JSON
 def show(
     run_dir: str,
     ranks: tuple[int, int] | None,

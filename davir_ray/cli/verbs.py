@@ -6,7 +6,6 @@ Exit codes: 0 done; 1 unexpected; 2 recipe or usage; 3 corpus, or nothing of it 
 
 import json
 import os
-import re
 import sys
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -15,18 +14,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from davir_ray import __version__
-from davir_ray.cli.safe_output import (
-    checked_place,
-    checked_places,
-    files_and_folders,
-    print_lines,
-    safe_usage,
-    spell_what_a_terminal_lacks,
-)
-from davir_ray.cli.setting_up import completion, doctor, init, schema
+from davir_ray.cli.options import JSON, LABEL, LIMIT, OUT, QUIET, RECIPE, SET, argument
+from davir_ray.cli.safe_output import checked_places, print_lines, safe_usage, spell_what_a_terminal_lacks
+from davir_ray.cli.setting_up import completion, doctor, formats, init, schema, scores
+from davir_ray.cli.sharing_verbs import push_to_hub, score_table
 from davir_ray.cli.show import show
+from davir_ray.cli.store_verbs import store
 from davir_ray.cluster.unexpected import ending
-from davir_ray.progress import quietly
 
 if TYPE_CHECKING:
     from davir_ray.recipe import Recipe
@@ -35,32 +29,6 @@ if TYPE_CHECKING:
 
 W = TypeVar("W", bound="Written")
 R = TypeVar("R", bound="RunRecord")
-
-argument = partial(click.argument, callback=checked_place, shell_complete=files_and_folders)
-RECIPE = argument("recipe")
-SET = click.option(
-    "--set", "overrides", multiple=True, metavar="a.b=c", help="Override a setting of the recipe."
-)
-LIMIT = click.option(
-    "--limit", type=click.IntRange(min=1), metavar="N", help="The same as --set corpus.limit=N."
-)
-LABEL = click.option(
-    "--label", metavar="TEXT", help="What people call the run; the same as --set label=TEXT."
-)
-JSON = click.option("--json", "as_json", is_flag=True, help="On success, end stdout with one line of JSON.")
-QUIET = click.option(
-    "--quiet",
-    "-q",
-    is_flag=True,
-    expose_value=False,
-    callback=lambda ctx, _, value: ctx.with_resource(quietly()) if value else None,
-    help="No progress and no notes on stderr: only warnings and errors.",
-)
-OUT = click.option(
-    "--out", callback=checked_places, metavar="FILE", help="Write the page as this file: a path or a URI."
-)
-PLACE = argument("store_or_recipe")
-
 
 PASSED_ON = (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError)
 """What click itself tells of."""
@@ -99,7 +67,7 @@ def main() -> None:
     """Choose the training data that a language model can still learn from."""
 
 
-for verb in (show, doctor, init, schema, completion):
+for verb in (doctor, init, schema, completion, scores, formats, show, store, push_to_hub, score_table):
     main.add_command(verb)
 
 
@@ -228,19 +196,32 @@ def report(run_dir: str, out: str | None) -> None:
 
 @main.command()
 @click.argument("run_dirs", nargs=-1, required=True, metavar="RUN RUN...", callback=checked_places)
+@click.option(
+    "--score",
+    "scores",
+    multiple=True,
+    metavar="NAME",
+    help="Also what this score makes of the first run's measurements: `davir select` makes that run.",
+)
 @OUT
-def compare(run_dirs: tuple[str, ...], out: str | None) -> None:
+@QUIET
+@JSON
+def compare(run_dirs: tuple[str, ...], scores: tuple[str, ...], out: str | None, as_json: bool) -> None:
     """Compare the core-sets and rankings of finished runs, each with the first; with --out as a page, too."""
-    if len(run_dirs) < 2:
-        raise click.UsageError("compare needs two runs or more")
-    from davir_ray.cli.compare_lines import compare_lines
+    if len(run_dirs) + len(scores) < 2:
+        raise click.UsageError("compare needs two runs or more, or a run and --score NAME")
+    from davir_ray import api
+    from davir_ray.cli.compare_lines import as_dict, compare_lines
     from davir_ray.report.comparison import compared
     from davir_ray.report.comparison_page import write_comparison
 
-    found = compared(run_dirs)
+    others = [api.select(run_dirs[0], overrides={"score.name": name}).folder for name in scores]
+    found = compared([*run_dirs, *others])
     print_lines(compare_lines(found))
     if out is not None:
         print_lines([f"page      {write_comparison(found, out)}"])
+    if as_json:
+        click.echo(json.dumps(as_dict(found)))
 
 
 @main.command()
@@ -345,133 +326,6 @@ def _inspect_recipe(recipe: str, overrides: tuple[str, ...], rows: int | None) -
     if holds_run(recipe):
         raise RecipeError(f"{recipe}: is a run; --row ID shows the tokens of a row, `davir show` prints ids")
     print_lines(lines(_load(recipe, overrides, None)[0], rows or 3, colour=sys.stdout.isatty()))
-
-
-@main.command()
-def scores() -> None:
-    """List the scores with formula, needs, cost and paper."""
-    from davir_ray.scores import SCORES
-
-    for one in SCORES.values():
-        print_lines(
-            [one.name, f"  formula  {one.formula}", f"  cost     {one.cost}", f"  paper    {one.paper}"]
-        )
-
-
-@main.command()
-def formats() -> None:
-    """List the corpus formats, each with a row, the columns that it obeys, and those that make a row unusable."""
-    from davir_ray.corpus.formats import FORMATS
-
-    for one in FORMATS.values():
-        print_lines([one.name, f"  {one.example}", f"  obeys    {', '.join(one.columns)}"])
-        print_lines([f"  refuses  {', '.join(one.refuses)}"])
-
-
-def _seconds(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
-    """Read a time span."""
-    if value is None:
-        return None
-    if not (found := re.fullmatch(r"(\d+)([mhdw])", value)):
-        raise click.BadParameter(f"{value!r} is not an age such as 90m, 12h, 30d or 8w")
-    return int(found[1]) * {"m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}[found[2]]
-
-
-@main.group()
-def store() -> None:
-    """Look after what has been measured; no model is loaded, and Ray is not started."""
-
-
-@store.command("info")
-@PLACE
-@JSON
-def store_info(store_or_recipe: str, as_json: bool) -> None:
-    """Tell what the store holds, by model and by prepared corpus."""
-    from davir_ray.runs.run import place_of
-    from davir_ray.store.info import info_lines, store_info
-
-    info = store_info(place_of(store_or_recipe, "store"))
-    print_lines(info_lines(info))
-    if as_json:
-        click.echo(json.dumps(info.as_dict()))
-
-
-@store.command("verify")
-@argument("store_run_or_recipe")
-@click.option("--delete", is_flag=True, help="Remove what is damaged: the next run measures it again.")
-def store_verify(store_run_or_recipe: str, delete: bool) -> None:
-    """Check every part of a store; of a run or a recipe its results, too. Exit code 6 if one is damaged and stays."""
-    from davir_ray.cli.store_lines import verify_lines
-
-    print_lines(verify_lines(store_run_or_recipe, delete=delete))
-
-
-@store.command("compact")
-@PLACE
-def store_compact(store_or_recipe: str) -> None:
-    """Merge small parts into large ones; runs may go on meanwhile."""
-    from davir_ray.cli.store_lines import compact_lines
-    from davir_ray.runs.run import place_of
-
-    print_lines(compact_lines(place_of(store_or_recipe, "store")))
-
-
-@store.command("prune")
-@PLACE
-@click.option("--keep", multiple=True, metavar="FINGERPRINT", help="A model whose measurements stay.")
-@click.option(
-    "--older-than",
-    callback=_seconds,
-    metavar="AGE",
-    help="Only what no run has used for so long: 90m, 12h, 30d, 8w.",
-)
-@click.option("--yes", is_flag=True, help="Remove it; otherwise it is only told what would go.")
-def store_prune(store_or_recipe: str, keep: tuple[str, ...], older_than: float | None, yes: bool) -> None:
-    """Remove measurements of models, and with --older-than prepared corpora, that are no longer wanted."""
-    if not keep and older_than is None:
-        raise click.UsageError("say what to --keep, or what goes: --older-than")
-    from davir_ray.cli.store_lines import prune_lines
-    from davir_ray.runs.run import place_of
-
-    print_lines(prune_lines(place_of(store_or_recipe, "store"), keep, older_than, remove=yes))
-
-
-@main.command("push-to-hub")
-@argument("run_dir")
-@click.argument("repo")
-@click.option("--private", is_flag=True, help="If the data set is not there yet, make it a private one.")
-@click.option("--license", "licence", metavar="ID", help="In place of what the cards of the sources say.")
-def push_to_hub(run_dir: str, repo: str, private: bool, licence: str | None) -> None:
-    """Upload the core-set of a run, with a card, to a data set OWNER/NAME of the Hugging Face hub."""
-    from davir_ray.sharing.hub import push_to_hub
-
-    print_lines(push_to_hub(run_dir, repo, private=private, licence=licence))
-
-
-@main.group("score-table")
-def score_table() -> None:
-    """Hand measurements on, or take them in: who has the same corpus and recipe selects without a model."""
-
-
-@score_table.command("export")
-@argument("run_dir")
-@argument("file")
-def score_table_export(run_dir: str, file: str) -> None:
-    """Write what a run measured into one Parquet file: sums and token counts, no text and no token."""
-    from davir_ray.sharing.table_export import export_table
-
-    print_lines(export_table(run_dir, file))
-
-
-@score_table.command("import")
-@argument("file")
-@argument("store_or_recipe", default="davir/store")
-def score_table_import(file: str, store_or_recipe: str) -> None:
-    """Add a score table to a store, davir/store if none is named; tell with which recipe it is found there."""
-    from davir_ray.runs.run import place_of
-    from davir_ray.sharing.table_import import import_table
-
-    print_lines(import_table(file, place_of(store_or_recipe, "store")))
 
 
 def _load(

@@ -46,6 +46,8 @@ class Recipe(Section):
     """Training on the core-set."""
     nightly: NightlyConfig = NightlyConfig()
     """Limits of `davir nightly`."""
+    report_to: tuple[Literal["wandb", "mlflow"], ...] = ()
+    """Trackers that are told how measuring goes and what a run came to; those of trainings are `train.report_to`."""
     store: str = "davir/store"
     """Folder or fsspec URI of the measurement store, shared by all runs."""
     output: str = "davir/runs"

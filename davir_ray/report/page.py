@@ -67,6 +67,7 @@ def page_of(run: PastRun) -> bytes:
     return render(
         "run.html",
         run=record,
+        title=run.title,
         name=name,
         rules=list(rules_of(record, recipe)),
         sources=figures.sources.largest(NAMES_SHOWN),

@@ -29,6 +29,12 @@ class PastRun:
         return self.record.run_id
 
     @property
+    def title(self) -> str:
+        """What people call it with its name behind, or its name alone."""
+        label = self.recipe.get("label")
+        return f"{label} ({self.run_id})" if label else self.run_id
+
+    @property
     def ended(self) -> float:
         """When it last said what it does, in seconds since 1970."""
         return float(self.events[-1]["time"]) if self.events else 0.0

@@ -8,6 +8,7 @@
 
 import json
 import shlex
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
@@ -40,9 +41,10 @@ NOT_IN_RUN_ID: dict[str, Any] = {
     "references": True,
     "train": True,
     "nightly": True,
+    "report_to": True,
 }
 """Settings that decide what a run is called, where and how fast it works, what is trained before and after it, when a
-night is a bad one, and nothing of its result.
+night is a bad one, who is told of it, and nothing of its result.
 
 The reference counts by its content, as every model does.
 """
@@ -72,11 +74,12 @@ Event = dict[str, Any]
 
 @dataclass
 class Run:
-    """One run. `folder` is `<output>/<run_id>`."""
+    """One run. `folder` is `<output>/<run_id>`. watchers: are told of each event that this process notes."""
 
     run_id: str
     folder: str
     events: list[Event] = field(default_factory=list)
+    watchers: list[Callable[[Event], None]] = field(default_factory=list)
 
     @classmethod
     def in_output(cls, output: str, run_id: str) -> "Run":
@@ -139,6 +142,8 @@ class Run:
         noted = ANY_EVENT.validate_python({"time": round(time(), 3), "event": name, **values})
         self.events.append(noted.tree())
         write_lines(self.paths.events, self.events)
+        for tell in self.watchers:
+            tell(self.events[-1])
 
     def record(self, model: type[R]) -> R | None:
         """Read the record; None while the run is unfinished, or if its results are not there and whole.

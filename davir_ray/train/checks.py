@@ -12,9 +12,8 @@ from davir_ray.inputs import PAIRS, check_inputs
 from davir_ray.models.adapter import read_json
 from davir_ray.models.resolve import ResolvedModel
 from davir_ray.recipe import Recipe
+from davir_ray.runs.trackers import check_trackers
 from davir_ray.schema import Need
-
-TRACKERS = {"wandb": "wandb", "mlflow": "mlflow", "tensorboard": "tensorboard"}
 
 
 def check_settings(train: TrainConfig, device: str) -> None:
@@ -22,9 +21,7 @@ def check_settings(train: TrainConfig, device: str) -> None:
     for name in ("trl", "deepspeed", "datasets"):
         if find_spec(name) is None:
             raise RecipeError(f"train: {name} is not installed; pip install 'davir-ray[train]'")
-    for tracker in train.report_to:
-        if find_spec(TRACKERS[tracker]) is None:
-            raise RecipeError(f"train.report_to: {tracker} is not installed")
+    check_trackers("train.report_to", train.report_to)
     if device == "cpu" and train.packing:
         raise RecipeError(
             "train.packing: rows in one sequence are kept apart by flash attention, on a GPU only"

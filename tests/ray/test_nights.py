@@ -12,11 +12,11 @@ import pytest
 from click.testing import CliRunner, Result
 from scipy import stats
 
-from davir_ray import inputs
 from davir_ray.cli import main
 from davir_ray.cli.night_lines import night_lines
 from davir_ray.drift.result import RowsCompared
 from davir_ray.errors import PastLimits
+from davir_ray.inputs import checks
 from davir_ray.nightly.limits import check_limits
 from davir_ray.nightly.night import run_night
 from davir_ray.nightly.nights import NightRecord
@@ -275,7 +275,7 @@ def counted(monkeypatch) -> Counter[str]:
     calls = Counter()
 
     def counting(name):
-        work = getattr(inputs, name)
+        work = getattr(checks, name)
 
         def call(*args, **kwargs):
             calls[name] += 1
@@ -284,7 +284,7 @@ def counted(monkeypatch) -> Counter[str]:
         return call
 
     for name in ("list_corpus", "resolve_all"):
-        monkeypatch.setattr(inputs, name, counting(name))
+        monkeypatch.setattr(checks, name, counting(name))
     return calls
 
 

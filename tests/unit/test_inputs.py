@@ -5,10 +5,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from davir_ray import inputs
 from davir_ray.cli import main
 from davir_ray.errors import CorpusError, EngineError, ModelNotFound, RecipeError
-from davir_ray.inputs import anchored, check_inputs
+from davir_ray.inputs import anchored, check_inputs, inputs
 from davir_ray.recipe import parse_recipe
 from davir_ray.train.sources import reference_sources
 from tests.unit.models.test_resolve import save_adapter

@@ -3,10 +3,9 @@
 import pyarrow as pa
 import pytest
 
-from davir_ray import job
 from davir_ray.config import EngineConfig
 from davir_ray.errors import EngineError
-from davir_ray.job import counts, measure_models
+from davir_ray.job import counts, measure_models, measuring
 from davir_ray.logprobs.choice import Choice
 from davir_ray.measure import ray_room
 from davir_ray.measure.measurement import Plan
@@ -79,7 +78,7 @@ def test_an_engine_without_its_gpu_is_refused_where_something_is_to_be_measured(
         ("count_interrupted", 0),
         ("measure", None),
     ):
-        monkeypatch.setattr(job, name, lambda *_, value=value: value)
+        monkeypatch.setattr(measuring, name, lambda *_, value=value: value)
     if missing:
         with pytest.raises(EngineError, match=r"^engine\.device: cuda: asks for 1 x 1 CPU and 1 GPU"):
             measure_models(Standing(), may_measure=True)

@@ -7,12 +7,13 @@ import pytest
 from click.testing import CliRunner
 from ray.exceptions import RayTaskError
 
-from davir_ray import inputs, pipeline
+from davir_ray import pipeline
 from davir_ray.cli import main, status, store_lines
 from davir_ray.cluster import ray_session, unexpected
 from davir_ray.cluster.unexpected import begun, ending, stage, unwrapped
 from davir_ray.config import TrainConfig
 from davir_ray.errors import CorpusError, EngineError, StoreError, TrainingError, Unexpected
+from davir_ray.inputs import checks
 from davir_ray.job import look_up_need, rank_corpus, select_and_export, tokenise
 from davir_ray.measure import ray_measure
 from davir_ray.runs import rows
@@ -51,14 +52,14 @@ def corpus(folder: Path) -> str:
 @pytest.mark.parametrize(
     ("verb", "place", "function", "code"),
     [
-        ("validate", inputs, "list_corpus", 3),
-        ("score", inputs, "list_corpus", 3),
-        ("plan", inputs, "list_corpus", 3),
-        ("nightly", inputs, "list_corpus", 3),
-        ("inspect", inputs, "list_corpus", 3),
-        ("inspect", inputs, "resolve_all", 4),
-        ("validate", inputs, "resolve_all", 4),
-        ("score", inputs, "resolve_all", 4),
+        ("validate", checks, "list_corpus", 3),
+        ("score", checks, "list_corpus", 3),
+        ("plan", checks, "list_corpus", 3),
+        ("nightly", checks, "list_corpus", 3),
+        ("inspect", checks, "list_corpus", 3),
+        ("inspect", checks, "resolve_all", 4),
+        ("validate", checks, "resolve_all", 4),
+        ("score", checks, "resolve_all", 4),
         ("score", pipeline, "check_inputs", 1),
         ("select", pipeline, "open_job", 1),
         ("train", training, "train", 1),

@@ -76,6 +76,7 @@ def rule(kind: str, **settings: Any) -> dict[str, Any]:
 
 CASES = {
     "label": Case("what people call it", reader="cli/status.py"),
+    "report_to": Case(["wandb"], reader="runs/trackers.py"),
     "corpus.paths": Case("other.parquet", "rows.parquet"),
     "corpus.dataset_info": Case(
         DATA_SETS, f"{DATA_SETS}/../data_sets", beside={"corpus.paths": {}, "corpus.datasets": ["plain"]}
@@ -261,7 +262,7 @@ CASES = {
     "nightly.max_bad_files": Case(3, beside={"corpus.on_bad_file": "skip"}, idle=({},), reader=LIMITS),
     "nightly.max_coreset_change": Case(0.1, reader=LIMITS),
     "nightly.min_rank_correlation": Case(0.5, reader=LIMITS),
-    "store": Case("elsewhere", reader="job.py"),
+    "store": Case("elsewhere", reader="job/job.py"),
     "output": Case("elsewhere", reader="train/stage.py"),
 }
 ROWS_TO_TRAIN_ON = [

@@ -1,5 +1,6 @@
 """Two runs joined by row, beside what pandas says of their scored tables."""
 
+import json
 import random
 from collections import Counter
 
@@ -13,6 +14,7 @@ from scipy.stats import spearmanr
 from davir_ray.cli import main
 from davir_ray.report.comparison import ABSENT, Comparison, compare, compared, finished
 from davir_ray.report.comparison_page import comparison_page, parts
+from davir_ray.report.page import page_of
 from tests.made_runs import made_run, write_corpus
 
 
@@ -64,7 +66,7 @@ def test_ranks_are_correlated_over_the_rows_of_both(pair, tables):
 
 
 @pytest.mark.parametrize("side", [0, 1])
-def test_each_row_of_one_alone_is_told_with_what_left_it_out_of_the_other(pair, tables, side):
+def test_each_row_of_one_alone_is_as_jsonwith_what_left_it_out_of_the_other(pair, tables, side):
     here, there = tables[side], tables[1 - side]
     alone = here[here["selected"] & ~here.index.isin(there.index[there["selected"]])].sort_values("rank")
     why = [
@@ -138,6 +140,26 @@ def test_the_comparison_is_printed(runs, pair):
     assert f"  {ABSENT:<20}{pair.only[0].why[ABSENT]:>10,}" in lines
 
 
+def test_the_comparison_is_printed_as_json(runs, pair):
+    as_json = json.loads(told(*map(str, runs), "--json")[-1])
+    assert [one["run_id"] for one in as_json["runs"]] == [one.name for one in runs]
+    assert as_json["overlaps"] == [[60, pair.both], [pair.both, as_json["runs"][1]["selected"]]]
+    (only,) = as_json["pairs"]
+    assert (only["runs"], only["both"], only["correlation"]) == ([0, 1], pair.both, pair.correlation)
+    assert [one["rows"] for one in only["only"]] == [one.rows for one in pair.only]
+    assert only["only"][0]["why"] == pair.only[0].why
+
+
+def test_runs_that_have_a_label_are_called_by_it(runs, tmp_path):
+    write_corpus(tmp_path / "corpus", {"chat": rows(random.Random(3), 30)})
+    named = made_run(tmp_path, "made-000000000004", fraction=0.2, label="after <b>cleaning</b>")
+    title = "after <b>cleaning</b> (made-000000000004)"
+    assert finished(str(named)).title == title
+    assert any(line.startswith(f"run 2     {title}: ") for line in told(str(runs[0]), str(named)))
+    for page in (page_of(finished(str(named))), comparison_page(compared([str(runs[0]), str(named)]))):
+        assert b"after &lt;b&gt;cleaning&lt;/b&gt; (made-000000000004)" in page
+
+
 def test_the_comparison_is_written_as_a_page(runs, tmp_path):
     out = tmp_path / "both.html"
     assert told(*map(str, runs), "--out", str(out))[-1] == f"page      {out}"
@@ -147,7 +169,9 @@ def test_the_comparison_is_written_as_a_page(runs, tmp_path):
 
 
 def test_what_is_no_run_is_refused(runs, tmp_path):
-    assert told(str(runs[0]), code=2)[-1] == "Error: compare needs two runs or more"
+    assert (
+        told(str(runs[0]), code=2)[-1] == "Error: compare needs two runs or more, or a run and --score NAME"
+    )
     (line,) = told(str(runs[0]), str(tmp_path), code=2)
     assert "holds no run" in line
     (runs[1] / "record.json").rename(tmp_path / "record.json")

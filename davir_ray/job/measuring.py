@@ -1,0 +1,115 @@
+"""The stages that prepare the corpus and measure it under each model."""
+
+from functools import partial
+from time import monotonic
+from typing import Any
+
+from davir_ray import storage
+from davir_ray.cluster import ray_session
+from davir_ray.cluster.unexpected import stage
+from davir_ray.corpus.formats import FORMATS
+from davir_ray.errors import CorpusError, NotMeasured, UnreadableFile
+from davir_ray.job.job import Job
+from davir_ray.measure.measurement import Measurement, Plan
+from davir_ray.measure.ray_measure import chunks_left, count_interrupted, measure, plan
+from davir_ray.measure.ray_meter import Meter
+from davir_ray.measure.ray_room import await_engine
+from davir_ray.measure.ray_target import lay_directions
+from davir_ray.progress import say, warn
+from davir_ray.store.ray_prepare import Preparation, prepare
+
+
+def prepare_corpus(job: Job) -> None:
+    """Note it, prepare the corpus, and say what of it is not read."""
+    job.run.event("prepare", splits=len(job.inputs.listing.splits))
+    tokenise(job)
+    for source, found in job.not_read.items():
+        obeyed = FORMATS[job.inputs.listing.formats[source]].columns
+        say(f"not read of {source}: {found.shown(obeyed)}")
+
+
+@stage(CorpusError)
+def tokenise(job: Job) -> None:
+    """Read, parse and tokenise the splits that are not prepared yet."""
+    inputs = job.inputs
+    preparation = Preparation(
+        corpus=inputs.recipe.corpus,
+        tokens=inputs.recipe.tokens,
+        views=inputs.views,
+        formats=inputs.listing.formats,
+        tokenizer=inputs.tokenizer,
+        prepared=job.prepared,
+        splits=inputs.listing.splits,
+    )
+    prepare(preparation, workers=max(ray_session.cluster_cpus(), inputs.recipe.engine.replicas or 1))
+    if job.prepared.bad() and inputs.recipe.corpus.on_bad_file == "error":
+        raise UnreadableFile(*job.prepared.bad().values())
+    for reason in bad_files(job).values():
+        warn(f"skipped {reason}")
+
+
+def bad_files(job: Job) -> dict[str, str]:
+    """The files that could not be read, found when they were listed or when they were read."""
+    listing = job.inputs.listing
+    found = {listing.splits[index].path: reason for index, reason in job.prepared.bad().items()}
+    return {bad.path: bad.reason for bad in listing.bad_files} | found
+
+
+def measure_models(job: Job, may_measure: bool) -> dict[str, Plan]:
+    """Measure what the store lacks, one model after the other over the whole cluster."""
+    return {one.label: _measured(job, one, may_measure) for one in job.measurements}
+
+
+def _measured(job: Job, measurement: Measurement, may_measure: bool) -> Plan:
+    """Plan one pass, and do what is left of it."""
+    label, anew = measurement.label, not storage.exists(measurement.plan_uri)
+    planned = plan(measurement)
+    if planned.missing and not may_measure:
+        raise NotMeasured(_not_measured(job, label, planned))
+    todo = chunks_left(measurement, planned)
+    tokens_left = sum(row["tokens"] for row in todo)
+    job.run.event(
+        "measure",
+        role=label,
+        anew=anew,
+        sequences=planned.missing,
+        tokens=planned.tokens,
+        tokens_left=tokens_left,
+        retried_sequences=count_interrupted(measurement, todo),
+        store=measurement.store.folder,
+    )
+    left = sum(row["sequences"] for row in todo)
+    say(f"{label}: {left:,} of {planned.asked:,} sequences to measure ({tokens_left:,} tokens)")
+    if todo:
+        await_engine(measurement.engine, measurement.choice)
+        if seconds := lay_directions(measurement):
+            job.run.event("target", role=label, seconds=round(seconds, 1))
+    _measure_chunks(job, measurement, planned, todo)
+    return planned
+
+
+def _measure_chunks(job: Job, measurement: Measurement, planned: Plan, todo: list[dict[str, Any]]) -> None:
+    """Measure the chunks that are left, with figures as they come."""
+    label = measurement.label
+    meter = Meter(job.run.run_id, label, planned, todo, partial(job.run.event, "progress"))
+    started = monotonic()
+    measure(measurement, planned, todo, meter)
+    meter.note()
+    job.run.event(
+        "measured",
+        role=label,
+        seconds=round(monotonic() - started, 1),
+        engine_seconds=round(meter.counted["engine_seconds"], 1),
+        retried_sequences=meter.counted["retried_sequences"],
+    )
+
+
+def _not_measured(job: Job, label: str, planned: Plan) -> str:
+    """Say what is missing, and what to do."""
+    if job.inputs.recipe.models.are_here:
+        return f"{planned.missing:,} sequences are not measured under {label}; `davir score` measures them"
+    return (
+        f"{planned.missing:,} of {planned.asked:,} sequences are not measured under {label}, and its model is not "
+        "here. The same rows have the same sequences where corpus, tokenizer and `tokens` are the same: `davir "
+        "score-table import` tells with which a table was made"
+    )
