@@ -3,10 +3,11 @@
     python -m benchmarks.target_planted --model quickstart/models/smollm2-135m-instruct --data ../shared/data
 
 The corpus is rows of Alpaca and, 1 to 20, of GSM8K. The target is a few other rows of GSM8K, as pairs: the right
-answer, and the answer of another of them. For each score the whole job runs (warm-up and references too, by the same
-recipe name, so that what is made once is used again), and the table tells how many of the planted rows are among the
-best 5%, and with which probability a planted row ranks above another (AUC). Random draws and the longest rows stand
-beside them. Nothing of the target is in the corpus.
+answer, and an answer of Alpaca that is not in the corpus. For each score the whole job runs (warm-up and references
+too, by the same recipe name, so that what is made once is used again), and the table tells how many of the planted rows
+are among the best 5%, with which probability a planted row ranks above another (AUC), and how score and length go
+together (rank correlation). Random draws and the longest rows stand beside them. Nothing of the target is in the
+corpus.
 """
 
 import argparse
@@ -63,14 +64,13 @@ def write_data(folder: Path, data: Path, rows: int, shots: int, seed: int) -> in
     alpaca = [row for row in rows_of(data, "alpaca-5k") if 20 < len(row["answer"]) < 400]
     planted = rows // 21
     picked = [word_problems[i] for i in random.permutation(len(word_problems))[: planted + shots]]
-    others = [alpaca[i] for i in random.permutation(len(alpaca))[: rows - planted]]
+    drawn = [alpaca[i] for i in random.permutation(len(alpaca))[: rows - planted + shots]]
     corpus = [{**row, "planted": "yes"} for row in picked[:planted]] + [
-        {**row, "planted": "no"} for row in others
+        {**row, "planted": "no"} for row in drawn[: rows - planted]
     ]
-    few = picked[planted:]
     pairs = [
-        {"prompt": row["question"], "chosen": row["answer"], "rejected": few[(at + 1) % shots]["answer"]}
-        for at, row in enumerate(few)
+        {"prompt": row["question"], "chosen": row["answer"], "rejected": other["answer"]}
+        for row, other in zip(picked[planted:], drawn[rows - planted :], strict=True)
     ]
     pq.write_table(
         pa.Table.from_pylist([corpus[i] for i in random.permutation(rows)]), folder / "corpus.parquet"
@@ -126,14 +126,17 @@ def main() -> None:
     planted = write_data(folder, asked.data, asked.rows, asked.shots, asked.seed)
     print(f"{asked.rows} rows, {planted} planted, {asked.shots} rows of the target")
     print(
-        "| score | planted among the best | of | AUC | seconds |\n| --- | --: | --: | --: | --: |", flush=True
+        "| score | planted among the best | of | AUC | score and length | seconds |\n"
+        "| --- | --: | --: | --: | --: | --: |",
+        flush=True,
     )
     for title in SCORES:
         started = monotonic()
         recipe = parse_recipe(recipe_of(title, folder, str(Path(asked.model).absolute())), "planted")
         record = pipeline.run_all(recipe, "planted")
         hits, auc = judged(pq.read_table(record.scored), planted)
-        print(f"| {title} | {hits} | {planted} | {auc:.3f} | {monotonic() - started:.0f} |", flush=True)
+        told = f"{hits} | {planted} | {auc:.3f} | {record.length_correlation or 0:+.2f}"
+        print(f"| {title} | {told} | {monotonic() - started:.0f} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,12 @@ class FakeHub:
 
     def answer(self, method: str, path: str, body: bytes) -> tuple[int, Any]:
         """Return status and JSON for a request."""
+        if method == "GET" and "/tree/main" in path:
+            files = [
+                {"type": "file", "path": name, "oid": "0" * 40, "size": len(data)}
+                for name, data in self.files.items()
+            ]
+            return 200, files
         if method == "GET" and path.startswith("/api/datasets/"):
             name = path.removeprefix("/api/datasets/").partition("?")[0]
             if name not in self.licences:
@@ -78,6 +84,8 @@ class FakeHub:
                 self.files[value["path"]] = base64.b64decode(value["content"])
             if line["key"] == "lfsFile":
                 self.files[value["path"]] = self.blobs[value["oid"]]
+            if line["key"] == "deletedFile":
+                del self.files[value["path"]]
         url = f"{self.endpoint}/datasets/me/x/commit/abc"
         return 200, {"success": True, "commitOid": "a" * 40, "commitUrl": url, "pullRequestUrl": None}
 

@@ -86,6 +86,9 @@ class WarmupConfig(Section):
         return int(self.train.num_train_epochs)
 
 
+FEW_ROWS: dict[str, Any] = {"per_device_train_batch_size": 1, "warmup_steps": 0}
+"""What a training on the target takes where nothing else is given: of a few rows larger batches make a step or two, and
+a warm-up of one step trains nothing in the first."""
 Start = Literal["base", "reference", "warmup"]
 
 
@@ -110,8 +113,21 @@ class ReferenceConfig(Section):
     """What `target` begins from: the base, the model called `reference`, or `warmup`: each of its checkpoints, which
     makes a model each (as Train on Validation does)."""
     train: TrainConfig = TrainConfig()
-    """The training; objective `sft`, or for `target` from the base on pairs any. Without a learning rate, `target`
-    takes a tenth of the usual one."""
+    """The training; objective `sft`, or for `target` from the base on pairs any. Where nothing else is given, `target`
+    takes batches of one row, no `warmup_steps`, and a tenth of the learning rate of what it begins from (of the usual
+    one where that is the base)."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _for_few_rows(cls, value: Any) -> Any:
+        if not isinstance(value, dict) or value.get("fit") != "target":
+            return value
+        train = value.get("train") or {}
+        if not isinstance(train, dict):
+            return value
+        constant = train.get("lr_scheduler_type") == "constant"  # which reads no `warmup_steps`
+        few = {name: one for name, one in FEW_ROWS.items() if not (constant and name == "warmup_steps")}
+        return value | {"train": few | train}
 
     @model_validator(mode="after")
     def _trains_on_its_rows(self) -> "ReferenceConfig":

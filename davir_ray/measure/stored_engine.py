@@ -64,8 +64,11 @@ def _nothing(
     others = [one["numerics"] for one in descriptions if one["model"] == identity]
     if not others:
         return f"{store}: holds nothing of the model {identity}, which is known by its identity alone; {HOW}"
-    asked = f"engine.type {config.type}, dtype {config.dtype}, device {config.device}"
+    asked = (
+        f"engine.type {config.type}, dtype {config.dtype}, device {config.device}, tensor_parallel_size "
+        f"{config.tensor_parallel_size}, engine_args {config.engine_args}"
+    )
     return (
-        f"{store}: holds no {kind} of the model {identity} by the engine that the recipe asks for ({asked}, "
-        f"engine_args {config.engine_args}), but by {'; '.join(map(str, others))}"
+        f"{store}: holds no {kind} of the model {identity} by the engine that the recipe asks for ({asked}), "
+        f"but by {'; '.join(map(str, others))}"
     )

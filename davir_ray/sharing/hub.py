@@ -4,12 +4,13 @@ The token is the one that huggingface_hub finds (HF_TOKEN, or `hf auth login`); 
 """
 
 from collections.abc import Iterator, Mapping
-from io import BytesIO
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from huggingface_hub import CommitOperationAdd, HfApi
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
 from davir_ray import storage
 from davir_ray.errors import RecipeError
@@ -21,15 +22,17 @@ from davir_ray.sharing.licences import Licence, licence_of
 from davir_ray.sharing.names import shareable_name
 from davir_ray.sharing.reaching_hub import reaching_hub
 
-DATA = "data"
+DATA, LICENSE = "data", "LICENSE"
 WHOLE = "default"
 
 
 def push_to_hub(run_dir: str, repo: str, *, private: bool, licence: str | None) -> Iterator[str]:
     """Upload the core-set of a finished run, in one commit, and tell in lines what went where.
 
-    repo: `owner/name`; it is made if it is not there. licence: in place of what the sources' cards say. Raises
-    `RecipeError` for a run without rows or a licence that is not known, `Unreachable` where the hub refuses.
+    repo: `owner/name`; it is made if it is not there. A core-set that was pushed there before is taken out by the same
+    commit. Files are written anew, without folders of this machine, into a temporary folder first. licence: in place of
+    what the sources' cards say. Raises `RecipeError` for a run without rows or a licence that is not known,
+    `Unreachable` where the hub refuses.
     """
     run = Run.existing(run_dir)
     record = run.record(RunRecord)
@@ -42,10 +45,13 @@ def push_to_hub(run_dir: str, repo: str, *, private: bool, licence: str | None) 
     names = (
         [licence] if licence else list(dict.fromkeys(name for one in known.values() for name in one.names))
     )
-    operations = [
-        CommitOperationAdd(path, data) for path, data in _content(record, recipe, files, known, names)
-    ]
-    url = _commit(repo, operations, private=private, what=f"{record.selected:,} rows of run {record.run_id}")
+    with TemporaryDirectory(prefix="davir-push-") as folder:
+        operations = [
+            CommitOperationAdd(path, content)
+            for path, content in _content(record, recipe, files, known, names, Path(folder))
+        ]
+        what = f"{record.selected:,} rows of run {record.run_id}"
+        url = _commit(repo, operations, private=private, what=what)
     yield f"pushed    {record.selected:,} rows in {len(files):,} files, licence {', '.join(names)}"
     yield f"see       {url}"
 
@@ -75,31 +81,44 @@ def _content(
     files: Mapping[str, str],
     known: Mapping[str, Licence],
     names: list[str],
-) -> Iterator[tuple[str, bytes]]:
-    """Yield path and bytes of all that goes to the repository."""
+    folder: Path,
+) -> Iterator[tuple[str, bytes | Path]]:
+    """Yield path and content of all that goes to the repository; rows lie in files of a folder."""
     folders = {path.rpartition("/")[0] for path in files}
     named = {folder.removeprefix(DATA).strip("/") or WHOLE: folder for folder in sorted(folders)}
     yield "README.md", card(record, recipe, names, named).encode()
     texts = {source: one.text for source, one in known.items() if one.text is not None}
     for source, text in texts.items():
-        yield "LICENSE" if len(known) == 1 else f"LICENSE-{source.replace('/', '-')}", text
-    for path, uri in files.items():
-        yield path, _without_folders(storage.read_table(uri))
+        yield LICENSE if len(known) == 1 else f"{LICENSE}-{source.replace('/', '-')}", text
+    for index, (path, uri) in enumerate(files.items()):
+        pq.write_table(_without_folders(storage.read_table(uri)), folder / str(index), compression="zstd")
+        yield path, folder / str(index)
 
 
-def _without_folders(rows: pa.Table) -> bytes:
-    """Return a file of the core-set in which no folder of this machine is named."""
+def _without_folders(rows: pa.Table) -> pa.Table:
+    """Return rows of the core-set in which no folder of this machine is named."""
     places = pc.dictionary_encode(rows["davir_file"].combine_chunks())
     named = pa.array([shareable_name(place) for place in places.dictionary.to_pylist()], pa.string())
     at = rows.schema.get_field_index("davir_file")
-    sink = BytesIO()
-    pq.write_table(rows.set_column(at, "davir_file", named.take(places.indices)), sink, compression="zstd")
-    return sink.getvalue()
+    return rows.set_column(at, "davir_file", named.take(places.indices))
 
 
 def _commit(repo: str, operations: list[CommitOperationAdd], *, private: bool, what: str) -> str:
     api = HfApi(library_name="davir_ray")
     with reaching_hub(repo):
         api.create_repo(repo, repo_type="dataset", private=private, exist_ok=True)
-        done = api.create_commit(repo, operations, commit_message=f"Add {what}", repo_type="dataset")
+        kept = {one.path_in_repo for one in operations}
+        gone = [
+            CommitOperationDelete(path)
+            for path in api.list_repo_files(repo, repo_type="dataset")
+            if path not in kept and _is_of_a_core_set(path)
+        ]
+        done = api.create_commit(
+            repo, [*operations, *gone], commit_message=f"Add {what}", repo_type="dataset"
+        )
     return str(done.commit_url)
+
+
+def _is_of_a_core_set(path: str) -> bool:
+    """Tell whether a file of a repository is one that an earlier push may have put there."""
+    return path.startswith(f"{DATA}/") or path == LICENSE or path.startswith(f"{LICENSE}-")

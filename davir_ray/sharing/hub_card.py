@@ -1,5 +1,6 @@
 """The card of a core-set on the Hugging Face hub: what was chosen from what, by which recipe, under which licence."""
 
+import glob
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -13,7 +14,15 @@ from davir_ray.sharing.names import shareable_name, shareable_tree
 
 KEPT_HERE: Any = {"store": True, "output": True, "nightly": True, "engine": {"replicas", "num_cpus"}}
 """Settings that say nothing of what was chosen."""
-SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+SIZES = (
+    (1_000, "n<1K"),
+    (10_000, "1K<n<10K"),
+    (100_000, "10K<n<100K"),
+    (1_000_000, "100K<n<1M"),
+    (10_000_000, "1M<n<10M"),
+    (100_000_000, "10M<n<100M"),
+    (1_000_000_000, "100M<n<1B"),
+)
 """The hub's words for how many rows there are."""
 COLUMNS = {
     "davir_score": "score of the row",
@@ -29,10 +38,11 @@ def card(record: RunRecord, recipe: Recipe, licences: Sequence[str], folders: Ma
     """Return the text of README.md. folders: of each source, or of `default`, the folder of its rows."""
     header = DatasetCardData(
         license=licences[0] if len(licences) == 1 else list(licences),
-        size_categories=next((word for most, word in SIZES if record.selected < most), "n>1M"),
+        size_categories=next((word for most, word in SIZES if record.selected < most), "1B<n<10B"),
         tags=["davir_ray", "data-selection"],
         configs=[
-            {"config_name": name, "data_files": f"{folder}/*.parquet"} for name, folder in folders.items()
+            {"config_name": name, "data_files": f"{glob.escape(folder)}/*.parquet"}
+            for name, folder in folders.items()
         ],
     )
     return f"---\n{header.to_yaml()}\n---\n\n" + "\n".join(_text(record, recipe)) + "\n"
@@ -50,6 +60,20 @@ def _text(record: RunRecord, recipe: Recipe) -> Iterator[str]:
     yield ""
     yield from (f"- `{name}`: {meaning}" for name, meaning in COLUMNS.items())
     yield ""
+    yield from _shares(record)
+    yield "## How it was made"
+    yield ""
+    yield from _models(record, recipe)
+    yield f"Measured by {_code(record.engine.type)} in {_code(record.engine.dtype)}; run `{record.run_id}`. The recipe:"
+    yield ""
+    yield "```yaml"
+    tree = recipe.model_dump(mode="json", exclude=KEPT_HERE, exclude_defaults=True)
+    written = yaml.safe_dump(shareable_tree(tree), sort_keys=False, width=100)
+    yield written.rstrip("\n").replace("```", "'''")
+    yield "```"
+
+
+def _shares(record: RunRecord) -> Iterator[str]:
     yield from _table(
         ("source", "rows", "chosen", "share before", "share after"),
         [
@@ -66,8 +90,9 @@ def _text(record: RunRecord, recipe: Recipe) -> Iterator[str]:
     yield from _table(
         ("status", "rows"), [(f"`{name}`", f"{count:,}") for name, count in record.status.items()]
     )
-    yield "## How it was made"
-    yield ""
+
+
+def _models(record: RunRecord, recipe: Recipe) -> Iterator[str]:
     models = [
         (name, one, identity) for name, some in record.models.items() for one, identity in enumerate(some)
     ]
@@ -82,13 +107,6 @@ def _text(record: RunRecord, recipe: Recipe) -> Iterator[str]:
             for name, at, identity in models
         ],
     )
-    yield f"Measured by {_code(record.engine.type)} in {_code(record.engine.dtype)}; run `{record.run_id}`. The recipe:"
-    yield ""
-    yield "```yaml"
-    tree = recipe.model_dump(mode="json", exclude=KEPT_HERE, exclude_defaults=True)
-    written = yaml.safe_dump(shareable_tree(tree), sort_keys=False, width=100)
-    yield written.rstrip("\n").replace("```", "'''")
-    yield "```"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> Iterator[str]:

@@ -88,7 +88,7 @@ class TableCard(Written):
     """Name of the run's score."""
     tokens: TokensConfig
     """How rows became tokens."""
-    measurements: tuple[Measured, ...]
+    measurements: tuple[Measured, ...] = Field(min_length=1)
     """What the rows are of, in the order of the column `measurement`."""
 
 

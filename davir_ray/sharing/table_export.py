@@ -1,6 +1,6 @@
 """A finished run -> a score table: what its store holds of the run's own sequences, and of no other."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -89,15 +89,15 @@ def _held(record: RunRecord, models: ModelsConfig, keys: Keys) -> Iterator[tuple
             yield _measured(config, identity, tuple(name for name, _ in names), numerics), rows
 
 
-def _numerics(folders: Any) -> dict[str, Any]:
+def _numerics(folders: Iterable[str]) -> dict[str, Any]:
     """Read how a run measured: one engine serves all of its passes."""
-    for folder in folders:
-        if found := description_in(folder):
-            return dict(found["numerics"])
+    if (folder := next(iter(folders), None)) is None:
+        return {}
+    if not (found := description_in(folder)):
         raise StoreError(
             f"{folder}: what it is of is not written there any more; `davir score` with the recipe writes it again"
         )
-    return {}
+    return dict(found["numerics"])
 
 
 def _names(models: Mapping[str, tuple[str, ...]]) -> dict[str, list[tuple[str, int]]]:
@@ -119,13 +119,12 @@ def _stores(root: str, identity: str, numerics: Mapping[str, Any]) -> Iterator[M
 
 def _rows(stores: list[MeasurementStore], keys: Keys) -> pa.Table:
     """Return the sums and counts of sequences, sorted [N]; null where the engine could not measure one."""
-    found = LOSS.columns.empty_table()
+    held = [LOSS.columns.empty_table()]
     for store in stores:
         for files in bundles(store.parts()):
             more = store.read(file.uri for file in files).select(LOSS.columns.names).cast(LOSS.columns)
-            wanted = find(keys_of(more["sequence_id"]), keys) >= 0
-            new = find(keys_of(more["sequence_id"]), keys_of(found["sequence_id"])) < 0
-            found = distinct(pa.concat_tables([found, more.filter(pa.array(wanted & new))])).combine_chunks()
+            held.append(more.filter(pa.array(find(keys_of(more["sequence_id"]), keys) >= 0)))
+    found = distinct(pa.concat_tables(held)).combine_chunks()
     failed = np.array(sorted(key for store in stores for key in store.failed()), dtype="S16")
     failed = failed[(find(failed, keys) >= 0) & (find(failed, keys_of(found["sequence_id"])) < 0)]
     nothing = pa.nulls(len(failed))

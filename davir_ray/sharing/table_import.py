@@ -7,8 +7,10 @@ import numpy as np
 import pyarrow as pa
 import yaml
 
+from davir_ray.config import EngineConfig
 from davir_ray.errors import StoreError
 from davir_ray.ids import column_of, find, keys_of
+from davir_ray.logprobs.choice import choice_that_gave
 from davir_ray.logprobs.kinds import LOSS
 from davir_ray.measure.kind import kind_identity
 from davir_ray.sharing.score_table import (
@@ -115,7 +117,7 @@ def _recipe_lines(card: TableCard) -> Iterator[str]:
     if tokens:
         yield f"  tokens: {yaml.safe_dump(tokens, default_flow_style=True, width=float('inf')).strip()}"
     first = card.measurements[0].numerics
-    arguments = {name: first[name] for name in ("tensor_parallel_size", "engine_args") if first.get(name)}
-    if arguments.get("engine_args"):
-        engine = {"type": first["engine"], **arguments}
+    if choice_that_gave(first, EngineConfig()) is None:  # as no recipe asks for that does not name it
+        settings = {name: first[name] for name in ("tensor_parallel_size", "engine_args") if first.get(name)}
+        engine = {"type": first["engine"], **settings}
         yield f"  engine: {yaml.safe_dump(engine, default_flow_style=True, width=float('inf')).strip()}"

@@ -55,6 +55,26 @@ class KeepEpochs(TrainerCallback):
             shutil.rmtree(folder, ignore_errors=True)
 
 
+class RefuseIdleTraining(TrainerCallback):
+    """Refuses a training in which the learning rate is 0 in every step, of all of it or of an epoch that is kept."""
+
+    def __init__(self, keeps_epochs: bool) -> None:
+        self.keeps_epochs = keeps_epochs
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Look at the schedule before the first step. Raises `TrainingError`."""
+        epochs = round(args.num_train_epochs) if self.keeps_epochs else 1
+        if 0.0 in mean_learning_rates(args, state.max_steps, epochs):
+            steps, warming = state.max_steps // epochs, args.get_warmup_steps(state.max_steps)
+            raise TrainingError(
+                f"warmup_steps: the learning rate is 0 in every step of {'an epoch' if self.keeps_epochs else 'it'}: "
+                f"there are {steps:,}, and {warming:,} warm up from 0; lower warmup_steps, or "
+                "per_device_train_batch_size for more steps"
+            )
+
+
 def whole_parameters(model: PeftModel) -> AbstractContextManager[object]:
     """Bring what is trained of a model together on every worker, where ZeRO 3 has split it. All workers take part."""
     trained = [one for one in model.parameters() if one.requires_grad]

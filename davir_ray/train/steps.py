@@ -156,11 +156,22 @@ def _on_target(recipe: Recipe, reference: ReferenceConfig, start: ModelConfig, n
     if start.adapter_name_or_path:
         refuse_lora(train, start.adapter_name_or_path)
     if train.learning_rate is None:
-        as_adapter = train.model_copy(update={"lora": LoraConfig()}) if start.adapter_name_or_path else train
-        train = train.model_copy(update={"learning_rate": TARGET_SHARE * learning_rate_of(as_adapter)})
+        rate = TARGET_SHARE * learning_rate_of(_trained_before(recipe, reference, start))
+        train = train.model_copy(update={"learning_rate": rate})
     source = target_source(recipe, train, start)
     held_out = held_out_source(recipe, train)
     return ToMake(source, held_out, train, name, None if reference.start == "base" else start)
+
+
+def _trained_before(recipe: Recipe, reference: ReferenceConfig, start: ModelConfig) -> TrainConfig:
+    """Return the training that made what one on the target begins from; its own settings where that is not known."""
+    if reference.start == "warmup":
+        return recipe.warmup.train
+    if reference.start == "reference" and recipe.reference is not None:
+        return recipe.reference.train
+    if start.adapter_name_or_path:
+        return reference.train.model_copy(update={"lora": LoraConfig()})
+    return reference.train
 
 
 def _whole(recipe: Recipe, start: ModelConfig) -> ModelConfig:

@@ -305,7 +305,14 @@ def test_models_of_the_target_begin_from_what_they_are_compared_with(folder, tin
     trained = [load_training(one.run_dir) for one in record.reference.trainings]
     assert [one.trained_on for one in trained[1:]] == ["the target"] * 2
     assert [one.base for one in trained[1:]] == [record.models[name][0] for name in labels[:2]]
-    assert trained[1].settings.learning_rate == pytest.approx(2e-5)  # a tenth of an adapter's
+    assert trained[1].settings.learning_rate == pytest.approx(1e-4)  # a tenth of the warm-up's
+    assert [one.steps for one in trained[1:]] == [one.rows for one in trained[1:]]  # batches of one row
+    made = record.reference.models
+    for start, end in zip(made["warmup"], made["target"], strict=True):
+        before, after = (load_file(f"{one}/adapter_model.safetensors") for one in (start, end))
+        assert max(float((after[name] - before[name]).abs().max()) for name in before) > 1e-5
+    scores = pq.read_table(record.scored)["score"].drop_null().to_numpy()
+    assert np.ptp(scores) > 1e-5  # in nats a token: it is of models that differ
 
 
 def test_a_reference_may_be_made_of_the_target(folder, tiny_models):

@@ -1,3 +1,4 @@
+import fnmatch
 import io
 import os
 import subprocess
@@ -75,6 +76,31 @@ def test_the_core_set_and_its_card_become_a_data_set(hub, corpus, tmp_path):
     assert rows.to_pydict() == {"text": ["a", "b", "c"], "davir_file": ["a.parquet"] * 3}
     assert header(hub)["license"] == "cc-by-4.0"
     assert header(hub)["configs"] == [{"config_name": "default", "data_files": "data/*.parquet"}]
+
+
+def test_a_core_set_takes_the_place_of_the_one_that_was_pushed_before(hub, corpus, tmp_path):
+    hub.files = {"data/part-00007.parquet": b"old", "data/a/part-00000.parquet": b"old", "LICENSE-a": b"old"}
+    hub.files |= {"notes.md": b"ours", ".gitattributes": b"theirs", "data/part-00000.parquet": b"old"}
+    list(push_to_hub(finished(tmp_path, str(corpus)), "me/best", private=False, licence=None))
+    ours = {"notes.md", ".gitattributes"}
+    assert set(hub.files) == {"README.md", "LICENSE", "data/part-00000.parquet"} | ours
+    assert len(pq.read_table(io.BytesIO(hub.files["data/part-00000.parquet"]))) == 3
+
+
+@pytest.mark.parametrize(
+    ("rows", "word"), [(999, "n<1K"), (1_000, "1K<n<10K"), (5_000_000, "1M<n<10M"), (10**8, "100M<n<1B")]
+)
+def test_sizes_are_told_in_the_words_of_the_hub(hub, corpus, tmp_path, rows, word):
+    run = finished(tmp_path, str(corpus), selected=rows)
+    list(push_to_hub(run, "me/best", private=False, licence=None))
+    assert header(hub)["size_categories"] == [word]
+
+
+def test_a_source_with_brackets_in_its_name_is_found_by_the_pattern_of_its_config(hub, corpus, tmp_path):
+    run = finished(tmp_path, {"a[en]": str(corpus), "b": str(corpus)}, ("a[en]", "b"))
+    list(push_to_hub(run, "me/best", private=False, licence="mit"))
+    (one,) = (one for one in header(hub)["configs"] if one["config_name"] == "a[en]")
+    assert fnmatch.filter(hub.files, one["data_files"]) == ["data/a[en]/part-00000.parquet"]
 
 
 def test_the_card_says_what_was_chosen_and_how_and_nothing_of_this_machine(hub, corpus, tmp_path):

@@ -160,6 +160,9 @@ def test_a_forged_card_is_refused(table, tmp_path):
     relabelled(table, tree)
     with pytest.raises(StoreError, match=r"measurements\.0\.identity: found '\.\./\.\./elsewhere'"):
         read_score_table(table)
+    relabelled(table, card_of(table) | {"measurements": []})
+    with pytest.raises(StoreError, match="measurements: found a list of 0"):
+        read_score_table(table)
     tree["schema_version"] = 2
     relabelled(table, tree)
     with pytest.raises(StoreError, match=r"schema_version: found 2"):

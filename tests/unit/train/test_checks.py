@@ -5,6 +5,7 @@ import pytest
 from davir_ray.config import TrainConfig
 from davir_ray.errors import ModelError, RecipeError, TrainingError
 from davir_ray.models.resolve import ResolvedModel
+from davir_ray.runs import trackers
 from davir_ray.train import checks
 from davir_ray.train.checks import (
     check_base,
@@ -59,7 +60,8 @@ def test_nothing_is_trained_from_a_model_that_is_known_by_its_identity_alone(bas
     ],
 )
 def test_what_is_not_installed_is_named(monkeypatch, missing, says):
-    monkeypatch.setattr(checks, "find_spec", lambda name: None if name == missing else name)
+    for module in (checks, trackers):
+        monkeypatch.setattr(module, "find_spec", lambda name: None if name == missing else name)
     with pytest.raises(RecipeError, match=says):
         check_settings(TrainConfig(report_to=("tensorboard", "wandb")), "cpu")
 
