@@ -185,6 +185,27 @@ class _GivenStates(nn.Module):
         return _States(last_hidden_state=inputs_embeds)  # type: ignore[arg-type]
 
 
+def _wide_product(one: Tensor, other: Tensor) -> Tensor:
+    """Multiply matrices of one dtype, with their sums in float32 or wider."""
+    if one.is_cuda and one.element_size() < 4:
+        return torch.mm(one, other, out_dtype=torch.float32)
+    return torch.mm(_wide(one), _wide(other))
+
+
+class _WideProduct(torch.autograd.Function):
+    """`_wide_product` of states and frozen weights: for its narrow inputs torch has no derivative on a GPU."""
+
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(weight)
+        return _wide_product(states, weight)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (weight,) = ctx.saved_tensors
+        return _wide_product(gradient.to(weight.dtype), weight.t()).to(weight.dtype), None
+
+
 class _SlicedLinear(nn.Module):
     """A slice of a linear layer's outputs, with the sums of its products in float32.
 
@@ -198,10 +219,7 @@ class _SlicedLinear(nn.Module):
 
     def forward(self, states: Tensor) -> Tensor:
         flat, weight = states.flatten(0, -2), self.weight[self.slice]
-        if flat.is_cuda and flat.dtype != torch.float32:
-            logits = torch.mm(flat, weight.t(), out_dtype=torch.float32)
-        else:
-            logits = torch.mm(_wide(flat), _wide(weight).t())
+        logits: Tensor = _WideProduct.apply(flat, weight.t())
         logits = logits if self.bias is None else logits + _wide(self.bias[self.slice])
         shaped: Tensor = logits.unflatten(0, states.shape[:-1])
         return shaped

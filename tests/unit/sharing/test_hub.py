@@ -93,7 +93,7 @@ def test_a_core_set_takes_the_place_of_the_one_that_was_pushed_before(hub, corpu
 def test_sizes_are_told_in_the_words_of_the_hub(hub, corpus, tmp_path, rows, word):
     run = finished(tmp_path, str(corpus), selected=rows)
     list(push_to_hub(run, "me/best", private=False, licence=None))
-    assert header(hub)["size_categories"] == [word]
+    assert header(hub)["size_categories"] == word
 
 
 def test_a_source_with_brackets_in_its_name_is_found_by_the_pattern_of_its_config(hub, corpus, tmp_path):
