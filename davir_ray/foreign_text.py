@@ -28,6 +28,14 @@ _QUERY = re.compile(
     r"(?i)([?&;#](?:[\w.%-]*(?:signature|credential|token|secret|passw(?:or)?d|pwd|api[-_]?key"
     r"|access[-_]?key(?:[-_]?id)?|account[-_]?key)|sig|key|auth)=)[^&;\s\"'<>#]+"
 )
+# Tokens that tell by their form what they are: of Hugging Face, GitHub, AWS, and services with `sk-` keys.
+_KNOWN_TOKEN = re.compile(
+    r"\b(?:hf_[A-Za-z0-9]{30,}|gh[pousr]_[A-Za-z0-9]{30,}|github_pat_\w{30,}|A[KS]IA[0-9A-Z]{16}"
+    r"|sk-[A-Za-z0-9_-]{30,})\b"
+)
+_NAME_OF_SECRET = re.compile(
+    r"(?i)(?:^|[_-])(?:hf_token|auth_token|secret|passw(?:or)?d|(?:api|access)[_-]?key)$"
+)
 
 
 class Shown(str):
@@ -52,7 +60,8 @@ def _spelt(character: str) -> str:
 
 
 def without_credentials(text: str) -> str:
-    """Put `***` where a URI in a text holds a password, a token or a signature."""
+    """Put `***` where a URI in a text holds a password, a token or a signature, and for tokens known by their form."""
+    text = _KNOWN_TOKEN.sub(HIDDEN, text)
     if "@" in text:
         for pattern in (_USER_AND_PASSWORD, _SLASH_IN_PASSWORD, _TOKEN):
             text = pattern.sub(rf"\1{HIDDEN}@", text)
@@ -60,8 +69,15 @@ def without_credentials(text: str) -> str:
 
 
 def holds_credentials(text: str) -> bool:
-    """Tell whether a text is a URI with a secret in it."""
+    """Tell whether a text is a URI with a secret in it, or holds a token that is known by its form."""
+    if _KNOWN_TOKEN.search(text):
+        return True
     return "://" in text and without_credentials(text) != text
+
+
+def names_secret(name: str) -> bool:
+    """Tell whether a setting of this name is a secret, whatever it looks like: `hf_token`, `api_key`, `password`."""
+    return bool(_NAME_OF_SECRET.search(name))
 
 
 def refusal(uri: str) -> str:

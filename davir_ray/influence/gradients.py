@@ -26,6 +26,8 @@ from davir_ray.logprobs.hf.token_head import WHOLE_CHUNK_BYTES
 
 BATCH_TOKENS = {"cpu": 1024, "cuda": 8192}
 """Tokens of a batch, padding included; a longer row is a batch by itself."""
+GRADIENT_BYTES = {"cpu": 2**27, "cuda": 2**30}
+"""Gradients of the rows of a batch on one parameter; steps on them take a few times as much."""
 KEPT_TOKENS = {"cpu": 2048, "cuda": 4096}
 """Above so many tokens a batch keeps only what goes into each layer."""
 
@@ -38,12 +40,12 @@ def batches(
     Raises `ValueError` for a sequence that the model does not take.
     """
     model.takes.check(sequences)
-    room = together * batch_tokens(model)
+    room, most = together * batch_tokens(model), together * most_rows(model)
     lengths = np.array([counted_length(one) for one in sequences])
     batch: list[int] = []
     for index in np.argsort(-lengths, kind="stable").tolist():
         taken = _tokens_of(model, lengths[[*batch, index]])
-        if batch and taken > room:
+        if batch and (taken > room or len(batch) == most):
             yield batch
             batch = []
         batch.append(index)
@@ -59,6 +61,12 @@ def _tokens_of(model: AdaptedModel, lengths: NDArray[np.int64]) -> int:
 def batch_tokens(model: AdaptedModel) -> int:
     """Return how many tokens a batch may have: 1, so that each row goes alone, where a longer one would change it."""
     return 1 if depends_on_longest(model.inner) else BATCH_TOKENS[model.device.type]
+
+
+def most_rows(model: AdaptedModel) -> int:
+    """Return how many rows a batch may have, for the gradients of all on one parameter are held at once."""
+    largest = max(one.linear.weight.nbytes for one in model.watched)
+    return max(1, GRADIENT_BYTES[model.device.type] // largest)
 
 
 def counted_length(sequence: TokenSequence) -> int:

@@ -31,7 +31,12 @@ if TYPE_CHECKING:
 
 APART = 0.05
 """How far two cosines of one row may be apart: two runs at once may measure it in different batches, which round
-differently in bfloat16. Another model or target is further away."""
+differently in bfloat16."""
+NORMS_APART = 0.1
+"""How far two norms of one step may be apart, as a share of the larger: cosines with a target are near 0 for most rows
+under any model, and norms are not."""
+ROUNDED = 1e-3
+"""How far a cosine may be beyond 1: it is a sum of many products."""
 
 
 def check_takes_gradients(choice: Choice, kind: str) -> None:
@@ -131,17 +136,17 @@ class InfluenceKind:
         return InfluenceMeasurer(Aligner(adapted, directions, moments))
 
     def flaws(self, measured: pa.Table) -> dict[int, str]:
-        """Return row -> what no measurement has: a step of no length, or cosines that are none."""
+        """Return row -> what no measurement has: a length that is none, or cosines that are none."""
         norm = measured["norm"].to_numpy()
         lists = measured["cosines"].combine_chunks()
         owners = np.repeat(np.arange(len(measured)), np.asarray(lists.value_lengths()))
         cosines = np.asarray(lists.flatten())
-        wrong = ~(np.isfinite(cosines) & (np.abs(cosines) <= 1 + 1e-6))
+        wrong = ~(np.isfinite(cosines) & (np.abs(cosines) <= 1 + ROUNDED))
         found = {index: "cosines that are none" for index in owners[wrong].tolist()}
-        none = np.setdiff1d(np.arange(len(measured)), owners)
+        none = np.setdiff1d(np.flatnonzero(norm != 0), owners)
         found |= {index: "no cosines" for index in none.tolist()}
-        still = ~(np.isfinite(norm) & (norm > 0))
-        return found | {index: f"a step of length {norm[index]}" for index in np.flatnonzero(still).tolist()}
+        odd = ~(np.isfinite(norm) & (norm >= 0))
+        return found | {index: f"a step of length {norm[index]}" for index in np.flatnonzero(odd).tolist()}
 
     def contradicts(self, one: pa.Table, other: pa.Table) -> NDArray[np.bool_]:
         """Tell where two measurements of a sequence cannot both be true; the rows of both tables go together."""
@@ -150,7 +155,9 @@ class InfluenceKind:
             return np.asarray(np.not_equal(ours.value_lengths(), theirs.value_lengths()))
         apart = np.abs(np.asarray(ours.flatten()) - np.asarray(theirs.flatten())) > APART
         owners = np.repeat(np.arange(len(one)), np.asarray(ours.value_lengths()))
-        wrong: NDArray[np.bool_] = np.bincount(owners, weights=apart, minlength=len(one)) > 0
+        norms, others = one["norm"].to_numpy(), other["norm"].to_numpy()
+        longer = np.abs(norms - others) > NORMS_APART * np.maximum(norms, others)
+        wrong: NDArray[np.bool_] = longer | (np.bincount(owners, weights=apart, minlength=len(one)) > 0)
         return wrong
 
 
@@ -161,13 +168,17 @@ class InfluenceMeasurer:
         self.aligner = aligner
 
     def measure(self, sequences: Sequence[TokenSequence]) -> pa.Table:
-        """Return `norm` and `cosines` of each sequence, in order. Raises `EngineDied` where a GPU cannot go on."""
+        """Return `norm` and `cosines` of each sequence, in order; a step of length 0 has no cosines.
+
+        Raises `EngineDied` where a GPU cannot go on.
+        """
         with gpu_deaths_told():
             cosines, norms = self.aligner.align(sequences)
+        lists = [some if norm else [] for some, norm in zip(cosines.tolist(), norms.tolist(), strict=True)]
         return pa.table(
             {
                 "norm": pa.array(norms.numpy(), pa.float64()),
-                "cosines": pa.array(list(cosines.numpy()), pa.list_(pa.float64())),
+                "cosines": pa.array(lists, pa.list_(pa.float64())),
             }
         )
 

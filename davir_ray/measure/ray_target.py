@@ -77,7 +77,20 @@ def _write_vectors(measurement: Measurement, target: Target) -> None:
         vectors = pa.array([row for some in projected.values() for row in some], pa.list_(pa.float32()))
     else:
         vectors = _as_of_a_corpus(one, [row.chosen for subtask in target.subtasks for row in subtask.rows])
+    _check_vectors(one, names, vectors)
     storage.write_table(one.vectors_uri(target.digest), pa.table({"subtask": names, "vector": vectors}))
+
+
+def _check_vectors(measurement: Measurement, names: Sequence[str], vectors: Any) -> None:
+    """Check that every vector points somewhere: beside one that does not, no row has a score. Raises `EngineError`."""
+    for index, (name, vector) in enumerate(zip(names, vectors.to_pylist(), strict=True)):
+        length = float(np.linalg.norm(np.array(vector, dtype=np.float64)))
+        if not 0 < length < np.inf:
+            number = names[:index].count(name)
+            raise EngineError(
+                f"target: row {number} of subtask {name}, counted from 0: its vector under {measurement.model} has the "
+                f"length {length}, and points nowhere"
+            )
 
 
 def _as_of_a_corpus(one: Measurement, sequences: Sequence[TokenSequence]) -> Any:

@@ -13,7 +13,16 @@ from pydantic import ValidationError
 from davir_ray.config.section import AS_WRITTEN
 from davir_ray.corpus.dataset_info import with_data_sets
 from davir_ray.errors import RecipeError
-from davir_ray.foreign_text import brief, holds_credentials, is_text, refusal, shortened, without_credentials
+from davir_ray.foreign_text import (
+    WHERE_SECRETS_BELONG,
+    brief,
+    holds_credentials,
+    is_text,
+    names_secret,
+    refusal,
+    shortened,
+    without_credentials,
+)
 from davir_ray.recipe.complaints import complaints
 from davir_ray.recipe.recipe import Recipe
 from davir_ray.recipe.yaml_tree import MAX_DEPTH, TOO_DEEP, Path, YamlProblem, dotted, read_yaml
@@ -98,6 +107,8 @@ def _unfit_text(value: Any, path: Path) -> Iterator[tuple[Path, str]]:
     elif isinstance(value, dict | list | tuple):
         for name, inner in value.items() if isinstance(value, dict) else enumerate(value):
             yield from _unfit_text(name, path)
+            if isinstance(inner, str) and isinstance(name, str) and names_secret(name):
+                yield (*path, name), f"is a secret by its name; {WHERE_SECRETS_BELONG}"
             yield from _unfit_text(inner, (*path, name))
     elif isinstance(value, str):
         if holds_credentials(value):

@@ -5,6 +5,7 @@ from hashlib import blake2b
 
 import ray
 
+from davir_ray import storage
 from davir_ray.cluster.unexpected import stage
 from davir_ray.corpus.listing import Listing
 from davir_ray.corpus.split import Split
@@ -23,17 +24,29 @@ from davir_ray.target.rows import FewShot, FewShotRow
 def overlaps_with(prepared: Prepared, listing: Listing, few_shot: FewShot, what: str) -> Overlaps:
     """Return which rows of a corpus are rows of the target too, and say so. what: the corpus in words.
 
-    What was found before is read: looking takes a millisecond a row.
+    What was found in a split before is read: looking takes a millisecond a row.
     """
-    both = blake2b(f"{listing.digest} {few_shot.digest}".encode(), digest_size=16).hexdigest()
-    found = _kept(uri := PreparedLayout(prepared.folder).overlaps_with(both))
-    if found is None:
-        found = find_overlaps(prepared, listing.splits, few_shot.rows)
-        write_sealed(uri, found.tree())
+    layout = PreparedLayout(prepared.folder)
+    uris = [layout.overlaps_with(_both(digest, few_shot)) for digest in listing.digests]
+    found = dict(enumerate(storage.concurrently(_kept, uris)))
+    new = [index for index, one in found.items() if one is None]
+    for index, one in find_overlaps(prepared, listing.splits, new, few_shot.rows).items():
+        write_sealed(uris[index], one.tree())
+        found[index] = one
+    whole = together([one for one in found.values() if one is not None])
+    _tell(whole, what)
+    return whole
+
+
+def _both(split: str, few_shot: FewShot) -> str:
+    """Name a split and a target."""
+    return blake2b(f"{split} {few_shot.digest}".encode(), digest_size=16).hexdigest()
+
+
+def _tell(found: Overlaps, what: str) -> None:
     for one in found.named:
         alike = "nearly the same" if one.near else "the same"
         warn(f"target: {one.target} is {alike} row as {one.corpus} of {what}")
-    return found
 
 
 def _kept(uri: str) -> Overlaps | None:
@@ -47,11 +60,15 @@ def _kept(uri: str) -> Overlaps | None:
 
 
 @stage(CorpusError)
-def find_overlaps(prepared: Prepared, splits: Sequence[Split], rows: Sequence[FewShotRow]) -> Overlaps:
-    """Return which rows of the corpus are rows of the target too. splits: those of `prepared`, in order."""
+def find_overlaps(
+    prepared: Prepared, splits: Sequence[Split], wanted: Sequence[int], rows: Sequence[FewShotRow]
+) -> dict[int, Overlaps]:
+    """Return what each of the wanted splits has of the target's rows. splits: those of `prepared`, in order."""
+    if not wanted:
+        return {}
     task, shared = ray.remote(overlaps_of_split), ray.put(Sought.of(rows))
-    refs = [task.remote(prepared, index, split.path, shared) for index, split in enumerate(splits)]
-    return together(ray.get(refs))
+    refs = [task.remote(prepared, index, splits[index].path, shared) for index in wanted]
+    return dict(zip(wanted, ray.get(refs), strict=True))
 
 
 def overlaps_of_split(prepared: Prepared, split: int, path: str, sought: Sought) -> Overlaps:

@@ -1,5 +1,7 @@
 """Rows of a target in a corpus of several splits, on real Ray."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -8,6 +10,7 @@ from davir_ray.corpus.split import Split
 from davir_ray.logprobs.engine import TokenSequence
 from davir_ray.schema import EXAMPLES, TOKENS
 from davir_ray.store.prepared import Prepared
+from davir_ray.target import ray_overlap
 from davir_ray.target.overlap import Overlap
 from davir_ray.target.ray_overlap import find_overlaps
 from davir_ray.target.rows import FewShotRow
@@ -28,7 +31,9 @@ def write_split(prepared: Prepared, split: int, rows: list[np.ndarray]) -> None:
     prepared.write(split, pa.Table.from_pylist(examples, EXAMPLES), pa.Table.from_pylist(tokens, TOKENS))
 
 
-def test_rows_of_the_target_are_found_in_every_split(tmp_path):
+@pytest.fixture
+def corpus(tmp_path):
+    """A corpus of two splits, and a target: a row of it is in the first, and nearly one in the second."""
     rows = [np.random.default_rng(seed).integers(0, 5000, 60).astype(np.int32) for seed in range(9)]
     edited = rows[0].copy()
     edited[30] = 6000
@@ -40,9 +45,36 @@ def test_rows_of_the_target_are_found_in_every_split(tmp_path):
         FewShotRow("hh", f"t.jsonl:{at}", bytes([9, at + 1] * 8), TokenSequence(ids, np.arange(60) > 3), None)
         for at, ids in enumerate((rows[0], rows[2]))
     ]
-    found = find_overlaps(prepared, splits, target)
-    assert (found.same, found.near) == (1, 1)
-    assert found.named == (
-        Overlap(target="t.jsonl:1", corpus="a.jsonl:1", near=False),
-        Overlap(target="t.jsonl:0", corpus="b.jsonl:4", near=True),
-    )
+    return prepared, splits, target
+
+
+SAME = Overlap(target="t.jsonl:1", corpus="a.jsonl:1", near=False)
+NEAR = Overlap(target="t.jsonl:0", corpus="b.jsonl:4", near=True)
+
+
+def test_rows_of_the_target_are_found_in_every_split(corpus):
+    prepared, splits, target = corpus
+    found = find_overlaps(prepared, splits, [0, 1], target)
+    assert [(one.same, one.near, one.named) for one in found.values()] == [(1, 0, (SAME,)), (0, 1, (NEAR,))]
+
+
+def test_only_splits_that_are_new_are_looked_at(corpus, monkeypatch, capsys):
+    prepared, splits, target = corpus
+    looked = []
+
+    def counting(prepared, splits, wanted, rows):
+        looked.append(list(wanted))
+        return find_overlaps(prepared, splits, wanted, rows)
+
+    monkeypatch.setattr(ray_overlap, "find_overlaps", counting)
+    few_shot = SimpleNamespace(digest="few", rows=target)
+    first = SimpleNamespace(digests=("one",), splits=splits[:1])
+    both = SimpleNamespace(digests=("one", "two"), splits=splits)
+    assert ray_overlap.overlaps_with(prepared, first, few_shot, "the corpus").named == (SAME,)
+    found = ray_overlap.overlaps_with(prepared, both, few_shot, "the corpus")
+    assert (found.same, found.near, found.named) == (1, 1, (SAME, NEAR))
+    assert ray_overlap.overlaps_with(prepared, both, few_shot, "the corpus") == found
+    ray_overlap.overlaps_with(prepared, both, SimpleNamespace(digest="others", rows=target), "the corpus")
+    assert looked == [[0], [1], [], [0, 1]]
+    told = capsys.readouterr().err
+    assert "warning: target: t.jsonl:0 is nearly the same row as b.jsonl:4 of the corpus" in told

@@ -86,6 +86,10 @@ def test_a_line_of_progress_is_safe(capsys):
         ("gs://b/o?access_token=s3cret&x=1", "gs://b/o?access_token=***&x=1"),
         ("az://c/x;AccountKey=s3cret;b", "az://c/x;AccountKey=***;b"),
         (
+            "cannot log in with hf_" + "s3cretABCD" * 4 + ", it says",
+            "cannot log in with ***, it says",
+        ),
+        (
             "no route to http://u:s3cret@h: (url: /a?Signature=s3cret)",
             "no route to http://***@h: (url: /a?Signature=***",
         ),
@@ -112,6 +116,8 @@ def test_secrets_of_a_uri_are_hidden(text, safe):
         "simplecache::s3://bucket/a@b",
         "/data/user:name@host/a?token=x",
         "me@example.org",
+        "models/hf_finetuned_on_all_of_our_own_rows_v2",
+        "task-sk-1234",
     ],
 )
 def test_what_is_no_secret_stays(uri):

@@ -157,6 +157,15 @@ def test_a_row_is_aligned_with_itself():
     assert cosines.item() == pytest.approx(1)
 
 
+def test_rows_of_a_batch_are_bounded_by_the_gradients_that_are_held(monkeypatch):
+    model, rows = watched(tiny_adapted()), sequences(7)
+    largest = max(one.linear.weight.nbytes for one in model.watched)
+    monkeypatch.setitem(gradients.GRADIENT_BYTES, "cpu", 3 * largest + 1)
+    assert [len(batch) for batch in gradients.batches(model, rows)] == [3, 3, 1]
+    monkeypatch.setitem(gradients.GRADIENT_BYTES, "cpu", largest - 1)
+    assert [len(batch) for batch in gradients.batches(model, rows)] == [1] * 7
+
+
 @pytest.mark.parametrize("tokens", [1, 40, 10_000])
 def test_batches_and_order_do_not_matter(monkeypatch, tokens):
     model, rows, moments = tiny_adapted(), sequences(9, seed=7), moments_of(tiny_adapted())

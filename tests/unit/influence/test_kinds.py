@@ -6,10 +6,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+import torch
 
 from davir_ray.config import EngineConfig
 from davir_ray.errors import EngineError, ModelError
-from davir_ray.influence.kinds import GRADIENT_COSINE, LESS, ROSE
+from davir_ray.influence.kinds import GRADIENT_COSINE, LESS, ROSE, InfluenceMeasurer
 from davir_ray.logprobs.choice import Choice
 from davir_ray.models.adapter import MOMENTS
 from tests.tiny_adapted import saved_checkpoint, sequences, tiny_target
@@ -78,10 +79,38 @@ def test_only_transformers_takes_gradients():
 
 def test_flaws_are_told_by_row():
     found = LESS.flaws(
-        table([0.1, -1.0], [0.1, 1.5], [], [float("nan"), 0.0], [0.5, 0.5], norms=[1.0, 1.0, 1.0, 1.0, 0.0])
+        table(
+            [0.1, -1.0001],
+            [0.1, 1.5],
+            [],
+            [float("nan"), 0.0],
+            [0.5, 0.5],
+            [],
+            norms=[1.0, 1.0, 1.0, 1.0, float("inf"), 0.0],
+        )
     )
     assert sorted(found) == [1, 2, 3, 4]
-    assert found[4] == "a step of length 0.0"
+    assert found[4] == "a step of length inf"
+
+
+def test_a_row_whose_gradient_is_0_has_no_cosines_and_no_flaw():
+    class Still:
+        """An aligner of two rows, the second without a gradient."""
+
+        def align(self, sequences):
+            return torch.tensor([[0.1, 0.2], [float("nan")] * 2]), torch.tensor([1.0, 0.0])
+
+    found = InfluenceMeasurer(Still()).measure(["one", "other"])
+    assert found["cosines"].to_pylist() == [pytest.approx([0.1, 0.2]), []]
+    assert GRADIENT_COSINE.flaws(found) == {}
+
+
+def test_norms_contradict_each_other_where_cosines_are_all_small():
+    one = table([0.001, 0.002], [0.003, 0.0], norms=[1.0, 1.0])
+    assert LESS.contradicts(one, table([0.0, 0.001], [0.0, 0.001], norms=[1.05, 2.0])).tolist() == [
+        False,
+        True,
+    ]
 
 
 def test_measurements_contradict_each_other_where_any_cosine_is_apart():
