@@ -48,6 +48,49 @@ def test_python_of_the_documents_runs(folder):
     assert again["coreset"].to_list() == names["coreset"].to_list()
 
 
+def test_another_score_of_a_run_is_compared_without_a_model(folder):
+    import json
+
+    from click.testing import CliRunner
+
+    import davir_ray
+    from davir_ray.cli import main
+
+    run = davir_ray.score("recipe.yaml", overrides={"engine.type": "hash"})
+    printed = CliRunner().invoke(main, ["compare", run.folder, "--score", "rho_mean", "--json"])
+    assert printed.exit_code == 0, printed.output
+    told = json.loads(printed.stdout.splitlines()[-1])
+    assert [one["score"] for one in told["runs"]] == ["davir", "rho_mean"]
+    again = davir_ray.Run.open(told["runs"][1]["folder"])
+    assert set(again.record.measured.values()) == {0}
+    chosen = [
+        {row["example_id"] for row in one.scored().to_pylist() if row["selected"]} for one in (run, again)
+    ]
+    (pair,) = told["pairs"]
+    assert pair["both"] == len(chosen[0] & chosen[1])
+    assert [change["what"] for change in pair["changes"]] == ["score"]
+
+
+def test_a_run_reports_to_the_trackers_that_its_recipe_names(folder, monkeypatch):
+    from mlflow.tracking import MlflowClient
+
+    import davir_ray
+
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"file://{folder}/mlflow")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_DIR", str(folder))
+    asked = {"engine.type": "hash", "report_to": ["wandb", "mlflow"]}
+    run = davir_ray.score("recipe.yaml", overrides=asked)
+    client = MlflowClient()
+    experiment = client.get_experiment_by_name("davir_ray").experiment_id
+    (kept,) = client.search_runs([experiment])
+    assert (kept.info.run_name, kept.info.status) == (run.record.run_id, "FINISHED")
+    assert kept.data.metrics["selected"] == run.record.selected == 5
+    assert kept.data.metrics["base/sequences"] == kept.data.metrics["reference/sequences"] == 40
+    assert len(list(folder.glob("wandb/offline-run-*/*.wandb"))) == 1
+
+
 def test_the_command_line_and_the_interface_find_the_same_run(folder):
     import json
 
