@@ -6,9 +6,9 @@ The corpus is rows of Alpaca with word problems planted 1 to 20, the target a fe
 target_planted.py). After a warm-up of one epoch each row is scored under its checkpoint in both ways: exactly, as
 `less` and `rose` do, and by projections as they are stored (float16), as `less_projected` and `rose_projected` do. The
 first D of 8192 numbers are a projection to D, so that one pass serves all of them. The exact way is gone once more with
-the base and the target's gradients in bfloat16, as on a GPU by default (the adapter stays in float32). The table tells the rank
-correlation with the exact score (Spearman), how many of the best 5% are the same rows, and the largest and the
-root-mean-square difference of the scores beside their own spread.
+the base in bfloat16, as on a GPU by default; the adapter stays in float32. The table tells the rank correlation with
+the exact score (Spearman), how many of the best 5% are the same rows, and the largest and the root-mean-square
+difference of the scores beside their own spread.
 """
 
 import argparse
