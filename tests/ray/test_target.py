@@ -323,6 +323,9 @@ def test_a_reference_may_be_made_of_the_target(folder, tiny_models):
     assert record.measured["reference"] == ROWS  # DPO's frozen policy had some rows measured under the base
     (training,) = record.reference.trainings
     assert (training.objective, training.rows) == ("dpo", 5)  # three of the eight are the same pairs
+    assert training.steps == 5
+    scores = pq.read_table(record.scored)["score"].drop_null().to_numpy()
+    assert np.ptp(scores) > 1e-6
 
 
 @pytest.mark.parametrize(
