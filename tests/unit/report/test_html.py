@@ -83,7 +83,7 @@ def test_line_breaks_and_letters_of_all_scripts_stay():
 
 def test_tabs_windows_line_breaks_and_joiners_of_words_stay_readable():
     assert readable("a\tb\r\nc\r\n") == "a\tb\nc\n"
-    words = "می\u200cخواهم क्\u200dष 👩\u200d💻"  # noqa: RUF001
+    words = "क्\u200dषण जन\u200cता 👩\u200d💻"
     assert readable(words) == words
     assert json.loads(data([words])) == [words]
 

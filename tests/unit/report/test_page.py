@@ -3,6 +3,8 @@
 import json
 import random
 import re
+import subprocess
+import sys
 from html import unescape
 from pathlib import Path
 
@@ -149,6 +151,17 @@ def test_hostile_rows_are_text(page):
 def test_the_recipe_on_the_page_makes_the_run_again(page, runs):
     (text,) = re.findall(r"<pre>(.*?)</pre>", page, re.DOTALL)
     assert parse_recipe(yaml.safe_load(unescape(text)), "made") == load_run_or_recipe(str(runs[1]), ())[0]
+
+
+def test_a_page_is_written_without_what_takes_seconds_to_load(runs, tmp_path):
+    code = (
+        "import sys; from davir_ray.report.page import write_report\n"
+        f"write_report({str(runs[1])!r}, {str(tmp_path / 'page.html')!r})\n"
+        "heavy = {'ray', 'torch', 'transformers', 'scipy', 'datasets', 'huggingface_hub', 'datasketch'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
 
 
 RECIPES = sorted((Path(__file__).parents[3] / "jobs" / "recipes").glob("*.yaml"))
