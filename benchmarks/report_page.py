@@ -19,8 +19,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from davir_ray.coreset.export import RANK_COLUMN, SCORE_COLUMN, Fetched, user_table, with_side
 from davir_ray.coreset.rules import FractionRule
 from davir_ray.coreset.summary import summarise
 from davir_ray.recipe import parse_recipe
@@ -28,12 +30,14 @@ from davir_ray.report.figures import scan
 from davir_ray.runs.record import EngineUsed, RunRecord
 from davir_ray.runs.run import Run
 from davir_ray.schema import SCORED
+from davir_ray.storage.layout import coreset_file
 from tests.records import FACTS, RUN
 
 PART_ROWS = 50_000
 FRACTION = 0.06
 SOURCES, GROUPS = ("chat", "code", "maths"), 200
 NAME = "made-0123456789ab"
+TEXT = "an answer of some words that a model may learn " * 6
 
 
 def main() -> None:
@@ -75,7 +79,6 @@ def make_run(rows: int, root: Path) -> Path:
     """Make a finished run of so many rows."""
     folder = root / "runs" / NAME
     (folder / "scored").mkdir(parents=True)
-    (folder / "coreset").mkdir()
     draw = np.random.default_rng(0)
     files = [write_corpus(root / "corpus" / f"{source}.jsonl", rows) for source in SOURCES]
     base = draw.gamma(4.0, 0.6, rows)
@@ -83,7 +86,7 @@ def make_run(rows: int, root: Path) -> Path:
     for index, start in enumerate(range(0, rows, PART_ROWS)):
         part = scored_part(draw, files, base, scores, start)
         pq.write_table(part, folder / "scored" / f"{index:05d}.parquet", compression="zstd")
-    write_coreset(folder, round(FRACTION * rows), scores)
+    write_coreset(folder)
     finish(folder, root)
     return folder
 
@@ -91,10 +94,9 @@ def make_run(rows: int, root: Path) -> Path:
 def write_corpus(path: Path, rows: int) -> str:
     """Write a source of so many rows; all sources are this long, so that every place that is named is there."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = "an answer of some words that a model may learn " * 6
     with path.open("w") as file:
         for row in range(rows):
-            file.write(json.dumps({"question": f"question {row}?", "answer": f"{text}{row}"}) + "\n")
+            file.write(json.dumps({"question": f"question {row}?", "answer": f"{TEXT}{row}"}) + "\n")
     return str(path)
 
 
@@ -126,16 +128,23 @@ def scored_part(
     return pa.table(columns).cast(SCORED)
 
 
-def write_coreset(folder: Path, count: int, scores: np.ndarray) -> None:
-    """Write the chosen rows as the export `parquet` does."""
-    text = ["an answer of some words that a model may learn " * 6] * count
-    columns = {
-        "question": [f"question {row}?" for row in range(count)],
-        "answer": text,
-        "davir_score": scores[:count],
-        "davir_rank": np.arange(1, count + 1),
-    }
-    pq.write_table(pa.table(columns), folder / "coreset" / "part-00000.parquet", compression="zstd")
+def write_coreset(folder: Path) -> None:
+    """Write the chosen rows as the export `parquet` does, a folder a source."""
+    parts = (pq.read_table(part) for part in sorted((folder / "scored").glob("*.parquet")))
+    table = pa.concat_tables(part.filter(part["selected"]) for part in parts).unify_dictionaries()
+    for source in SOURCES:
+        chosen = table.filter(pc.equal(table["source"], source))
+        chosen = chosen.rename_columns({"score": SCORE_COLUMN, "rank": RANK_COLUMN})
+        own = pa.table(
+            {
+                "question": [f"question {row}?" for row in chosen["row"].to_pylist()],
+                "answer": [f"{TEXT}{row}" for row in chosen["row"].to_pylist()],
+            }
+        )
+        file = str(folder.parents[1] / "corpus" / f"{source}.jsonl")
+        (folder / "coreset" / source).mkdir(parents=True)
+        out = coreset_file(str(folder / "coreset" / source), 0, "parquet")
+        pq.write_table(user_table(Fetched(with_side(chosen, file), own)), out, compression="zstd")
 
 
 def finish(folder: Path, root: Path) -> None:

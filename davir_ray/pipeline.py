@@ -34,12 +34,19 @@ from davir_ray.store.mending import mended
 from davir_ray.target.ray_overlap import overlaps_with
 
 
-def score(recipe: Recipe, name: str, *, may_measure: bool = True, resumed: str | None = None) -> RunRecord:
+def score(
+    recipe: Recipe,
+    name: str,
+    *,
+    may_measure: bool = True,
+    resumed: str | None = None,
+    writes_page: bool = True,
+) -> RunRecord:
     """Measure what is missing, score, rank, select and export; return the record of the run.
 
     A run that is finished is not done again. With `may_measure` off, missing measurements raise `NotMeasured`
     and no model is loaded; so it is with models that the recipe knows by their identity alone. resumed: the id that
-    the run must have; with another, `RecipeError`.
+    the run must have; with another, `RecipeError`. writes_page: off for a night, whose page tells of its drift too.
     """
     started = monotonic()
     may_measure = may_measure and recipe.models.are_here
@@ -59,7 +66,8 @@ def score(recipe: Recipe, name: str, *, may_measure: bool = True, resumed: str |
             lease.check()
             record = job.run.finish(record)
             told.record(record)
-    try_to_write_report(job.run.folder)
+    if writes_page:
+        try_to_write_report(job.run.folder)
     return record
 
 
@@ -90,7 +98,7 @@ def finished(run: Run, record: RunRecord) -> RunRecord:
     return record.model_copy(update={"measured": none, "measured_again": none, "reused": every})
 
 
-def run_all(recipe: Recipe, name: str) -> JobRecord:
+def run_all(recipe: Recipe, name: str, *, writes_page: bool = True) -> JobRecord:
     """Make the models to measure under, score, select and train, as far as the recipe asks; nothing is done again.
 
     A run that chose nothing ends there: there is nothing to train on. Each of the three resolves its inputs once, when
@@ -102,7 +110,7 @@ def run_all(recipe: Recipe, name: str) -> JobRecord:
     reference = None
     if recipe.makes:
         reference, recipe = steps.make_models(recipe, name)
-    record = score(recipe, name)
+    record = score(recipe, name, writes_page=writes_page)
     trains = recipe.train is not None and record.selected
     trained = steps.train(recipe, name) if trains else None
     return JobRecord(**dict(record), reference=reference, train=trained)

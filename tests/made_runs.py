@@ -8,17 +8,27 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from davir_ray.coreset.export import (
+    RANK_COLUMN,
+    SCORE_COLUMN,
+    Fetched,
+    folder_name,
+    user_table,
+    with_side,
+)
 from davir_ray.coreset.rules.choose import rule_names
 from davir_ray.coreset.summary import summarise
 from davir_ray.corpus.listing import list_corpus
-from davir_ray.corpus.reading import examples
+from davir_ray.corpus.reading import examples, read_source_rows
 from davir_ray.job import scan_folder
 from davir_ray.recipe import parse_recipe
 from davir_ray.runs.record import EngineUsed, RunRecord
 from davir_ray.runs.run import Run
 from davir_ray.schema import SCORED
+from davir_ray.storage.layout import RunLayout, coreset_file
 from tests.records import FACTS, RUN
 
 FORMAT = "question_answer"
@@ -38,7 +48,8 @@ def made_run(
 ) -> Path:
     """Make a finished run of the corpus in root/corpus, in root/runs; return its folder.
 
-    Losses follow from the seed and the place of a row; one row of so many has no score.
+    Losses follow from the seed and the place of a row; one row of so many has no score. The score is davir, or if
+    `score` names it base_loss, and then no reference was measured.
     """
     tree = {
         "corpus": {
@@ -60,7 +71,8 @@ def made_run(
     cut = len(table) // 2
     for index, part in enumerate((table.slice(0, cut), table.slice(cut))):
         pq.write_table(part, folder / "scored" / f"{index:05d}.parquet")
-    write_coreset(root, folder, table)
+    if "parquet" in recipe.export.formats:
+        write_coreset(recipe.corpus, folder, table)
     record = run_record_of(folder, recipe, name)
     run = Run.from_folder(str(folder))
     run.event("select", ranked=len(table))
@@ -71,6 +83,8 @@ def made_run(
 def scored_table(recipe: Any, fraction: float, seed: int, no_score_every: int) -> pa.Table:
     """Score the rows of a corpus by made-up losses, and choose a fraction of them."""
     rows = list(_scored(recipe.corpus, seed, no_score_every))
+    if recipe.score.name == "base_loss":
+        rows = [row | {"reference_loss": None, "score": row["base_loss"]} for row in rows]
     ranked = sorted(
         (row for row in rows if row["score"] is not None), key=lambda row: (-row["score"], row["example_id"])
     )
@@ -111,14 +125,16 @@ def _scored(corpus: Any, seed: int, no_score_every: int) -> Any:
             }
 
 
-def write_coreset(root: Path, folder: Path, table: pa.Table) -> None:
-    """Write the chosen rows as the export `parquet` does for one source."""
-    rows = []
-    for row in table.filter(table["selected"]).to_pylist():
-        own = json.loads(Path(row["file"]).read_text().splitlines()[row["row"]])
-        rows.append(own | {"davir_score": row["score"], "davir_rank": row["rank"]})
-    (folder / "coreset").mkdir()
-    pq.write_table(pa.Table.from_pylist(rows), folder / "coreset" / "part-00000.parquet")
+def write_coreset(corpus: Any, folder: Path, table: pa.Table) -> None:
+    """Write the chosen rows as the export `parquet` does; each source is one file."""
+    splits = list_corpus(corpus).splits
+    for split in splits:
+        ours = pc.and_(table["selected"], pc.equal(table["source"], split.source))
+        chosen = table.filter(ours).rename_columns({"score": SCORE_COLUMN, "rank": RANK_COLUMN})
+        rows = Fetched(with_side(chosen, split.path), read_source_rows(split, chosen["row"].to_pylist()))
+        below = folder_name(split.source) if len(splits) > 1 else ""
+        (folder / "coreset" / below).mkdir(parents=True)
+        pq.write_table(user_table(rows), coreset_file(str(folder / "coreset" / below), 0, "parquet"))
 
 
 def run_record_of(folder: Path, recipe: Any, name: str) -> RunRecord:
@@ -129,7 +145,8 @@ def run_record_of(folder: Path, recipe: Any, name: str) -> RunRecord:
         "run_id": name,
         "run_dir": str(folder),
         "scored": str(folder / "scored"),
-        "coreset": {"parquet": str(folder / "coreset")},
+        "score": recipe.score.name,
+        "coreset": {name: RunLayout(str(folder)).export(name) for name in recipe.export.formats},
         "formats": formats,
         "engine": EngineUsed(type="transformers", dtype="float32", reason="no GPU"),
     }

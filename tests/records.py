@@ -23,6 +23,7 @@ FACTS: dict[str, Any] = {
     "run_dir": "runs/r-1",
     "davir_ray": "0.1.0",
     "ray": "2.60.0",
+    "versions": {"torch": "2.13.0"},
     "score": "davir",
     "score_code": "",
     "formats": {"corpus": "alpaca"},

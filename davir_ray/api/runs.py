@@ -77,17 +77,11 @@ class Run:
                 f"the core-set is a Dataset of the package datasets, which cannot be imported ({error}); "
                 "pip install 'davir-ray[train]' brings it"
             ) from error
-        names = list(
-            map(glob.escape, files)
-        )  # which `load_dataset` takes for patterns; it fails where no row is
-        if format == "parquet":
-            rows, _ = storage.read_footer(files[0])
-            if rows:
-                return datasets.load_dataset("parquet", data_files=names, split="train")
-            return datasets.Dataset(storage.read_table(files[0]))
-        if storage.size_of(files[0]):
-            return datasets.load_dataset("json", data_files=names, split="train")
-        return datasets.Dataset.from_dict({})
+        kind = "parquet" if format == "parquet" else "json"
+        if not (filled := [uri for uri in files if _has_rows(uri)]):  # `load_dataset` fails where no row is
+            return datasets.Dataset(storage.read_table(files[0]) if kind == "parquet" else pa.table({}))
+        names = list(map(glob.escape, filled))  # it takes them for patterns
+        return datasets.load_dataset(kind, data_files=names, split="train")
 
     def _coreset_files(self, format: str, source: str | None) -> list[str]:
         """List the files of the core-set in one format and of one source."""
@@ -127,6 +121,11 @@ class Run:
         from davir_ray.report.page import write_report
 
         return write_report(self.folder, None if out is None else place(out))
+
+
+def _has_rows(uri: str) -> bool:
+    """Tell whether a file of a core-set has any; a part may have none of a format that leaves rows out."""
+    return bool(storage.read_footer(uri)[0] if uri.endswith(".parquet") else storage.size_of(uri))
 
 
 @dataclass(frozen=True)

@@ -72,5 +72,10 @@ def _pair_as_dict(number: int, pair: Comparison) -> dict[str, Any]:
         "correlation": pair.correlation,
         "correlation_rows": pair.correlation_rows,
         "changes": [one.tree() for one in pair.changes],
-        "only": [asdict(one) for one in pair.only],
+        "only": [_alone_as_dict(one) for one in pair.only],
     }
+
+
+def _alone_as_dict(alone: Alone) -> dict[str, Any]:
+    first = [asdict(one) for one in alone.first]
+    return {"rows": alone.rows, "why": dict(alone.why), "cause": dict(alone.cause), "first": first}

@@ -17,7 +17,7 @@ from davir_ray.storage.layout import RunLayout
 def write_dataset_info(export: Export, layout: CoresetFiles, schemas: dict[int, pa.Schema]) -> None:
     """Write for LLaMA-Factory which of the exports it reads, and how; nothing where it reads none of them.
 
-    schemas: of the rows of each folder that has any.
+    schemas: of the rows of each folder that has any. A format that leaves all of them out has empty files there.
     """
     entries = [
         (
@@ -27,6 +27,7 @@ def write_dataset_info(export: Export, layout: CoresetFiles, schemas: dict[int, 
         )
         for format in export.config.formats
         for folder, schema in schemas.items()
+        if any(file.size for file in storage.files_in(_place(export, format, layout.folders[folder])))
     ]
     if found := dataset_info(entries):
         storage.write_atomic(RunLayout(export.run_dir).dataset_info, json.dumps(found, indent=2).encode())
@@ -45,6 +46,11 @@ def _described(export: Export, format: str, folder: int, schema: pa.Schema) -> d
         return None
     ((source, name),) = sources.items()
     return own_rows(name, settings_of(export.corpus, source, FORMATS[name]).columns, schema)
+
+
+def _place(export: Export, format: str, source: str) -> str:
+    folder = export.folder(format)
+    return storage.join(folder, source) if source else folder
 
 
 def _folder(format: str, source: str) -> str:

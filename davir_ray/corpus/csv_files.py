@@ -32,6 +32,7 @@ def look(path: str) -> tuple[str, ...]:
         raise UnreadableFile(f"{path}: {wrong}")
     with _parsed(path) as lines:
         columns = next(lines, [])
+    _check_utf8(path, ",".join(columns))
     names = [name.strip() for name in columns]
     if twice := next((name for name in names if names.count(name) > 1 or not name), None):
         raise UnreadableFile(
@@ -40,6 +41,14 @@ def look(path: str) -> tuple[str, ...]:
     if not all(names):
         raise UnreadableFile(f"{path}: its header has a column without a name: {','.join(names)[:80]}")
     return tuple(names)
+
+
+def _check_utf8(path: str, header: str) -> None:
+    data = header.encode("utf-8", "surrogateescape")
+    try:
+        data.decode()
+    except UnicodeDecodeError as error:
+        raise UnreadableFile(f"{path}: its header {mistaken.not_utf8(data, error)}") from error
 
 
 @contextmanager

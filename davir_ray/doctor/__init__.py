@@ -5,7 +5,8 @@ examine.py   all of them, in order
 packages.py  what is required, what is installed, and what lies before it on the path
 probes.py    importing what may crash, each in a process of its own
 machine.py   Python, and the NVIDIA driver beside the build of torch
-reach.py     what a recipe reaches for: its corpus, its models, its storage
+address.py   the cluster that RAY_ADDRESS names
+reach.py     what a recipe reaches for: its rows, its models, its storage
 
 Nothing here imports what it looks at: it has to run where that is broken.
 """

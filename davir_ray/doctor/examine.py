@@ -8,6 +8,7 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
 
+from davir_ray.doctor.address import look_at_cluster
 from davir_ray.doctor.finding import Finding
 from davir_ray.doctor.machine import look_at_gpus, look_at_python
 from davir_ray.doctor.packages import DISTRIBUTION, Required, look_at_packages
@@ -24,17 +25,17 @@ WITHOUT = f"pip uninstall -y {' '.join(BESIDE_TORCH)}"
 
 
 def examine(recipe_or_run: str | None = None) -> list[Finding]:
-    """Look at Python, packages, GPUs and, if one is given, at what a recipe needs and reaches for.
+    """Look at Python, packages, GPUs, the cluster of RAY_ADDRESS and, if one is given, at what a recipe reaches for.
 
     A recipe that cannot be read is a finding, too.
     """
     recipe, needed, refused = _recipe(recipe_or_run)
     packages, torch = _packages(needed)
-    findings = [look_at_python(), *packages, look_at_gpus(torch), *refused]
-    if recipe is not None:
+    findings = [look_at_python(), *packages, look_at_gpus(torch), *look_at_cluster(), *refused]
+    if recipe is not None and recipe_or_run is not None:
         from davir_ray.doctor.reach import look_at_reach
 
-        findings += look_at_reach(recipe)
+        findings += look_at_reach(recipe, recipe_or_run)
     return findings
 
 

@@ -27,7 +27,6 @@ IMPORTS = {
     "vllm": "from vllm import LLM, SamplingParams",
     "numpy": "import numpy",
     "pyarrow": "import pyarrow.parquet",
-    "scipy": "import scipy.stats",
 }
 """Module -> what davir_ray imports of it, of modules with machine code of their own or of others'."""
 BESIDE_TORCH = ("torchvision", "torchaudio", "torchcodec")

@@ -6,7 +6,7 @@ from shlex import quote
 
 from davir_ray import storage
 from davir_ray.cluster.unexpected import as_ours
-from davir_ray.config import ModelConfig
+from davir_ray.config import CorpusConfig, ModelConfig
 from davir_ray.corpus.listing import list_corpus
 from davir_ray.doctor.finding import Finding
 from davir_ray.errors import ModelError, StoreError
@@ -38,10 +38,17 @@ def extras_of(recipe: Recipe) -> set[str]:
     return needed | ({"train"} if recipe.trainings else set())
 
 
+def _corpora(recipe: Recipe) -> Iterator[tuple[str, CorpusConfig]]:
+    """Yield what a recipe reads rows from, with the name of the setting."""
+    named = {"corpus": recipe.corpus, "target": recipe.target}
+    for name, train in recipe.trainings.items():
+        section = {"train": "train", "warmup": "warmup.train"}.get(name, f"references.{name}.train")
+        named |= {f"{section}.corpus": train.corpus, f"{section}.eval_corpus": train.eval_corpus}
+    yield from ((name, corpus) for name, corpus in named.items() if corpus is not None)
+
+
 def _uris(recipe: Recipe) -> list[str]:
-    corpora = [recipe.corpus, recipe.target]
-    corpora += [one for train in recipe.trainings.values() for one in (train.corpus, train.eval_corpus)]
-    paths = [path for one in corpora if one is not None for some in one.paths.values() for path in some]
+    paths = [path for _, one in _corpora(recipe) for some in one.paths.values() for path in some]
     return [recipe.store, recipe.output, *paths, *(model.model_name_or_path for _, model in _models(recipe))]
 
 
@@ -51,24 +58,24 @@ def _models(recipe: Recipe) -> Iterator[tuple[str, ModelConfig]]:
         yield from ((f"models.{role}", model) for model in named)
 
 
-def look_at_reach(recipe: Recipe) -> Iterator[Finding]:
-    """Look at what a recipe reads, loads and writes."""
-    yield _look_at_corpus(recipe)
+def look_at_reach(recipe: Recipe, path: str) -> Iterator[Finding]:
+    """Look at what a recipe reads, loads and writes. path: of its file, or of a run."""
+    for name, corpus in _corpora(recipe):
+        yield _look_at_corpus(name, corpus, path)
     for name, model in _models(recipe):
         yield _look_at_model(name, model)
     for name, uri in (("store", recipe.store), ("output", recipe.output)):
-        yield _look_at_folder(name, uri)
+        yield _look_at_folder(name, uri, path)
 
 
-def _look_at_corpus(recipe: Recipe) -> Finding:
+def _look_at_corpus(name: str, corpus: CorpusConfig, path: str) -> Finding:
     try:
-        listing = list_corpus(recipe.corpus, 1)
+        listing = list_corpus(corpus, 1)
     except Exception as error:
-        return Finding(
-            "corpus", "wrong", "", str(as_ours(error)), "davir validate RECIPE  # once its paths are right"
-        )
+        mend = f"davir validate {quote(path)}  # once its paths are right"
+        return Finding(name, "wrong", "", str(as_ours(error)), mend)
     formats = ", ".join(f"{source}: {format}" for source, format in listing.formats.items())
-    return Finding("corpus", "ok", f"can be read ({formats})")
+    return Finding(name, "ok", f"can be read ({formats})")
 
 
 def _look_at_model(name: str, model: ModelConfig) -> Finding:
@@ -92,11 +99,11 @@ def _mend_of(name: str, problem: str) -> str:
     return f"hf download {quote(name)}"
 
 
-def _look_at_folder(name: str, uri: str) -> Finding:
+def _look_at_folder(name: str, uri: str, path: str) -> Finding:
     try:
         check_writable(uri)
     except Exception as error:
-        mend = f"davir score RECIPE --set {name}=ANOTHER_FOLDER"
+        mend = f"name another folder under `{name}` in {path}, or make this one writable"
         return Finding(name, "wrong", uri, str(as_ours(error)), mend)
     return Finding(name, "ok", f"{uri} can be written")
 

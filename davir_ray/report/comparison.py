@@ -18,7 +18,7 @@ from davir_ray.coreset.rank_correlation import SAMPLE_ROWS, RankSample
 from davir_ray.drift.causes import SIDE, Cause, Night, beside, causes
 from davir_ray.errors import RecipeError
 from davir_ray.ids import Keys, find, keys_of
-from davir_ray.report.figures import scan
+from davir_ray.report.figures import scan, with_file_names
 from davir_ray.report.sample import LowestIds
 from davir_ray.runs.changes import Change, changes
 from davir_ray.runs.history import PastRun, past_run
@@ -160,15 +160,8 @@ def _read(parts: Sequence[str], wanted: Keys) -> tuple[pa.Table, pa.Table | None
         table = table.filter(pc.not_equal(table["status"], str(Status.DUPLICATE)))
         ranks.add(table.filter(pc.is_valid(table["rank"])).select(["example_id", "rank"]))
         found.append(table.filter(pa.array(find(keys_of(table["example_id"]), wanted) >= 0)))
-    rows = pa.concat_tables([_plain(table) for table in found], promote_options="default")
+    rows = pa.concat_tables([with_file_names(table) for table in found], promote_options="default")
     return _each_once(rows), ranks.rows
-
-
-def _plain(table: pa.Table) -> pa.Table:
-    """Write out the names of files: parts have dictionaries of their own."""
-    if "file" not in table.column_names:
-        return table
-    return table.set_column(table.column_names.index("file"), "file", table["file"].cast(pa.string()))
 
 
 def _each_once(rows: pa.Table) -> pa.Table:

@@ -55,7 +55,8 @@ def lengths_of(runs: Sequence[PastRun]) -> dict[str, Any]:
     counts = [chosen_lengths(run) for run in runs]
     edges = np.unique(np.geomspace(1, max(2, *map(len, counts)), BINS).astype(np.int64))
     named = [
-        (f"{index}: {run.run_id}", parts(counts[index - 1], edges)) for index, run in enumerate(runs, start=1)
+        (f"{index}: {run.run_id}", shares_within(counts[index - 1], edges))
+        for index, run in enumerate(runs, start=1)
     ]
     return {"kind": "lines", "x": "response tokens", "xs": edges[:-1].tolist(), "named": named}
 
@@ -68,7 +69,7 @@ def chosen_lengths(run: PastRun) -> Counts:
     return lengths
 
 
-def parts(lengths: Counts, edges: Counts) -> list[float]:
+def shares_within(lengths: Counts, edges: Counts) -> list[float]:
     """Return the part of the rows that lies from each edge up to the next; the last bin has its upper end, too."""
     counted, _ = np.histogram(np.arange(len(lengths)), edges, weights=lengths)
     return [round(one / max(int(lengths.sum()), 1), 6) for one in counted.tolist()]

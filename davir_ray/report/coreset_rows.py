@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from davir_ray import storage
-from davir_ray.coreset.export import RANK_COLUMN, SCORE_COLUMN
+from davir_ray.coreset.export import RANK_COLUMN, SIDE
 from davir_ray.corpus.json_text import texts_within
 from davir_ray.corpus.split import place_text
 from davir_ray.storage.layout import RunLayout
@@ -20,14 +20,17 @@ LONGEST = 300
 
 
 def coreset_rows(folder: str, chosen: pa.Table | None) -> Mapping[str, list[Any]]:
-    """Return name of a column -> values, in the order of ranks. folder: of the run. chosen: figures.Figures.chosen."""
+    """Return name of a column -> values, in the order of ranks; `text` where the run wrote its core-set as Parquet.
+
+    folder: of the run. chosen: figures.Figures.chosen.
+    """
     if chosen is None or not len(chosen):
         return {}
     rows = chosen.sort_by("rank")
     tokens = np.maximum(rows["num_tokens"].fill_null(0).to_numpy(), 1)
     texts = dict(texts_of(folder, rows["rank"]))
     places = zip(rows["file"].to_pylist(), rows["row"].to_pylist(), strict=True)
-    return {
+    columns = {
         "rank": rows["rank"].to_pylist(),
         "score": _numbers(rows["score"].to_numpy()),
         "tokens": rows["num_tokens"].to_pylist(),
@@ -36,8 +39,8 @@ def coreset_rows(folder: str, chosen: pa.Table | None) -> Mapping[str, list[Any]
         "source": rows["source"].to_pylist(),
         "group": rows["group"].to_pylist(),
         "id": [own or place_text(*place) for own, place in zip(rows["id"].to_pylist(), places, strict=True)],
-        "text": [texts.get(rank, "") for rank in rows["rank"].to_pylist()],
     }
+    return columns | ({"text": [texts.get(rank, "") for rank in columns["rank"]]} if texts else {})
 
 
 def _numbers(values: Any) -> list[float | None]:
@@ -54,9 +57,8 @@ def texts_of(folder: str, ranks: pa.ChunkedArray) -> Iterator[tuple[int, str]]:
         there = storage.read_table(file.uri, [RANK_COLUMN])[RANK_COLUMN]
         here = np.flatnonzero(np.asarray(pc.is_in(there, wanted)))
         for row in storage.read_rows(file.uri, here.tolist()).to_pylist() if len(here) else ():
-            rank = row.pop(RANK_COLUMN)
-            row.pop(SCORE_COLUMN)
-            yield rank, beginning(row, most)
+            own = {name: value for name, value in row.items() if name not in SIDE}
+            yield row[RANK_COLUMN], beginning(own, most)
 
 
 def beginning(row: Any, most: int) -> str:

@@ -21,8 +21,8 @@ NUMBERS = ("example_id", "base_loss", "reference_loss", "num_tokens", "score", "
 PLACES = ("id", "file", "row", "source", "group", "percentile")
 BINS = 60
 TAIL = 0.005
-"""The part of the ranked rows at either end that the histogram counts beside its bins, so that a few far scores do not
-press all others into one bin."""
+"""The part of the ranked rows at either end that the histogram may count beside its bins, so that a few far scores do
+not press all others into one bin."""
 TABLE_ROWS = 10_000
 """Rows of the core-set that the page's table has."""
 
@@ -56,7 +56,7 @@ class Figures:
     """What one pass over a scored table found.
 
     lengths, chosen_lengths: how many ranked, and chosen, rows have each number of response tokens. sample: NUMBERS of
-    ranked rows. chosen: NUMBERS and PLACES of rows of the core-set. told: rank -> the whole row, for those asked for.
+    ranked rows. chosen: NUMBERS and PLACES of rows of the core-set.
     """
 
     histogram: Histogram
@@ -66,19 +66,29 @@ class Figures:
     chosen_lengths: Counts = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     sample: LowestIds = field(default_factory=lambda: LowestIds(SAMPLE_ROWS))
     chosen: LowestIds = field(default_factory=lambda: LowestIds(TABLE_ROWS))
-    told: dict[int, dict[str, Any]] = field(default_factory=dict)
 
 
-def figures_of(parts: Sequence[str], ranked: int, asked: Collection[int]) -> Figures:
-    """Read a scored table, of which so many rows are ranked. parts: its files. asked: ranks whose rows are wanted."""
-    found = Figures(Histogram.between(*score_bounds(parts, ranked)))
-    for uri in parts:
-        table = storage.read_table(uri, sorted({*COUNTS, *NUMBERS, *PLACES}))
+def figures_of(parts: Sequence[str], ranked: int, near_cut: Sequence[float] = ()) -> Figures:
+    """Read a scored table, of which so many rows are ranked. parts: its files.
+
+    near_cut: scores on both sides of the cut, which the bins must reach: few chosen rows may all lie in TAIL.
+    """
+    inside = [*score_bounds(parts, ranked), *near_cut]
+    found = Figures(Histogram.between(min(inside), max(inside)))
+    for table in scan(parts, sorted({*COUNTS, *NUMBERS, *PLACES})):
         _add(found, table)
-        here = np.flatnonzero(np.asarray(pc.is_in(table["rank"], pa.array(sorted(asked), pa.int64()))))
-        rows = storage.read_rows(uri, here.tolist()).to_pylist() if len(here) else []
-        found.told |= {row["rank"]: row | {"example_id": row["example_id"].hex()} for row in rows}
     return found
+
+
+def told_rows(parts: Sequence[str], asked: Collection[int]) -> dict[int, dict[str, Any]]:
+    """Return rank -> the whole row of a scored table, for the ranks that are asked for."""
+    told: dict[int, dict[str, Any]] = {}
+    ranks = pa.array(sorted(asked), pa.int64())
+    for uri, table in zip(parts, scan(parts, ("rank",)), strict=True):
+        here = np.flatnonzero(np.asarray(pc.is_in(table["rank"], ranks)))
+        rows = storage.read_rows(uri, here.tolist()).to_pylist() if len(here) else []
+        told |= {row["rank"]: row | {"example_id": row["example_id"].hex()} for row in rows}
+    return told
 
 
 def _add(found: Figures, table: pa.Table) -> None:
@@ -90,10 +100,10 @@ def _add(found: Figures, table: pa.Table) -> None:
     found.lengths = more_lengths(found.lengths, ranked)
     found.chosen_lengths = more_lengths(found.chosen_lengths, chosen)
     found.sample.add(ranked.select(NUMBERS))
-    found.chosen.add(_plain(chosen.select([*NUMBERS, *PLACES])))
+    found.chosen.add(with_file_names(chosen.select([*NUMBERS, *PLACES])))
 
 
-def _plain(table: pa.Table) -> pa.Table:
+def with_file_names(table: pa.Table) -> pa.Table:
     """Write out the names of files: parts have dictionaries of their own."""
     at = table.column_names.index("file")
     return table.set_column(at, "file", table["file"].cast(pa.string()))

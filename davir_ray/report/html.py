@@ -6,6 +6,7 @@ and styles whose hashes it names, and nothing else: no network, no frame, no for
 """
 
 import json
+import re
 from base64 import b64encode
 from collections.abc import Mapping
 from functools import cache
@@ -21,6 +22,9 @@ from davir_ray.foreign_text import printable, without_credentials
 PACKAGE = "davir_ray.report"
 STYLES = ("vendor/uPlot.min.css", "templates/page.css")
 SCRIPTS = ("vendor/uPlot.iife.min.js", "templates/plots.js", "templates/table.js")
+_SPELT_OUT = re.compile("[^\n\t\u200c\u200d]+")
+"""Where what does not print is spelt out: all but line breaks, tabs, and the joiners that words of Persian and Hindi
+and many emoji are written with."""
 
 
 def render(template: str, **context: Any) -> bytes:
@@ -52,10 +56,11 @@ def digest(text: str) -> str:
 
 
 def readable(value: Any) -> Any:
-    """Spell out what does not print of a text, but for line breaks, and hide passwords; leave markup of ours alone."""
+    """Spell out what does not print of a text, but for what words need, and hide passwords; leave our markup alone."""
     if not isinstance(value, str) or isinstance(value, Markup):
         return value
-    return "\n".join(map(printable, without_credentials(value).split("\n")))
+    text = without_credentials(value).replace("\r\n", "\n")
+    return _SPELT_OUT.sub(lambda found: printable(found[0]), text)
 
 
 def data(value: Any) -> Markup:
@@ -84,6 +89,11 @@ def number(value: float | None, digits: int = 4) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.{digits}f}"
 
 
+def significant(value: float | None, digits: int = 4) -> str:
+    """Write a number with so many digits that count, however small it is."""
+    return "-" if value is None else f"{value:.{digits}g}"
+
+
 def correlation(value: float | None) -> str:
     """Write a correlation with its sign."""
     return "not defined" if value is None else f"{value:+z.2f}"  # z: no "-0.00"
@@ -100,5 +110,6 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"data": data, "percent": percent, "number": number, "correlation": correlation}
+    made.filters |= {"data": data, "percent": percent, "number": number}
+    made.filters |= {"significant": significant, "correlation": correlation}
     return made

@@ -1,7 +1,8 @@
 """A run as a page: what was chosen and from what, whether that can be trusted, and what it looks like."""
 
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,10 @@ from davir_ray.drift.result import Drift
 from davir_ray.errors import DamagedPart
 from davir_ray.progress import warn
 from davir_ray.recipe import Recipe
-from davir_ray.report.alternatives import alternatives, overlap_with_longest
+from davir_ray.report.alternatives import alternatives, others, overlap_with_longest
 from davir_ray.report.comparison import compare, finished, parts_of
 from davir_ray.report.coreset_rows import coreset_rows
-from davir_ray.report.figures import Counts, Figures, figures_of
+from davir_ray.report.figures import Counts, Figures, Histogram, figures_of, told_rows
 from davir_ray.report.html import render
 from davir_ray.report.recipe_text import recipe_text
 from davir_ray.report.shown_rows import KINDS, shown_ranks, shown_rows
@@ -59,37 +60,58 @@ def try_to_write_report(folder: str) -> None:
 def page_of(run: PastRun) -> bytes:
     """Return the page of a finished run."""
     record, (recipe, name) = run.record, load_run_or_recipe(run.folder, ())
-    figures = figures_of(parts_of(run), record.ranked, shown_ranks(record))
-    sample = figures.sample.rows
+    told = told_rows(parts_of(run), shown_ranks(record))
+    sides = cut_sides(record, recipe, told)
+    figures = figures_of(parts_of(run), record.ranked, [score for side in sides for score in side])
     rows = coreset_rows(run.folder, figures.chosen.rows)
-    groups, drift = figures.groups.largest(NAMES_SHOWN), drift_of(run)
-    before = previous(run, drift, name)
     return render(
         "run.html",
         run=record,
         title=run.title,
-        name=name,
         rules=list(rules_of(record, recipe)),
-        sources=figures.sources.largest(NAMES_SHOWN),
-        groups=groups if any(one.name for one in groups[0]) else None,
-        too_many_groups=figures.groups.too_many,
-        lengths=[(what, *spread(one)) for what, one in lengths_of(figures).items()],
-        alternatives=[] if sample is None else alternatives(sample, record.score, recipe.score),
-        sampled=0 if sample is None else len(sample),
-        longest=None if sample is None else overlap_with_longest(sample),
-        learnt=None if sample is None else learnt(sample),
-        drift=drift,
-        previous=None if before is None else compare(before, run),
-        came=CAME,
-        went=WENT,
-        moved_shown=MOVED_SHOWN,
-        shown=shown_rows(run.folder, record, recipe, figures),
+        **counted(figures),
+        **trusted(record, recipe, figures.sample.rows),
+        **since(run, name),
+        shown=shown_rows(run.folder, record, recipe, told),
         kinds=KINDS,
         table=rows,
         group_list=1 < len(set(rows.get("group", []))) <= NAMES_CHOSEN_FROM,
         recipe=recipe_text(recipe),
-        data={"plots": plots(record, recipe, figures), "rows": rows},
+        file=f"{name}.yaml",
+        command=shlex.join(["davir", "score", f"{name}.yaml"]),
+        data={"plots": plots(record, recipe, figures, sides), "rows": rows},
     )
+
+
+def counted(figures: Figures) -> dict[str, Any]:
+    """Return what the page tells of all rows."""
+    groups = figures.groups.largest(NAMES_SHOWN)
+    return {
+        "sources": figures.sources.largest(NAMES_SHOWN),
+        "groups": groups if any(one.name for one in groups[0]) else None,
+        "too_many_groups": figures.groups.too_many,
+        "lengths": [(what, *spread(one)) for what, one in lengths_of(figures).items()],
+    }
+
+
+def trusted(record: RunRecord, recipe: Recipe, sample: pa.Table | None) -> dict[str, Any]:
+    """Return what the page tells of the sample of ranked rows; None is one of no rows."""
+    if sample is None:
+        return {"alternatives": [], "sampled": 0, "longest": None, "learnt": None}
+    return {
+        "alternatives": alternatives(sample, record.score, recipe.score),
+        "sampled": len(sample),
+        "longest": overlap_with_longest(sample),
+        "learnt": learnt(sample),
+    }
+
+
+def since(run: PastRun, name: str) -> dict[str, Any]:
+    """Return what the page tells of the run before."""
+    drift = drift_of(run)
+    before = previous(run, drift, name)
+    compared = None if before is None else compare(before, run)
+    return {"drift": drift, "previous": compared, "came": CAME, "went": WENT, "moved_shown": MOVED_SHOWN}
 
 
 def rules_of(record: RunRecord, recipe: Recipe) -> Iterator[tuple[str, str, int | None]]:
@@ -126,39 +148,50 @@ def losses(sample: pa.Table, name: str) -> NDArray[np.float64]:
     return np.asarray(sample[name].fill_null(np.nan).to_numpy(), dtype=np.float64)
 
 
-def plots(record: RunRecord, recipe: Recipe, figures: Figures) -> dict[str, Any]:
-    """Return what the page's script draws, by the name of the element that it draws in."""
+def plots(
+    record: RunRecord, recipe: Recipe, figures: Figures, sides: Sequence[tuple[float, float]]
+) -> dict[str, Any]:
+    """Return what the page's script draws, by the name of the element that it draws in. sides: see `cut_sides`."""
     sample = figures.sample.rows
     if sample is None or not len(sample):
         return {}
-    histogram, points = figures.histogram, sample.slice(0, POINTS)
-    drawn: dict[str, Any] = {
-        "scores": {
-            "kind": "histogram",
-            "x": record.score,
-            "middles": _short((histogram.edges[:-1] + histogram.edges[1:]) / 2),
-            "ranked": histogram.ranked[1:-1].tolist(),
-            "selected": histogram.selected[1:-1].tolist(),
-            "cuts": cuts_of(record, recipe, figures.told),
-        }
-    }
+    points = sample.slice(0, POINTS)
+    drawn = {"scores": _histogram(record.score, figures.histogram, sides)}
     tokens = np.maximum(points["num_tokens"].fill_null(0).to_numpy(), 1).astype(np.float64)
     base, reference = (losses(points, name) / tokens for name in ("base_loss", "reference_loss"))
-    if len(known := np.flatnonzero(np.isfinite(base) & np.isfinite(reference))):
-        both = {"x": "base loss, nats a token", "y": "reference loss, nats a token", "has_diagonal": True}
-        drawn["losses"] = {**both, "log": False, **_points(points, base, reference, known)}
-    every = np.arange(len(points))
-    words = {"x": "response tokens", "y": record.score, "log": True, "has_diagonal": False}
-    drawn["lengths"] = {**words, **_points(points, tokens, points["score"].to_numpy(), every)}
+    if np.isfinite(base + reference).any():
+        words = {"x": "base loss, nats a token", "y": "reference loss, nats a token"}
+        drawn["losses"] = {**words, "log": False, "has_diagonal": True, **_points(points, base, reference)}
+    scores = [(record.score, points["score"].to_numpy()), *others(points, record.score, recipe.score)]
+    for index, (name, values) in enumerate(scores):
+        words = {"x": "response tokens", "y": name}
+        drawn[f"lengths-{index}"] = {
+            **words,
+            "log": True,
+            "has_diagonal": False,
+            **_points(points, tokens, values),
+        }
     return drawn
 
 
-def _points(
-    rows: pa.Table, x: NDArray[np.float64], y: NDArray[np.float64], known: NDArray[np.int64]
-) -> dict[str, Any]:
-    """Return points of rows that are not chosen, and of those that are."""
-    selected = np.asarray(rows["selected"])
-    sides = {"all": known[~selected[known]], "chosen": known[selected[known]]}
+def _histogram(score: str, histogram: Histogram, sides: Sequence[tuple[float, float]]) -> dict[str, Any]:
+    """Return the bins with one more at either end, of all rows that lie beyond."""
+    step = histogram.edges[1] - histogram.edges[0]
+    middles = histogram.edges[0] + step * (np.arange(len(histogram.ranked)) - 0.5)
+    return {
+        "kind": "histogram",
+        "x": score,
+        "middles": _short(middles),
+        "ranked": histogram.ranked.tolist(),
+        "selected": histogram.selected.tolist(),
+        "cuts": [(one + other) / 2 for one, other in sides],
+    }
+
+
+def _points(rows: pa.Table, x: NDArray[np.float64], y: NDArray[np.float64]) -> dict[str, Any]:
+    """Return points of rows that are not chosen, and of those that are; without those that lack a number."""
+    selected, known = np.asarray(rows["selected"]), np.isfinite(x) & np.isfinite(y)
+    sides = {"all": known & ~selected, "chosen": known & selected}
     return {"kind": "scatter"} | {name: [_short(x[at]), _short(y[at])] for name, at in sides.items()}
 
 
@@ -166,8 +199,10 @@ def _short(values: NDArray[np.float64]) -> list[float]:
     return [float(f"{one:.5g}") for one in values.tolist()]
 
 
-def cuts_of(record: RunRecord, recipe: Recipe, told: Mapping[int, Mapping[str, Any]]) -> list[float]:
-    """Return the scores at which the last rule that cuts the whole ranking cut it; none where groups were cut.
+def cut_sides(
+    record: RunRecord, recipe: Recipe, told: Mapping[int, Mapping[str, Any]]
+) -> list[tuple[float, float]]:
+    """Return the scores on both sides of each place where the last rule that cuts cut the ranking; none of groups.
 
     told: rank -> row, of rows on both sides.
     """
@@ -182,9 +217,10 @@ def cuts_of(record: RunRecord, recipe: Recipe, told: Mapping[int, Mapping[str, A
     rows = [
         row for _, row in sorted(told.items()) if row["dropped_by"] in deciding and row["source"] not in kept
     ]
-    sides = zip(rows, rows[1:], strict=False)
     return [
-        (one["score"] + other["score"]) / 2 for one, other in sides if one["selected"] != other["selected"]
+        (one["score"], other["score"])
+        for one, other in pairwise(rows)
+        if one["selected"] != other["selected"]
     ]
 
 

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from davir_ray.recipe import Recipe
-from davir_ray.report.figures import Figures
 from davir_ray.runs.record import RunRecord
 from davir_ray.runs.rows import Shown, with_texts
 
@@ -21,13 +20,14 @@ def shown_ranks(record: RunRecord) -> dict[int, str]:
 
 
 def shown_rows(
-    folder: str, record: RunRecord, recipe: Recipe, figures: Figures
+    folder: str, record: RunRecord, recipe: Recipe, told: Mapping[int, dict[str, Any]]
 ) -> Mapping[str, list[dict[str, Any]]]:
-    """Return kind (KINDS) -> rows in the order of ranks, with their text and, where they were kept, token losses."""
+    """Return kind (KINDS) -> rows in the order of ranks, with their text and, where they were kept, token losses.
+
+    told: rank -> row of the scored table, for the ranks that the record shows.
+    """
     kinds = shown_ranks(record)
-    rows = with_texts(
-        recipe.corpus, record.formats, [figures.told[rank] for rank in sorted(figures.told) if rank in kinds]
-    )
+    rows = with_texts(recipe.corpus, record.formats, [told[rank] for rank in sorted(told)])
     painted = tokens_in_colours(folder, record, recipe, rows)
     shown: dict[str, list[dict[str, Any]]] = {kind: [] for kind in KINDS}
     for row in rows:

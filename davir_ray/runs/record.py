@@ -55,6 +55,8 @@ class Facts(Written):
     """Version of davir_ray."""
     ray: str
     """Version of Ray."""
+    versions: dict[str, str] = Field(default_factory=dict)
+    """Package -> version, of the others that decide the numbers: pyarrow, and those that the engine computes with."""
     score: str
     """Name of the score, such as `davir`."""
     score_code: str

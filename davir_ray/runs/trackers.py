@@ -19,6 +19,7 @@ from davir_ray.progress import warn
 from davir_ray.recipe import Recipe
 from davir_ray.runs.record import RunRecord
 from davir_ray.runs.run import Event, Run
+from davir_ray.storage.layout import RunLayout
 
 PROJECT = "davir_ray"
 """Project of W&B, and experiment of MLflow, where the environment names none."""
@@ -82,7 +83,7 @@ class MlflowTracker:
             return
         tags = {"davir_ray_run": own, "run_dir": run.folder}
         self._id = self._client.create_run(experiment, run_name=title, tags=tags).info.run_id
-        self._client.log_dict(self._id, dict(settings), "recipe.json")
+        self._client.log_dict(self._id, dict(settings), RunLayout.recipe)
 
     def note(self, figures: Figures, step: int) -> None:
         """Log figures, under names of the characters that MLflow takes."""

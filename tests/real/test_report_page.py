@@ -41,6 +41,7 @@ HOSTILE = [
     ("</script><script>document.title = 'taken'</script>", "<!--<script>"),
     ("gnp.\u202eexe \u2066hidden\u2069", "\x1b[31m \u0000 \u200b"),
     ("long", "w" * 5000),
+    ("hindi", "क्\u200dषण"),
     ("markup", '"\' onmouseover=alert(1) <b style="position:fixed">over all</b>'),
 ]
 ROWS = 11_000
@@ -136,7 +137,7 @@ def found(page: Page, text: str) -> None:
 
 def test_the_page_is_drawn_and_says_and_fetches_nothing(opened, report):
     page = opened.page
-    assert drawn(page) == [True, True, True]
+    assert drawn(page) == [True] * 5
     assert page.title() == "made-000000000002 - davir_ray"
     assert page.locator("article").count() > 5
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
@@ -186,6 +187,31 @@ def test_a_table_of_ten_thousand_rows_is_quick(opened):
            return (performance.now() - start) / 1000; }"""
     )
     assert seconds < 2
+
+
+def test_a_search_of_ten_thousand_rows_is_quick(opened, report):
+    seconds = opened.page.evaluate(
+        """async (words) => {
+             const field = document.querySelector("#search"), found = document.querySelector("#found");
+             const start = performance.now();
+             const told = new Promise((done) => new MutationObserver(done).observe(found, { childList: true }));
+             field.value = words;
+             field.dispatchEvent(new Event("input"));
+             await told;
+             document.querySelector("#rows").getBoundingClientRect();
+             return (performance.now() - start) / 1000;
+           }""",
+        NEEDLE,
+    )
+    found(opened.page, f"{matching(report, NEEDLE)} rows found")
+    assert seconds < 2
+
+
+def test_words_with_joiners_are_found_with_and_without_them(opened):
+    for typed in ("क्\u200dषण", "क्षण"):
+        opened.page.fill("#search", typed)
+        found(opened.page, "1 rows found")
+    assert "क्\u200dषण" in opened.page.inner_text("#rows tbody")
 
 
 def test_nothing_else_may_run_or_be_fetched(opened, report):

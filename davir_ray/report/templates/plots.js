@@ -73,16 +73,18 @@
 
   function histogram(place, { middles, ranked, selected, cuts, x }) {
     const bars = (width) => uPlot.paths.bars({ size: [width, Infinity], align: 0 });
-    const series = (label, name, width) => ({ label, stroke: colour(name), width: 0, fill: colour(name), paths: bars(width), points: { show: false } });
-    const step = middles.length > 1 ? middles[1] - middles[0] : 1;
+    const series = (label, name, counts) => ({ label, value: (u, v, s, i) => (i == null ? "" : counts[i].toLocaleString("en")), stroke: colour(name), width: 0, fill: colour(name), paths: bars(0.9), points: { show: false } });
+    const step = middles[1] - middles[0];
+    const least = Math.max(...ranked) * 0.01;
+    const seen = (counts) => counts.map((count) => count && Math.max(count, least));
     return {
       options: {
         scales: { x: { time: false, range: () => [middles[0] - step, middles[middles.length - 1] + step] }, y: { range: (u, low, high) => [0, high * 1.05 || 1] } },
         axes: [axis(x), axis("rows", { size: 60 })],
-        series: [{ label: x, value: (u, v) => (v == null ? "" : v.toPrecision(4)) }, series("ranked", "all", 0.9), series("chosen", "chosen", 0.9)],
+        series: [{ label: x, value: (u, v) => (v == null ? "" : v.toPrecision(4)) }, series("ranked", "all", ranked), series("chosen", "chosen", selected)],
         hooks: { draw: [(u) => cuts.forEach((cut) => upright(u, cut))] },
       },
-      data: [middles, ranked, selected],
+      data: [middles, seen(ranked), seen(selected)],
     };
   }
 

@@ -6,21 +6,23 @@
   if (!table) return;
   const { rows: columns } = JSON.parse(document.getElementById("data").textContent);
   const MORE = 100;
-  const NUMBERS = { rank: 0, score: 4, tokens: 0, base: 3, reference: 3 };
+  const NUMBERS = new Set(["rank", "score", "tokens", "base", "reference"]);
   const count = columns.rank.length;
-  const everything = columns.text.map((text, i) => `${text} ${columns.id[i]} ${columns.source[i]} ${columns.group[i]}`.toLowerCase());
+  // Joiners change how a word looks and not which it is: it is found with and without them.
+  const sought = (text) => text.toLowerCase().replace(/[\u200c\u200d]/g, "");
+  const everything = columns.id.map((id, i) => sought(`${columns.text?.[i] ?? ""} ${id} ${columns.source[i]} ${columns.group[i]}`));
   const names = [...table.querySelectorAll("th")].map((one) => one.dataset.column);
   const find = (id) => document.getElementById(id);
   const state = { sort: "rank", up: true, shown: MORE };
 
   function compared(column) {
     const values = columns[column];
-    if (column in NUMBERS) return (a, b) => (values[a] ?? -Infinity) - (values[b] ?? -Infinity) || a - b;
+    if (NUMBERS.has(column)) return (a, b) => (values[a] ?? -Infinity) - (values[b] ?? -Infinity) || a - b;
     return (a, b) => (values[a] < values[b] ? -1 : values[a] > values[b] ? 1 : a - b);
   }
 
   function wanted() {
-    const words = find("search").value.toLowerCase().split(/\s+/).filter(Boolean);
+    const words = sought(find("search").value).split(/\s+/).filter(Boolean);
     const [source, group] = [find("source").value, find("group")?.value ?? "*"];
     const found = [];
     for (let i = 0; i < count; i++) {
@@ -33,8 +35,8 @@
   function cell(column, i) {
     const made = document.createElement("td");
     const value = columns[column][i];
-    made.className = column in NUMBERS ? "n" : column === "text" ? "text" : "name";
-    made.textContent = value === null ? "-" : column in NUMBERS ? value.toFixed(NUMBERS[column]) : value;
+    made.className = NUMBERS.has(column) ? "n" : column === "text" ? "text" : "name";
+    made.textContent = value === null ? "-" : NUMBERS.has(column) && !Number.isInteger(value) ? Number(value.toPrecision(4)) : value;
     return made;
   }
 
@@ -73,7 +75,7 @@
   }
 
   function sortBy(column) {
-    state.up = column === state.sort ? !state.up : !(column in NUMBERS) || column === "rank";
+    state.up = column === state.sort ? !state.up : !NUMBERS.has(column) || column === "rank";
     state.sort = column;
     again();
   }

@@ -179,6 +179,14 @@ def test_a_core_set_without_rows_is_a_dataset_without_rows(tmp_path):
     assert len(run.coreset("trl")) == 0
 
 
+def test_a_part_without_rows_hides_no_other(tmp_path):
+    kept, schema = [{"question": "a"}], pa.schema([("question", pa.string())])
+    files = {"exports/trl/part-00000.jsonl": [], "exports/trl/part-00001.jsonl": kept}
+    run = finish(tmp_path / "r-1", files | {"coreset/part-00001.parquet": kept}, ("parquet", "trl"))
+    pq.write_table(schema.empty_table(), tmp_path / "r-1" / "coreset" / "part-00000.parquet")
+    assert run.coreset().to_list() == run.coreset("trl").to_list() == kept
+
+
 def test_of_several_sources_it_is_asked_which(tmp_path):
     names = {"alpaca": "alpaca", "a/b": "a%2Fb"}
     files = {f"coreset/{folder}/part-00000.parquet": [{"of": name}] for name, folder in names.items()}

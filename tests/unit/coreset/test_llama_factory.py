@@ -135,6 +135,15 @@ def test_dataset_info_names_what_it_reads_and_nothing_else(tmp_path):
     assert info["llama_factory"]["tags"]["user_tag"] == "human"
 
 
+def test_a_source_of_which_all_rows_are_left_out_is_not_named(tmp_path):
+    paths = {
+        "chats": write_rows(tmp_path / "m.jsonl", [{"messages": list(turns("q", "a"))}]),
+        "texts": write_rows(tmp_path / "t.jsonl", [{"text": "plain"}]),
+    }
+    write_all(export_of(tmp_path, paths, ("llama_factory",)))
+    assert set(info_of(tmp_path)) == {"llama_factory-chats"}
+
+
 def test_pairs_are_ranked_and_each_source_is_a_data_set(tmp_path):
     paths = {
         "a,b": write_rows(

@@ -60,6 +60,10 @@ def test_csv_is_read_compressed_with_a_limit_and_with_turns_as_json_text(tmp_pat
         (b"", "is empty, expected CSV with a header"),
         (b"a,b,a\n1,2,3\n", "its header has the column `a` several times"),
         (b"a,,b\n1,2,3\n", "its header has a column without a name"),
+        (
+            b"question,r\xe9ponse\nq,a\n",
+            r"its header is not UTF-8: byte 0xe9 at byte 10, .*; `iconv -f LATIN1 -t UTF-8 FILE > NEW_FILE`",
+        ),
         (b"PAR1rest", "is Parquet; call it .parquet"),
         (b'question,answer\nq,"open\n', "is no CSV at line 2: unexpected end of data"),
     ],

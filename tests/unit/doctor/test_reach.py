@@ -20,7 +20,7 @@ def found(tmp_path, **changes):
         "store": str(tmp_path / "store"),
         "output": str(tmp_path / "runs"),
     }
-    return {one.name: one for one in look_at_reach(parse_recipe(tree | changes, "r"))}
+    return {one.name: one for one in look_at_reach(parse_recipe(tree | changes, "r"), "my r.yaml")}
 
 
 @pytest.fixture
@@ -48,7 +48,24 @@ def test_what_is_not_there_is_told_with_what_brings_it(whole, monkeypatch):
     assert "none.jsonl: no such file or folder" in told["corpus"].problem
     assert told["models.base"].mend == "hf download nobody/no-such-model"
     assert "there is no such folder" in told["models.reference"].problem
+    assert told["corpus"].mend == "davir validate 'my r.yaml'  # once its paths are right"
     assert "cannot be written" in told["store"].problem
+    assert told["store"].mend.startswith("name another folder under `store` in my r.yaml")
+
+
+def test_every_place_that_rows_are_read_from_is_looked_at(whole):
+    (whole / "few.jsonl").write_text(json.dumps({"question": "a", "answer": "b"}) + "\n")
+    there, gone = {"paths": str(whole / "few.jsonl")}, {"paths": str(whole / "gone.jsonl")}
+    told = found(
+        whole,
+        target=there,
+        score={"name": "rds"},
+        models={"base": str(whole / "base")},
+        train={"corpus": there, "eval_corpus": gone},
+    )
+    states = {name: one.state for name, one in told.items() if "corpus" in name or name == "target"}
+    assert states == {"corpus": "ok", "target": "ok", "train.corpus": "ok", "train.eval_corpus": "wrong"}
+    assert "gone.jsonl" in told["train.eval_corpus"].problem
 
 
 def test_a_recipe_that_cannot_be_read_is_a_finding_whatever_is_the_matter(tmp_path, monkeypatch):

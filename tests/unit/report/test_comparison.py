@@ -13,7 +13,7 @@ from scipy.stats import spearmanr
 
 from davir_ray.cli import main
 from davir_ray.report.comparison import ABSENT, Comparison, compare, compared, finished
-from davir_ray.report.comparison_page import comparison_page, parts
+from davir_ray.report.comparison_page import comparison_page, shares_within
 from davir_ray.report.page import page_of
 from tests.made_runs import made_run, write_corpus
 
@@ -119,8 +119,8 @@ def test_several_runs_are_each_compared_with_the_first(runs):
 
 
 def test_lengths_are_parts_of_a_core_set():
-    assert parts(np.array([0, 2, 1, 1]), np.array([1, 2, 3])) == [0.5, 0.5]
-    assert parts(np.zeros(0, dtype=np.int64), np.array([1, 2])) == [0.0]
+    assert shares_within(np.array([0, 2, 1, 1]), np.array([1, 2, 3])) == [0.5, 0.5]
+    assert shares_within(np.zeros(0, dtype=np.int64), np.array([1, 2])) == [0.0]
 
 
 def told(*arguments: str, code: int = 0) -> list[str]:

@@ -13,8 +13,8 @@ from davir_ray.config import ScoreConfig
 from davir_ray.report import figures as figures_module
 from davir_ray.report import shares as shares_module
 from davir_ray.report.alternatives import alternatives, overlap_with_longest
-from davir_ray.report.figures import BINS, Figures, figures_of
-from davir_ray.report.page import cuts_of, learnt, spread
+from davir_ray.report.figures import BINS, Figures, figures_of, told_rows
+from davir_ray.report.page import cut_sides, learnt, spread
 from davir_ray.report.sample import LowestIds
 from davir_ray.runs.record import load_record
 from davir_ray.runs.run import load_run_or_recipe
@@ -45,7 +45,7 @@ def table(run) -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def found(run) -> Figures:
-    return figures_of(parts(run), load_record(str(run)).ranked, [1, 200])
+    return figures_of(parts(run), load_record(str(run)).ranked)
 
 
 def parts(run):
@@ -91,7 +91,7 @@ def test_the_largest_are_named_and_the_others_counted(found):
 
 def test_groups_without_end_are_not_held(run, monkeypatch):
     monkeypatch.setattr(shares_module, "MOST_NAMES", 1)
-    groups = figures_of(parts(run), 100, []).groups
+    groups = figures_of(parts(run), 100).groups
     assert groups.too_many
     assert groups.counts == {}
 
@@ -108,11 +108,20 @@ def test_lengths_are_those_of_the_table(found, table):
     assert spread(np.zeros(3, dtype=np.int64)) == (0, None, [])
 
 
-def test_the_rows_that_are_asked_for_are_told_whole(found, table):
-    assert set(found.told) == {1, 200}
+def test_the_rows_that_are_asked_for_are_told_whole(run, table):
+    told = told_rows(parts(run), [1, 200])
+    assert set(told) == {1, 200}
     row = table[table["rank"] == 200].iloc[0]
-    assert found.told[200]["file"] == row["file"]
-    assert found.told[200]["example_id"] == row["example_id"].hex()
+    assert told[200]["file"] == row["file"]
+    assert told[200]["example_id"] == row["example_id"].hex()
+
+
+def test_the_bins_reach_both_sides_of_the_cut(run, table):
+    scores = table[table["rank"].notna()]["score"]
+    sides = [scores.max() + 1, scores.min() - 1]
+    histogram = figures_of(parts(run), len(scores), sides).histogram
+    assert (histogram.edges[0], histogram.edges[-1]) == (sides[1], sides[0])
+    assert (histogram.ranked[0], histogram.ranked[-1]) == (0, 0)
 
 
 def test_other_scores_are_those_of_their_formulas(found, table):
@@ -120,8 +129,8 @@ def test_other_scores_are_those_of_their_formulas(found, table):
     tokens, base, reference = rows["num_tokens"], rows["base_loss"], rows["reference_loss"]
     values = {
         "davir": (base - reference) / base,
+        "rho_sum": base - reference,
         "rho_mean": (base - reference) / tokens,
-        "base_loss": base / tokens,
     }
     told = alternatives(found.sample.rows, "davir", ScoreConfig())
     assert [one.name for one in told] == list(values)
@@ -167,8 +176,8 @@ def test_a_sample_is_the_lowest_ids_whatever_the_parts(table, run):
 def test_the_cut_lies_between_the_last_chosen_and_the_first_left_out(run, table):
     record, (recipe, _) = load_record(str(run)), load_run_or_recipe(str(run), ())
     last = int(table["selected"].sum())
-    told = figures_of(parts(run), record.ranked, [1, last, last + 1, 390]).told
+    told = told_rows(parts(run), [1, last, last + 1, 390])
     scores = table.set_index("rank")["score"]
-    assert cuts_of(record, recipe, told) == [pytest.approx((scores[last] + scores[last + 1]) / 2)]
+    assert cut_sides(record, recipe, told) == [(scores[last], scores[last + 1])]
     pinned = recipe.model_copy(update={"select": ()})
-    assert cuts_of(record, pinned, told) == []
+    assert cut_sides(record, pinned, told) == []

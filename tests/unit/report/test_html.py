@@ -66,7 +66,7 @@ def test_a_hostile_text_is_text(hostile):
 
 
 @pytest.mark.parametrize(
-    "mark", ["\u202e", "\u2066", "\u200f", "\u0000", "\x1b", "\u2028", "\ud800"], ids=ascii
+    "mark", ["\u202e", "\u2066", "\u200f", "\u200b", "\u0000", "\x1b", "\r", "\u2028", "\ud800"], ids=ascii
 )
 def test_what_does_not_print_is_spelt_out(mark):
     page = page_with(f"a{mark}b")
@@ -79,6 +79,20 @@ def test_line_breaks_and_letters_of_all_scripts_stay():
     assert readable("two\nlines עברית 東\u00a0京") == "two\nlines עברית 東\u00a0京"
     assert readable(Markup("<b>\u202e</b>")) == "<b>\u202e</b>"
     assert readable(7) == 7
+
+
+def test_tabs_windows_line_breaks_and_joiners_of_words_stay_readable():
+    assert readable("a\tb\r\nc\r\n") == "a\tb\nc\n"
+    words = "क्\u200dषण जन\u200cता 👩\u200d💻"
+    assert readable(words) == words
+    assert json.loads(data([words])) == [words]
+
+
+def test_scores_have_digits_that_count():
+    written = [
+        environment().filters["significant"](one) for one in (0.75, 0.123456, 1e-6, 1234.56, 0.0, None)
+    ]
+    assert written == ["0.75", "0.1235", "1e-06", "1235", "0", "-"]
 
 
 def test_passwords_are_hidden():
