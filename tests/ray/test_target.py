@@ -26,6 +26,7 @@ from davir_ray import pipeline
 from davir_ray.errors import CorpusError, ModelError, RecipeError
 from davir_ray.influence.moments import read_moments
 from davir_ray.logprobs.engine import TokenSequence
+from davir_ray.measure.chunks import CHUNK_TOKENS
 from davir_ray.planning.plan import TimeEstimate
 from davir_ray.planning.ray_plan import preview
 from davir_ray.recipe import parse_recipe
@@ -211,6 +212,23 @@ def test_stored_steps_serve_another_target_without_a_pass_over_the_corpus(folder
     assert [row["score"] for row in scored] == found.max(axis=1).tolist()
 
 
+def test_scores_do_not_depend_on_how_many_engines_measure(folder, tiny_models, monkeypatch):
+    monkeypatch.setitem(CHUNK_TOKENS, "cpu", 150)
+    asked = tree(folder, tiny_models[0], score={"name": "less"}, warmup={"fraction": 0.5, "train": warm(1)})
+    (epoch,) = steps.make_models(parse_recipe(asked, "test"), "test")[0].models["warmup"]
+    asked["models"] = {"base": tiny_models[0], "warmup": epoch}
+    del asked["warmup"]
+    scores = []
+    for replicas in (1, 2):
+        engine = {"num_cpus": 1, "replicas": replicas}
+        own = {"store": f"{folder}/store{replicas}", "output": f"{folder}/runs{replicas}"}
+        record = pipeline.score(parse_recipe(asked | own | {"engine": engine}, "test"), "test")
+        assert (record.measured, record.status) == ({"warmup-less": ROWS}, {"ok": ROWS})
+        scores.append(pq.read_table(record.scored).select(["example_id", "score", "rank", "score_hh"]))
+        assert len(list(folder.glob(f"store{replicas}/measurements/*/*.parquet"))) >= 4
+    assert scores[0].equals(scores[1])
+
+
 def run_in_process(folder: Path, recipe: dict) -> subprocess.Popen:
     (folder / "test.yaml").write_text(yaml.safe_dump(recipe))
     command = [sys.executable, "-c", CODE, "run", str(folder / "test.yaml")]
@@ -338,12 +356,15 @@ def test_models_of_the_target_begin_from_what_they_are_compared_with(folder, tin
 
 def test_a_reference_may_be_made_of_the_target(folder, tiny_models):
     pairs = {"objective": "dpo", "num_cpus_per_worker": 1, "zero_stage": None, "learning_rate": 1e-3}
+    pairs["eval_corpus"] = {"paths": f"{folder}/hh.parquet"}
     asked = tree(folder, tiny_models[0], reference={"fit": "target", "train": pairs}, score={"name": "davir"})
     del asked["warmup"]
     record = pipeline.run_all(parse_recipe(asked, "test"), "test")
     assert record.measured["reference"] == ROWS  # DPO's frozen policy had some rows measured under the base
     (training,) = record.reference.trainings
     assert (training.objective, training.rows) == ("dpo", 5)  # three of the eight are the same pairs
+    assert (training.eval_rows, training.overlaps.same, training.overlaps.near) == (3, 3, 0)
+    assert training.overlaps.named[0].corpus == f"{folder}/hh.parquet:0"
 
 
 @pytest.mark.parametrize(

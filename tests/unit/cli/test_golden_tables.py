@@ -11,7 +11,7 @@ from davir_ray.coreset.summary import DroppedGroups, RankedRow, SourceShare
 from davir_ray.drift.result import ScoresCompared
 from davir_ray.nightly.nights import Busy
 from davir_ray.planning.plan import PlannedView, TimeEstimate
-from davir_ray.runs.record import EngineUsed, HeldOut
+from davir_ray.runs.record import EngineUsed, HeldOut, Overlaps
 from davir_ray.train.training_status import TrainingStatus
 from tests.records import (
     drift,
@@ -181,6 +181,13 @@ metrics   runs/r-sft-1/metrics.jsonl
 model     runs/r-sft-1/model
 """
     )
+
+
+def test_a_training_whose_held_out_rows_are_of_the_target():
+    line = "target    1,200 of the held-out rows are rows of the target, 1 nearly"
+    record = training_record(overlaps=Overlaps(same=1200, near=1))
+    assert line in told(training_lines(record)).splitlines()
+    assert told(training_lines(training_record(overlaps=Overlaps()))) == TRAINING
 
 
 def test_a_reference():
