@@ -19,6 +19,7 @@ from davir_ray.config import ModelConfig
 from davir_ray.ids import Keys, keys_of
 from davir_ray.inputs import check_inputs
 from davir_ray.job import Job, engine_for, facts, job_of, name_run, tokenise
+from davir_ray.measure.kind import Aimed
 from davir_ray.measure.measurement import Measurement
 from davir_ray.measure.ray_measure import (
     asked_of,
@@ -49,7 +50,7 @@ from davir_ray.runs.locations import Places, read_places
 from davir_ray.runs.record import Facts, RunRecord
 from davir_ray.runs.run import Run
 from davir_ray.schema import Role, View, is_of_view, role_of
-from davir_ray.scores.score import AIMED, OF_GRADIENTS
+from davir_ray.scores.score import OF_GRADIENTS
 from davir_ray.storage.layout import StoreLayout
 from davir_ray.store.measurements import MeasurementStore
 from davir_ray.store.mending import mended
@@ -291,7 +292,7 @@ def _passes_of_target(job: Job) -> list[Measurement]:
     if few_shot is None:
         return []
     asked = {need[:2] for need in job.inputs.score.of_target}
-    files = [(one, one.directions_uri) for one in job.measurements if one.kind.name in AIMED]
+    files = [(one, one.directions_uri) for one in job.measurements if isinstance(one.kind, Aimed)]
     files += [
         (one, one.vectors_uri(few_shot.target.digest))
         for one in job.measurements
