@@ -79,6 +79,11 @@ def role_of(name: str) -> str:
     return name.partition("-")[0]
 
 
+def kind_of(label: str) -> str:
+    """Return the kind of measurement that a pass is of, by its label: `rose` of `warmup-0-rose`, `loss` of `base`."""
+    return "-".join(part for part in label.split("-")[1:] if not part.isdigit()) or "loss"
+
+
 class Need(NamedTuple):
     """What a score, a rule or an export asks for: a kind of measurement, of a model, in a view.
 

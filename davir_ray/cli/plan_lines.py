@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 
-from davir_ray.planning.plan import PlannedView, RunPlan
+from davir_ray.planning.plan import PlannedView, RunPlan, TimeEstimate, Unpriced
 from davir_ray.progress import duration
-from davir_ray.schema import role_of
+from davir_ray.schema import kind_of, role_of
 from davir_ray.scores.score import OF_GRADIENTS
 
 REASONS = {
@@ -23,8 +23,8 @@ REASONS = {
     "new_or_changed": "new or changed rows: the last run left no word of where its rows were",
 }
 
-OF_TARGET_TOO = ("-projected_step", "-representation")
-"""How the labels of passes end whose kind is measured of the target's rows, too."""
+PROBE = "`--probe` finds out on a few rows"
+WORDS: dict[Unpriced, str] = {"warmup": "the warm-up", "target": "the target's rows"}
 
 
 def plan_lines(plan: RunPlan) -> Iterator[str]:
@@ -64,28 +64,38 @@ def _view(view: PlannedView, to_make: Sequence[str]) -> Iterator[str]:
 
 def _time(plan: RunPlan) -> Iterator[str]:
     estimate = plan.estimate
-    if not any(plan.measured.values()) and (estimate is None or estimate.target is None):
-        yield f"time      {_nothing(plan)}"
-    elif estimate is None:
-        probe = "; `--probe` finds out on a few rows" if any(map(_is_of_gradients, plan.measured)) else ""
-        yield f"time      no estimate: no earlier run of this name measured with this base and engine{probe}"
+    if estimate is None:
+        yield (
+            "time      no estimate: no earlier run of this name measured the same with this base and engine"
+            + (f"; {PROBE}" if _takes_gradients(plan) else "")
+        )
+        return
+    if not estimate.models and not estimate.warmup and not estimate.target:
+        yield f"time      {_nothing(estimate)}"
     else:
         gpu = f", {estimate.gpu_hours:,.2f} GPU-hours" if estimate.gpu_hours else ""
         yield f"time      about {duration(estimate.seconds)} of measuring{gpu}, loading models not counted"
-        first = {"warm-up": estimate.warmup, "target": estimate.target}
-        for label, one in {**first, **estimate.models}.items():
-            if one is None:
-                continue
+        yield from _parts(estimate)
+    if estimate.not_priced:
+        names = " and ".join(WORDS[one] for one in estimate.not_priced)
+        yield f"  not priced  {names}" + (f": {PROBE}" if _takes_gradients(plan) else "")
+
+
+def _parts(estimate: TimeEstimate) -> Iterator[str]:
+    """Tell of each thing that is priced, in the order in which they are done."""
+    first = {"warm-up": estimate.warmup, "target": estimate.target}
+    for label, one in {**first, **estimate.models}.items():
+        if one is not None:
             speed = f"{one.tokens_per_second:,.0f} tokens/s an engine, {one.engines} at once"
             yield f"  {label:<11} {duration(one.busy_seconds)} of engines; {speed} ({one.basis})"
 
 
-def _nothing(plan: RunPlan) -> str:
-    """Say that no row of the corpus is to be measured; of the target's own rows that is known of a finished run."""
-    if not plan.finished and any(label.endswith(OF_TARGET_TOO) for label in plan.measured):
-        return "no row of the corpus to measure; rows of the target, if they are new"
+def _nothing(estimate: TimeEstimate) -> str:
+    """Say that no row of the corpus is to be measured."""
+    if estimate.not_priced:
+        return "no row of the corpus to measure"
     return "nothing to measure: no model is loaded"
 
 
-def _is_of_gradients(label: str) -> bool:
-    return any(label.endswith(f"-{kind}") for kind in OF_GRADIENTS)
+def _takes_gradients(plan: RunPlan) -> bool:
+    return any(kind_of(label) in OF_GRADIENTS for label in plan.measured)

@@ -23,6 +23,8 @@ def training_lines(record: TrainingRecord) -> Iterator[str]:
     yield f"settings  {', '.join(f'{name} {as_written(value)}' for name, value in known)}"
     if record.frozen_logps:
         yield f"frozen    log-probabilities from the {record.frozen_logps}"
+    if (both := record.overlaps) is not None and both.same + both.near:
+        yield f"target    {both.same:,} of the held-out rows are rows of the target, {both.near:,} nearly"
     before, after = record.eval.before, record.eval.after
     for name, title in SHOWN.items():
         if name in before and name in after:

@@ -73,8 +73,8 @@ class _Looked:
     row_groups: tuple[int, ...] = ()
 
 
-def list_corpus(config: CorpusConfig, limit: int | None = None) -> Listing:
-    """List the splits of a corpus by source and path, or of its first `limit` rows.
+def list_corpus(config: CorpusConfig, limit: int | None = None, section: str = "corpus") -> Listing:
+    """List the splits of a corpus by source and path, or of its first `limit` rows. section: of the recipe.
 
     Raises `CorpusError` for a path without files, a missing column or an empty corpus, `UnknownFormat`, and
     `UnreadableFile` unless such files are to be skipped.
@@ -84,14 +84,19 @@ def list_corpus(config: CorpusConfig, limit: int | None = None) -> Listing:
     looked = list(_look_at_all(expand(config.paths), limit))
     bad = tuple(item for item in looked if isinstance(item, BadFile))
     if bad and config.on_bad_file == "error":
+        way = (
+            "every row of a target counts"
+            if section == "target"
+            else f"{section}.on_bad_file: skip leaves them out"
+        )
         raise UnreadableFile(
-            f"{len(bad)} of the corpus's files cannot be read (corpus.on_bad_file: skip leaves them out)",
+            f"{section}: {len(bad)} of its files cannot be read ({way})",
             *(f"  {item.reason}" for item in bad[:20]),
         )
     files = [item for item in looked if isinstance(item, _Looked) and item.rows != 0]
     if not files:
         raise CorpusError(
-            "the corpus holds no rows: " + ", ".join(p for ps in config.paths.values() for p in ps)
+            f"{section}: holds no rows: " + ", ".join(p for ps in config.paths.values() for p in ps)
         )
     splits = tuple(_first_rows((split for file in files for split in _splits(file)), limit))
     formats = _formats(files, config)

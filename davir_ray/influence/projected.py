@@ -92,6 +92,10 @@ class ProjectedKind:
         found = project_target(adapted, target, dimensions=self.dimensions, seed=self.seed)
         return {name: vectors.numpy() for name, vectors in found.items()}
 
+    def beside(self, vectors: Mapping[str, NDArray[np.float32]]) -> tuple[pa.Schema, "Alignment"]:
+        """Return what is read of stored steps beside the projections of a target's rows, and what makes it of them."""
+        return COSINES, Alignment.with_target(vectors)
+
     def flaws(self, measured: pa.Table) -> dict[int, str]:
         """Return row -> what no measurement has: a step of no length, or a projection that is none."""
         norm, lists = measured["norm"].to_numpy(), measured["vector"].combine_chunks()

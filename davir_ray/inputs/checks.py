@@ -37,13 +37,14 @@ def check_inputs(
     recipe: Recipe,
     needs: tuple[Need, ...] | None = None,
     measured_under: Callable[[], Mapping[str, Sequence[str]]] | None = None,
+    section: str = "corpus",
 ) -> Inputs:
     """Load what a run is about, and check that its parts fit each other. Raises a `DavirError` that says what not.
 
     `needs` takes the place of what the recipe asks to measure; then no reference is looked at. measured_under: see
-    `resolve_all`.
+    `resolve_all`. section: where the recipe's author named what stands in `recipe.corpus`.
     """
-    inputs = load_inputs(recipe, needs, measured_under)
+    inputs = load_inputs(recipe, needs, measured_under, section)
     samples = inputs.samples()
     if not samples:
         raise CorpusError(*no_row_fits(inputs.parsed(), inputs.recipe.corpus, inputs.listing.formats))
@@ -62,6 +63,7 @@ def load_inputs(
     recipe: Recipe,
     needs: tuple[Need, ...] | None = None,
     measured_under: Callable[[], Mapping[str, Sequence[str]]] | None = None,
+    section: str = "corpus",
 ) -> Inputs:
     """Load what a run is about, and look at no row of it; the same arguments as `check_inputs`."""
     recipe = anchored(recipe)
@@ -72,7 +74,7 @@ def load_inputs(
         _check_named(recipe, score)
         check_trackers("report_to", recipe.report_to)
     with stage(CorpusError):
-        listing = list_corpus(recipe.corpus, recipe.corpus.limit)
+        listing = list_corpus(recipe.corpus, recipe.corpus.limit, section)
     if needs is None:
         check_score(recipe, listing)
         needs = _needs(recipe, score, listing)

@@ -12,9 +12,7 @@ from davir_ray.corpus.listing import Listing
 from davir_ray.corpus.reading import Parsed, examples
 from davir_ray.corpus.split import Split
 from davir_ray.errors import UnreadableFile
-from davir_ray.influence.kinds import InfluenceKind
-from davir_ray.influence.projected import ProjectedKind
-from davir_ray.measure.kind import KINDS, Kind, resolve_kind, strongest
+from davir_ray.measure.kind import KINDS, Aimed, ChecksModel, Kind, resolve_kind, strongest
 from davir_ray.models.resolve import Models, ResolvedModel
 from davir_ray.recipe import Recipe
 from davir_ray.schema import COMPLETIONS, Need, View
@@ -62,9 +60,9 @@ class Inputs:
         return list({one.identity: one for some in self.models.values() for one in some}.values())
 
     def check_checkpoints(self) -> None:
-        """Check that gradients can be taken under the models that are asked for them. Raises `ModelError`."""
+        """Check that what is asked of the models can be measured under them. Raises `ModelError`."""
         for name, kind in self.passes:
-            if isinstance(one := resolve_kind(kind), InfluenceKind | ProjectedKind):
+            if isinstance(one := resolve_kind(kind), ChecksModel):
                 for model in self.models[name]:
                     if model.model_path:  # one that is not there was measured under before
                         one.check_model(model)
@@ -79,7 +77,7 @@ class Inputs:
     def kind(self, name: str) -> Kind:
         """Return a kind of measurement with all that decides its numbers: some are aimed at the target."""
         kind = resolve_kind(name)
-        if not isinstance(kind, InfluenceKind) or self.few_shot is None:
+        if not isinstance(kind, Aimed) or self.few_shot is None:
             return kind
         return kind.aimed(self.few_shot.target)
 

@@ -10,10 +10,9 @@ from davir_ray.cluster.unexpected import stage
 from davir_ray.coreset.ray_rank import Ranked, Ranking, rank
 from davir_ray.coreset.rules.choose import token_columns
 from davir_ray.errors import DavirError, StoreError
-from davir_ray.influence.projected import COSINES, Alignment, ProjectedKind
 from davir_ray.inputs import Inputs
 from davir_ray.job.job import Job, stores_of, with_folds
-from davir_ray.measure.kind import resolve_kind
+from davir_ray.measure.kind import ReadBeside, resolve_kind
 from davir_ray.models.resolve import ResolvedModel
 from davir_ray.schema import role_of
 from davir_ray.scores.score import OF_GRADIENTS, TargetMeasured
@@ -81,8 +80,8 @@ def look_up_need(job: Job, kind: str, model: str, target: TargetMeasured | None 
     """
     views = tuple(dict.fromkeys(need.view for need in job.inputs.needs if need[:2] == (kind, model)))
     columns, as_read = _columns(kind), None
-    if target is not None and isinstance(resolve_kind(kind), ProjectedKind):
-        columns, as_read = COSINES, Alignment.with_target(target.vectors[model])
+    if target is not None and isinstance(read := resolve_kind(kind), ReadBeside):
+        columns, as_read = read.beside(target.vectors[model])
     folds = [
         look_up(job.prepared, views, stores_of(job, kind, one), columns, fold, as_read)
         for one, fold in with_folds(job.inputs.models[model])

@@ -53,19 +53,24 @@ and a score that uses it:
     NEED = Need("my_kinds:HARD", "base", View.RESPONSE)
     HARDNESS = Score("hardness", "tokens above 2 nats", (NEED,), "none",
                      lambda measured, config: measured.floats(NEED, "hard"))
+
+What some kinds have beside these members is in `ChecksModel`, `Aimed` and `ReadBeside`.
 '''
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import blake2b
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from davir_ray.config import EngineConfig
 from davir_ray.config.by_path import import_by_path, source_of
 from davir_ray.errors import RecipeError
 from davir_ray.influence.kinds import GRADIENT_COSINE, LESS, ROSE
 from davir_ray.influence.projected import PROJECTED_STEP
+from davir_ray.influence.target import Target
 from davir_ray.logprobs.choice import Choice
 from davir_ray.logprobs.engine import TokenSequence
 from davir_ray.logprobs.kinds import LOSS, TOKEN_ENTROPY, TOKEN_LOSS, TOKEN_RANK
@@ -107,6 +112,43 @@ class Kind(StoredKind, Protocol):
 
     def open(self, choice: Choice, config: EngineConfig, model: ResolvedModel, max_length: int) -> Measurer:
         """Load a model in this process. max_length: of the longest sequence. Raises `EngineError`."""
+        ...
+
+
+@runtime_checkable
+class ChecksModel(Protocol):
+    """What a kind may have beside the members of `Kind`: it cannot be measured under every model."""
+
+    def check_model(self, model: ResolvedModel) -> None:
+        """Check, from its files alone, that it can be measured under a model. Raises `ModelError`."""
+        ...
+
+
+@runtime_checkable
+class Aimed(Protocol):
+    """What a kind may have beside the members of `Kind`: its numbers are about the target's rows."""
+
+    def aimed(self, target: Target) -> Kind:
+        """Return the kind that is aimed at a target, which is a part of its fingerprint."""
+        ...
+
+    def ground_of(self, choice: Choice, config: EngineConfig, model: ResolvedModel, max_length: int) -> bytes:
+        """Compute once what all rows need of the target under a model. Raises `EngineError`, `ModelError`."""
+        ...
+
+    def grounded(self, data: bytes) -> Kind:
+        """Return the kind with what `ground_of` made. Raises `ValueError` for other data."""
+        ...
+
+
+@runtime_checkable
+class ReadBeside(Protocol):
+    """What a kind may have beside the members of `Kind`: it is compared with the target where it is read."""
+
+    def beside(
+        self, vectors: Mapping[str, NDArray[np.float32]]
+    ) -> tuple[pa.Schema, Callable[[pa.Table], pa.Table]]:
+        """Return the columns that are read beside a target's vectors by subtask [M, D], and what makes them."""
         ...
 
 

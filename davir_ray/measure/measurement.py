@@ -8,9 +8,8 @@ from davir_ray import storage
 from davir_ray.config import EngineConfig, ModelsConfig
 from davir_ray.corpus.folds import Fold
 from davir_ray.errors import DamagedPart
-from davir_ray.influence.kinds import InfluenceKind
 from davir_ray.logprobs.choice import Choice
-from davir_ray.measure.kind import Kind
+from davir_ray.measure.kind import Aimed, Kind
 from davir_ray.schema import View
 from davir_ray.storage.damage import expecting
 from davir_ray.storage.layout import MeasurementsLayout, PassLayout, numbered
@@ -73,7 +72,7 @@ class Measurement:
 
     def ready_kind(self) -> Kind:
         """Return the kind with what was computed for all rows of the pass beforehand: the target's directions."""
-        if not isinstance(self.kind, InfluenceKind):
+        if not isinstance(self.kind, Aimed):
             return self.kind
         with expecting(self.directions_uri):
             data = storage.read_bytes(self.directions_uri)

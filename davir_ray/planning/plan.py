@@ -1,8 +1,12 @@
 """The plan of a run, as `davir plan --json` prints it."""
 
+from typing import Literal
+
 from davir_ray.runs.changes import Change
 from davir_ray.runs.record import Facts
 from davir_ray.storage.typed import Written
+
+Unpriced = Literal["warmup", "target"]
 
 
 class PlannedView(Written):
@@ -56,9 +60,11 @@ class TimeEstimate(Written):
     models: dict[str, PassEstimate]
     """Model label -> the same of this model alone, for those that have something to measure."""
     warmup: PassEstimate | None = None
-    """The training of the warm-up; null where it is made, or not asked for."""
+    """The training of the warm-up; null where it is made, not asked for, or not priced."""
     target: PassEstimate | None = None
-    """The gradients of the target's rows under all checkpoints; null where none are to be taken."""
+    """The target's rows under all models; null where they are measured, not to be measured, or not priced."""
+    not_priced: tuple[Unpriced, ...] = ()
+    """What is to be done, and is not in the sums: no probe and no earlier pass tells how fast it goes."""
 
 
 class RunPlan(Facts):
@@ -72,8 +78,8 @@ class RunPlan(Facts):
     finished: bool
     """Whether the run is finished already."""
     to_make: tuple[str, ...]
-    """Roles of models that are still to be trained (`reference`, `warmup`, `target`); of that time only a warm-up's is
-    in the plan."""
+    """Roles of models that are still to be trained (`reference`, `warmup`, `target`); of that time no more than a
+    warm-up's is in the plan, where a probe was asked for."""
     changes: tuple[Change, ...]
     """What differs from the last run besides the rows."""
     measured: dict[str, int]

@@ -13,11 +13,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 
+from davir_ray import storage
 from davir_ray.cluster import ray_session
 from davir_ray.config import ModelConfig
 from davir_ray.ids import Keys, keys_of
 from davir_ray.inputs import check_inputs
 from davir_ray.job import Job, engine_for, facts, job_of, name_run, tokenise
+from davir_ray.measure.kind import Aimed
 from davir_ray.measure.measurement import Measurement
 from davir_ray.measure.ray_measure import (
     asked_of,
@@ -27,9 +29,19 @@ from davir_ray.measure.ray_measure import (
     failed_keys,
     look_up_held,
 )
-from davir_ray.planning.estimate import estimate, passes, speed_of, total
-from davir_ray.planning.plan import PassEstimate, PlannedView, RunPlan, TimeEstimate
-from davir_ray.planning.ray_probe import Probed, probe, target_estimate, warmup_estimate
+from davir_ray.planning.estimate import (
+    Pass,
+    PastPass,
+    Speed,
+    estimate,
+    passes,
+    speed_of,
+    target_estimate,
+    total,
+    warmup_estimate,
+)
+from davir_ray.planning.plan import PassEstimate, PlannedView, RunPlan, TimeEstimate, Unpriced
+from davir_ray.planning.ray_probe import Probed, probe
 from davir_ray.planning.reasons import Reason, model_reason, row_reasons
 from davir_ray.recipe import Recipe
 from davir_ray.runs.changes import Change, changes
@@ -232,19 +244,58 @@ def _estimate(
     job: Job, asked: dict[str, list[Asked]], past: Sequence[PastRun], probed: Probed | None, *, warms_up: bool
 ) -> TimeEstimate | None:
     """Estimate the time of what is missing; None where neither an earlier run nor a probe tells how fast this goes."""
-    known = [one for run in past for one in passes(run)]
-    engine = (job.choice.type, job.choice.dtype)
-    base = [model.identity for model in job.inputs.models["base"]]
+    speed = partial(_speed, job, [one for run in past for one in passes(run)], probed)
     parts: dict[str, PassEstimate | None] = {}
     for one in job.measurements:
         if tokens := sum(view.tokens for view in asked[one.label]):
-            speed = speed_of(one.store.folder, engine, base, known)
-            if speed is None and probed is not None and one.kind.name in OF_GRADIENTS:
-                speed = probed.measuring
-            engines = engine_replicas(one, engine_cpus(one))
-            gpus = engine_gpus(one)
-            parts[one.label] = estimate(tokens, speed, engines=engines, gpus=gpus) if speed else None
-    if probed is None:
-        return total(parts)
-    warm_up = warmup_estimate(job, probed.training) if warms_up else None
-    return total(parts, warm_up, target_estimate(job, probed.measuring))
+            parts[one.label] = _priced(one, tokens, speed(one))
+    left = _passes_of_target(job)
+    prices = {
+        "warmup": _warmup(job, probed.training) if warms_up and probed else None,
+        "target": _target(job, left, speed(left[0])) if left else None,
+    }
+    to_do: dict[Unpriced, bool] = {"warmup": warms_up, "target": bool(left)}
+    not_priced = tuple(name for name, is_left in to_do.items() if is_left and prices[name] is None)
+    return total(parts, **prices, not_priced=not_priced)
+
+
+def _speed(job: Job, known: Sequence[PastPass], probed: Probed | None, one: Measurement) -> Speed | None:
+    """Learn how fast a pass goes."""
+    base = tuple(model.identity for model in job.inputs.models["base"])
+    asked = Pass(one.store.folder, one.kind.name, (job.choice.type, job.choice.dtype), base)
+    return speed_of(asked, known, probed.measuring if probed and one.kind.name in OF_GRADIENTS else None)
+
+
+def _priced(one: Measurement, tokens: int, speed: Speed | None) -> PassEstimate | None:
+    if speed is None:
+        return None
+    return estimate(tokens, speed, engines=engine_replicas(one, engine_cpus(one)), gpus=engine_gpus(one))
+
+
+def _warmup(job: Job, speed: Speed) -> PassEstimate:
+    sequences = (job.prepared.sequences(split, [View.RESPONSE]) for split in range(job.prepared.splits))
+    tokens = sum(sum(table["length"].to_pylist()) for table in sequences)
+    gpus = max(map(engine_gpus, job.measurements))
+    return warmup_estimate(tokens, job.inputs.recipe.warmup, speed, gpus=min(gpus, 1))
+
+
+def _target(job: Job, left: Sequence[Measurement], speed: Speed | None) -> PassEstimate | None:
+    few_shot = job.inputs.few_shot
+    if speed is None or few_shot is None:
+        return None
+    return target_estimate(few_shot, len(left), speed, gpus=engine_gpus(left[0]))
+
+
+def _passes_of_target(job: Job) -> list[Measurement]:
+    """Return the passes that measure the target's rows, too, and have not yet."""
+    few_shot = job.inputs.few_shot
+    if few_shot is None:
+        return []
+    asked = {need[:2] for need in job.inputs.score.of_target}
+    files = [(one, one.directions_uri) for one in job.measurements if isinstance(one.kind, Aimed)]
+    files += [
+        (one, one.vectors_uri(few_shot.target.digest))
+        for one in job.measurements
+        if (one.kind.name, role_of(one.model)) in asked
+    ]
+    return [one for one, uri in files if not storage.exists(uri)]

@@ -1,4 +1,4 @@
-"""How fast gradients go, found out on a few rows before anything is made: with a fresh adapter over the base.
+"""How fast gradients go, found out on a few rows: under a checkpoint, or with a fresh adapter where none is made yet.
 
 A warm-up, the target's gradients and those of the corpus are forward and backward passes over an adapter; one speed
 prices them all, but for gradients that are projected: that takes longer than the passes.
@@ -10,7 +10,6 @@ from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from davir_ray import storage
 from davir_ray.cluster.unexpected import stage
 from davir_ray.config import LoraConfig
 from davir_ray.errors import EngineError, RecipeError
@@ -19,11 +18,10 @@ from davir_ray.job import Job
 from davir_ray.logprobs.engine import TokenSequence
 from davir_ray.measure.chunk_rows import chunk_of, sequences_of
 from davir_ray.measure.measurement import Measurement
-from davir_ray.measure.ray_measure import engine_gpus
+from davir_ray.measure.ray_measure import model_of
 from davir_ray.measure.ray_target import in_one_process
 from davir_ray.models.resolve import resolve
-from davir_ray.planning.estimate import Speed, estimate
-from davir_ray.planning.plan import PassEstimate
+from davir_ray.planning.estimate import Speed
 from davir_ray.progress import say
 from davir_ray.schema import View
 from davir_ray.scores.score import OF_GRADIENTS
@@ -45,22 +43,21 @@ class Probed:
 
 @stage(EngineError)
 def probe(job: Job) -> Probed:
-    """Take gradients of some rows under the base with a fresh adapter. Raises `RecipeError` where none are taken."""
-    passes = _of_gradients(job)
+    """Take gradients of some rows under the first model that they are asked of, or with an adapter as it will have.
+
+    Raises `RecipeError` where none are taken.
+    """
+    passes = [one for one in job.measurements if one.kind.name in OF_GRADIENTS]
     if not passes:
         raise RecipeError(
             f"--probe finds out how fast gradients go, and score {job.inputs.score.name} takes none"
         )
-    lora = job.inputs.recipe.warmup.train.lora
-    assert lora is not None
+    made = job.inputs.models[passes[0].model][0].adapter_path is not None
+    lora = None if made else job.inputs.recipe.warmup.train.lora
     rows = _some_rows(job)
     say(f"probe: the gradients of {len(rows)} rows")
     rates = in_one_process(passes[0], partial(_tokens_per_second, lora=lora, rows=rows))
     return Probed(*(Speed(rate, f"a probe of {len(rows)} rows") for rate in rates))
-
-
-def _of_gradients(job: Job) -> list[Measurement]:
-    return [one for one in job.measurements if one.kind.name in OF_GRADIENTS]
 
 
 def _some_rows(job: Job) -> list[TokenSequence]:
@@ -76,26 +73,41 @@ def _some_rows(job: Job) -> list[TokenSequence]:
 
 
 def _tokens_per_second(
-    measurement: Measurement, lora: LoraConfig, rows: list[TokenSequence]
+    measurement: Measurement, lora: LoraConfig | None, rows: list[TokenSequence]
 ) -> tuple[float, float]:
-    """Take gradients alone, and as the pass does; each once to warm up and once by the clock."""
-    import torch
-    from peft import get_peft_model
+    """Take gradients alone, and as the pass does; each once to warm up and once by the clock.
 
-    from davir_ray.influence.adapted import AdaptedModel
+    lora: a fresh adapter over the base; None where the model is made.
+    """
+    import torch
+
+    from davir_ray.influence.adapted import load_adapted
     from davir_ray.influence.moments import Moments
-    from davir_ray.logprobs.hf.model import load_model
-    from davir_ray.train.arguments import peft_config
 
     one = measurement
-    base = load_model(resolve(one.models.base).model_path, None, one.choice.dtype, one.choice.device)
-    model = AdaptedModel(get_peft_model(base, peft_config(lora)))  # type: ignore[arg-type]
+    if lora is None:
+        model = load_adapted(model_of(one), one.choice.dtype, one.choice.device)
+    else:
+        model = _with_fresh_adapter(one, lora)
     zeros = {one.name: torch.zeros_like(one.linear.weight) for one in model.watched}
     moments = Moments(zeros, zeros, 1.0, 1, 1)
     alone = _timed(_aligning(model, moments), rows)
     if not isinstance(one.kind, ProjectedKind):
         return alone, alone
     return alone, _timed(_projecting(model, moments), rows)
+
+
+def _with_fresh_adapter(measurement: Measurement, lora: LoraConfig) -> "AdaptedModel":
+    from peft import get_peft_model
+
+    from davir_ray.influence.adapted import AdaptedModel
+    from davir_ray.logprobs.hf.model import load_model
+    from davir_ray.train.arguments import peft_config, told_what_fits
+
+    one = measurement
+    base = load_model(resolve(one.models.base).model_path, None, one.choice.dtype, one.choice.device)
+    with told_what_fits(base, "warmup.train.lora"):
+        return AdaptedModel(get_peft_model(base, peft_config(lora)))  # type: ignore[arg-type]
 
 
 def _aligning(model: "AdaptedModel", moments: "Moments") -> Callable[[list[TokenSequence]], object]:
@@ -117,34 +129,3 @@ def _timed(work: Callable[[list[TokenSequence]], object], rows: list[TokenSequen
     started = monotonic()
     work(rows)
     return sum(len(row.ids) for row in rows) / (monotonic() - started)
-
-
-def warmup_estimate(job: Job, speed: Speed) -> PassEstimate:
-    """Say what the warm-up would take: its share of the corpus, once an epoch."""
-    warmup = job.inputs.recipe.warmup
-    sequences = (job.prepared.sequences(split, [View.RESPONSE]) for split in range(job.prepared.splits))
-    tokens = sum(sum(table["length"].to_pylist()) for table in sequences)
-    train = warmup.train
-    gpus = engine_gpus(_of_gradients(job)[0])
-    taken = int(tokens * warmup.fraction * warmup.epochs)
-    return estimate(taken, speed, engines=train.num_workers, gpus=min(gpus, 1))
-
-
-def target_estimate(job: Job, speed: Speed) -> PassEstimate | None:
-    """Say what the target's gradients would take, under all checkpoints, by one engine after the other."""
-    few_shot = job.inputs.few_shot
-    if few_shot is None:
-        return None
-    target = few_shot.target.digest
-    passes = [one for one in _of_gradients(job) if not storage.exists(_laid_down(one, target))]
-    if not passes:
-        return None
-    sides = [side for row in few_shot.rows for side in (row.chosen, row.rejected) if side is not None]
-    tokens = sum(len(side.ids) for side in sides) * len(passes)
-    return estimate(tokens, speed, engines=1, gpus=engine_gpus(passes[0]))
-
-
-def _laid_down(measurement: Measurement, target: str) -> str:
-    """Name the file of the target's gradients."""
-    kept = isinstance(measurement.kind, ProjectedKind)
-    return measurement.vectors_uri(target) if kept else measurement.directions_uri

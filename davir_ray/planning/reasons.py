@@ -14,7 +14,7 @@ from davir_ray.ids import Keys
 from davir_ray.runs.changes import Change
 from davir_ray.runs.locations import ABSENT
 from davir_ray.runs.record import Facts
-from davir_ray.schema import role_of
+from davir_ray.schema import kind_of, role_of
 from davir_ray.scores.score import AIMED
 
 
@@ -67,7 +67,7 @@ def model_reason(
     other, role = {change.what for change in changed}, role_of(model)
     if role in other:
         return NEW_MODEL[role]
-    if "target_rows" in other and label.removeprefix(f"{model}-") in AIMED:
+    if "target_rows" in other and kind_of(label) in AIMED:
         return Reason.NEW_TARGET
     measured_then = map(_without_fold, record.measurements)
     return Reason.NEW_ENGINE if _without_fold(label) in measured_then else Reason.NOT_MEASURED

@@ -194,6 +194,8 @@ class TrainingRecord(Written):
     """Rows left out of those; null if nothing was held out."""
     eval_rows_trained_on: int | None = None
     """Held-out rows that are also among the rows trained on; null if nothing was held out."""
+    overlaps: Overlaps | None = None
+    """Held-out rows that are rows of the target too; null if nothing was held out, or without a target."""
     base: str
     """Hash of the content of the model that training began from."""
     frozen_logps: Literal["store", "trainer"] | None

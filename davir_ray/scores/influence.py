@@ -40,7 +40,9 @@ def _under_all(measured: Measured, need: Need) -> NDArray[np.float64]:
     return total
 
 
-def _score(name: str, formula: str, paper: str, *, of_target: tuple[Need, ...] = ()) -> Score:
+def _score(
+    name: str, formula: str, paper: str, *, of_target: tuple[Need, ...] = (), pairs: bool = False
+) -> Score:
     """Put a score together. of_target: where the measurements know of no target, what is measured of its rows."""
     need = of_target[0] if of_target else Need(name, "warmup", View.RESPONSE)
 
@@ -59,6 +61,7 @@ def _score(name: str, formula: str, paper: str, *, of_target: tuple[Need, ...] =
         compute,
         parts=parts,
         of_target=of_target,
+        of_target_pairs=pairs,
         undefined="a step on it has no length",
     )
 
@@ -67,6 +70,7 @@ ROSE = _score(
     "rose",
     "max over subtasks of the mean cosine of Adam's step on the row with the DPO gradients of the target's pairs",
     "arXiv 2412.00631 (ROSE)",
+    pairs=True,
 )
 LESS = _score(
     "less",
@@ -88,5 +92,6 @@ ROSE_PROJECTED = _score(
     "rose_projected",
     "rose, of projections to 8,192 numbers that are stored, for any target",
     "arXiv 2412.00631 (ROSE)",
-    of_target=(PROJECTED, PROJECTED._replace(view=View.REJECTED)),
+    of_target=(PROJECTED,),
+    pairs=True,
 )

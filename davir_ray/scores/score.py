@@ -12,6 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from davir_ray.config import ScoreConfig
+from davir_ray.measure.kind import Aimed, resolve_kind
 from davir_ray.schema import Need, View
 
 Floats = NDArray[np.float64]
@@ -131,25 +132,25 @@ class Score:
     parts: Callable[[Measured, ScoreConfig], dict[str, Floats]] | None = None
     """The score for each subtask of the target [N]."""
     of_target: tuple[Need, ...] = ()
-    """What is measured of the target's rows; of pairs where the view of the rejected side is among it."""
+    """What is measured of the target's rows."""
+    of_target_pairs: bool = False
+    """The rows of `target` have to be preference pairs."""
     undefined: str = "a loss is too close to zero, or the value overflows"
     """Why a row has no value though all that the score needs is measured: the reason of its status `no_score`."""
 
     @property
     def reads_target(self) -> bool:
         """Whether what it needs depends on the rows of `target`."""
-        return bool(self.of_target) or any(need.kind in AIMED for need in self.needs)
-
-    @property
-    def of_target_pairs(self) -> bool:
-        """Whether the rows of `target` have to be preference pairs."""
-        compared = any(need.view is View.REJECTED for need in self.of_target)
-        return compared or any(need.kind == "rose" for need in self.needs)
+        return bool(self.of_target) or any(_is_aimed(need) for need in self.needs)
 
     @property
     def cost(self) -> str:
         """Forward passes an example, in words."""
         return " + ".join(map(pass_of, self.needs)) or "none"
+
+
+def _is_aimed(need: Need) -> bool:
+    return isinstance(resolve_kind(need.kind), Aimed)
 
 
 def pass_of(need: Need) -> str:

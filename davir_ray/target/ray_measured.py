@@ -41,7 +41,12 @@ def _weights(checkpoints: Sequence[ResolvedModel]) -> tuple[float, ...]:
     """Return the mean learning rates of the checkpoints' epochs. Raises `ModelError` where they give no weights."""
     for one in checkpoints:
         if one.adapter_path is None:
-            raise ModelError(f"{one.doubt}; but how much it weighs, its folder alone says")
+            doubt = (
+                one.doubt or f"models.warmup: the checkpoint {one.identity} is known by its identity alone"
+            )
+            raise ModelError(
+                f"{doubt}; how much it weighs (the mean learning rate of its epoch) is in its folder alone: name that"
+            )
     weights = tuple(learning_rate_of(str(one.adapter_path)) for one in checkpoints)
     if checkpoints and not sum(weights) > 0:
         raise ModelError(

@@ -61,14 +61,19 @@ def read_target(config: TargetConfig, tokens: TokensConfig, tokenizer: Tokenizer
 
     Raises `CorpusError` for the first row that cannot be used whole, and for a subtask without rows.
     """
-    listing = list_corpus(config, config.limit)
+    listing = list_corpus(config, config.limit, "target")
     rows: list[FewShotRow] = []
     not_read: dict[str, tuple[str, ...]] = {}
     for split, parsed in _parsed(config, listing):
         rows.append(_row(split, parsed, tokens, tokenizer, pairs))
         not_read[split.source] = tuple(dict.fromkeys((*not_read.get(split.source, ()), *parsed.not_read)))
     if empty := sorted(set(config.paths) - {row.subtask for row in rows}):
-        raise CorpusError(f"target.paths.{empty[0]}: has no row; each subtask needs at least one")
+        limit = (
+            f" among the first {config.limit} of all, by subtask and path (target.limit)"
+            if config.limit
+            else ""
+        )
+        raise CorpusError(f"target.paths.{empty[0]}: has no row{limit}; each subtask needs at least one")
     return FewShot(tuple(rows), {name: columns for name, columns in not_read.items() if columns})
 
 

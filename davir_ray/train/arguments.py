@@ -1,13 +1,18 @@
 """The recipe in TRL's words."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from peft import LoraConfig as PeftLoraConfig
+from torch import nn
+from transformers.pytorch_utils import Conv1D
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.sft_config import SFTConfig
 
 from davir_ray.config import LoraConfig, TrainConfig
+from davir_ray.errors import ModelError
 from davir_ray.train.deepspeed import deepspeed_config
 from davir_ray.train.settings import beta_of, dtype_of, learning_rate_of
 
@@ -108,3 +113,24 @@ def peft_config(lora: LoraConfig | None) -> PeftLoraConfig | None:
         layers_to_transform=None if lora.layers_to_transform is None else list(lora.layers_to_transform),
         task_type="CAUSAL_LM",
     )
+
+
+@contextmanager
+def told_what_fits(model: nn.Module, setting: str) -> Iterator[None]:
+    """Raise `ModelError` with the names that a model has where an adapter fits none of its modules.
+
+    setting: the section of the recipe that describes the adapter.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if not str(error).startswith(
+            "Target modules"
+        ):  # PEFT's words since 0.19, where it has no class for it
+            raise
+        linear = (name for name, one in model.named_modules() if isinstance(one, nn.Linear | Conv1D))
+        names = {name.rpartition(".")[2] for name in linear}
+        raise ModelError(
+            f"{setting}.target_modules: names no module of the model, whose linear layers are called "
+            f"{', '.join(sorted(names))}"
+        ) from error

@@ -86,9 +86,12 @@ def check_corpora(recipe: Recipe, train: TrainConfig) -> dict[str, Listing]:
     own = pairs if train.is_preference else None
     for name, corpus in {"corpus": train.corpus or own, "eval_corpus": train.eval_corpus}.items():
         if corpus is not None:
-            inputs = check_inputs(recipe.model_copy(update={"corpus": corpus}), needs_of(train))
-            titles = {id(recipe.corpus): "the corpus", id(recipe.target): "the target"}
-            check_pairs(inputs.listing.has_pairs, train, titles.get(id(corpus), f"train.{name}"))
+            sections = {id(recipe.corpus): "corpus", id(recipe.target): "target"}
+            section = sections.get(id(corpus), f"train.{name}")
+            on_corpus = recipe.model_copy(update={"corpus": corpus})
+            inputs = check_inputs(on_corpus, needs_of(train), section=section)
+            what = f"the {section}" if section in sections.values() else section
+            check_pairs(inputs.listing.has_pairs, train, what)
             found[name] = inputs.listing
     return found
 

@@ -11,6 +11,7 @@ import ray
 
 from davir_ray import storage
 from davir_ray.ids import keys_of
+from davir_ray.runs.record import Overlaps
 from davir_ray.storage.layout import numbered
 from davir_ray.store.prepared import Prepared
 from davir_ray.train.pick import Pick
@@ -19,11 +20,15 @@ from davir_ray.train.rows import TRAINING, order, training_rows
 
 @dataclass(frozen=True)
 class RowsWritten:
-    """What was written. rows: distinct ones; left_out: picked ones that lack what training needs."""
+    """What was written. rows: distinct ones; left_out: picked ones that lack what training needs.
+
+    overlaps: which of them are rows of the target too, where that was looked for.
+    """
 
     rows: int
     left_out: int
     largest_id: int
+    overlaps: Overlaps | None = None
 
 
 def write_rows(

@@ -27,7 +27,7 @@ from davir_ray import storage
 from davir_ray.errors import ModelError, TrainingError
 from davir_ray.models.resolve import ResolvedModel, resolve
 from davir_ray.storage.layout import RunLayout
-from davir_ray.train.arguments import arguments_of, load_dtype, peft_config
+from davir_ray.train.arguments import arguments_of, load_dtype, peft_config, told_what_fits
 from davir_ray.train.dataset import PairCollator, fetch_rows, open_rows
 from davir_ray.train.epochs import KeepEpochs, RefuseIdleTraining
 from davir_ray.train.model_folder import finish, upload
@@ -112,15 +112,18 @@ def _trainer(task: TrainTask, base: ResolvedModel, scratch: Path, *, resumes: bo
             WriteMetrics(task.folder),
         ],
     }
-    trainer: Trainer
-    if task.train.objective == "sft":
-        trainer = RowTrainer(**common)
-    else:
-        _check_frozen(common["train_dataset"])
-        kind = DavirDPOTrainer if task.train.objective == "davir_dpo" else PairTrainer
-        trainer = kind(**common, data_collator=PairCollator(_padding(tokenizer)))
+    with told_what_fits(common["model"], "warmup.train.lora" if task.keeps_epochs else "train.lora"):
+        trainer = _trainer_of(task.train.objective, common)
     trainer.remove_callback(PrinterCallback)  # metrics.jsonl has it all
     return trainer
+
+
+def _trainer_of(objective: str, common: dict[str, Any]) -> Trainer:
+    if objective == "sft":
+        return RowTrainer(**common)
+    _check_frozen(common["train_dataset"])
+    kind = DavirDPOTrainer if objective == "davir_dpo" else PairTrainer
+    return kind(**common, data_collator=PairCollator(_padding(common["processing_class"])))
 
 
 def _keeping_epochs(task: TrainTask, base: ResolvedModel) -> list[KeepEpochs]:

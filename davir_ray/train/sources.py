@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from davir_ray.config import ModelConfig, ModelsConfig, ReferenceConfig, TrainConfig
+from davir_ray.config import CorpusConfig, ModelConfig, ModelsConfig, ReferenceConfig, TrainConfig
 from davir_ray.corpus.folds import Fold
 from davir_ray.errors import DamagedPart, StoreError, TrainingError
 from davir_ray.ids import keys_of
@@ -73,7 +73,8 @@ def target_source(recipe: Recipe, train: TrainConfig, start: ModelConfig) -> Sou
     """Name the rows of the target, for a training that begins from a model."""
     models = ModelsConfig(base=start)
     on_target = recipe.model_copy(update={"corpus": recipe.target, "models": models})
-    return Source(check_inputs(on_target, needs_of(train)), Everything(), "the target", "all", few=True)
+    inputs = check_inputs(on_target, needs_of(train), section="target")
+    return Source(inputs, Everything(), "the target", "all", few=True)
 
 
 def picks_of(reference: ReferenceConfig) -> dict[str, Pick]:
@@ -90,16 +91,19 @@ def training_source(recipe: Recipe, name: str, train: TrainConfig) -> Source:
     """Name the rows of `train.corpus`, or of the core-set of the run that the recipe makes under this name."""
     if train.corpus is None:
         return core_set_source(recipe, name, needs_of(train))
-    corpus = recipe.model_copy(update={"corpus": train.corpus})
-    return Source(check_inputs(corpus, needs_of(train)), Everything(), "train.corpus", "all")
+    return _whole(recipe, train, train.corpus, "train.corpus")
 
 
 def held_out_source(recipe: Recipe, train: TrainConfig) -> Source | None:
     """Name the rows of `train.eval_corpus`, if there is one."""
     if train.eval_corpus is None:
         return None
-    corpus = recipe.model_copy(update={"corpus": train.eval_corpus})
-    return Source(check_inputs(corpus, needs_of(train)), Everything(), "train.eval_corpus", "all")
+    return _whole(recipe, train, train.eval_corpus, "train.eval_corpus")
+
+
+def _whole(recipe: Recipe, train: TrainConfig, corpus: CorpusConfig, section: str) -> Source:
+    inputs = check_inputs(recipe.model_copy(update={"corpus": corpus}), needs_of(train), section=section)
+    return Source(inputs, Everything(), section, "all")
 
 
 def core_set_source(recipe: Recipe, name: str, needs: tuple[Need, ...]) -> Source:

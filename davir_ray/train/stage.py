@@ -27,7 +27,7 @@ from davir_ray.job import (
 from davir_ray.logprobs.choice import Choice, numerics
 from davir_ray.progress import say, warn
 from davir_ray.runs.lease import leased
-from davir_ray.runs.record import HeldOut, TrainingRecord, TrainingSettings
+from davir_ray.runs.record import HeldOut, Overlaps, TrainingRecord, TrainingSettings
 from davir_ray.runs.run import Run, training_id_of
 from davir_ray.storage.layout import RunLayout
 from davir_ray.store.mending import mended
@@ -192,6 +192,7 @@ class RowCounts:
     eval_rows: int | None = None
     eval_left_out: int | None = None
     eval_rows_trained_on: int | None = None
+    overlaps: Overlaps | None = None
 
 
 def write_all_rows(training: Training) -> RowCounts:
@@ -206,7 +207,13 @@ def write_all_rows(training: Training) -> RowCounts:
     if shared:
         warn(f"{shared:,} rows of {training.held_out.what} are also trained on")
     return RowCounts(
-        written.rows, written.left_out, written.largest_id, held_out.rows, held_out.left_out, shared
+        rows=written.rows,
+        left_out=written.left_out,
+        largest_id=written.largest_id,
+        eval_rows=held_out.rows,
+        eval_left_out=held_out.left_out,
+        eval_rows_trained_on=shared,
+        overlaps=held_out.overlaps,
     )
 
 
@@ -233,9 +240,9 @@ def _write_rows(training: Training, source: Source, folder: str, work_folder: st
 
 def _write_picked(training: Training, source: Source, job: Job, folder: str) -> RowsWritten:
     prepare_corpus(job)
+    overlaps = found = None
     if source is training.held_out and source.inputs.few_shot is not None:
-        overlaps_with(job.prepared, source.inputs.listing, source.inputs.few_shot, source.what)
-    found = None
+        overlaps = overlaps_with(job.prepared, source.inputs.listing, source.inputs.few_shot, source.what)
     if training.frozen == "store":
         measure_models(job, may_measure=True)
         found = look_up_need(job, "loss", "base")
@@ -243,7 +250,7 @@ def _write_picked(training: Training, source: Source, job: Job, folder: str) -> 
     written = write_rows(job.prepared, source.pick, found, folder, pairs=training.train.is_preference)
     if written.left_out:
         say(f"{source.what}: {written.left_out:,} rows left out (no tokens, no pair, or not measured)")
-    return written
+    return replace(written, overlaps=overlaps)
 
 
 def _task(training: Training) -> TrainTask:

@@ -12,14 +12,22 @@ import pytest
 import ray
 import torch
 import yaml
-from peft import PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+)
 
 from davir_ray import pipeline
-from davir_ray.errors import CorpusError, RecipeError
+from davir_ray.errors import CorpusError, ModelError, RecipeError
 from davir_ray.influence.moments import read_moments
 from davir_ray.logprobs.engine import TokenSequence
+from davir_ray.measure.chunks import CHUNK_TOKENS
+from davir_ray.planning.plan import TimeEstimate
 from davir_ray.planning.ray_plan import preview
 from davir_ray.recipe import parse_recipe
 from davir_ray.runs.record import load_training
@@ -114,8 +122,8 @@ def test_rose_from_nothing_is_what_one_row_at_a_time_gives(folder, tiny_models):
     recipe = parse_recipe(tree(folder, tiny_models[0], select=[{"type": "round_robin", "count": 4}]), "test")
     plan = preview(recipe, "test", probing=True)
     assert (plan.run_id, plan.to_make, plan.measured) == (None, ("warmup",), dict.fromkeys(LABELS, ROWS))
-    assert plan.estimate.seconds >= sum(one.seconds for one in plan.estimate.models.values())
-    assert all(one.basis == f"a probe of {ROWS} rows" for one in (plan.estimate.warmup, plan.estimate.target))
+    assert not plan.estimate.not_priced
+    _check_prices(folder, tiny_models[0], plan.estimate)
     record = pipeline.run_all(recipe, "test")
     assert record.measured == dict.fromkeys(LABELS, ROWS)
     assert preview(recipe, "test").finished
@@ -138,6 +146,20 @@ def test_rose_from_nothing_is_what_one_row_at_a_time_gives(folder, tiny_models):
     fewer = parse_recipe(tree(folder, tiny_models[0], select=[{"type": "count", "count": 2}]), "test")
     chosen_again = pipeline.score(steps.with_models(fewer, "test"), "test", may_measure=False)
     assert (chosen_again.selected, set(chosen_again.measured.values())) == (2, {0})
+
+
+def _check_prices(folder: Path, base: str, estimate: TimeEstimate) -> None:
+    """Compare the prices with tokens that are counted here."""
+    corpus = sum(len(one.ids) for one in sequences(folder / "store", "response").values())
+    target = sum(len(side.ids) for some in _pairs(folder, base) for pair in some for side in pair)
+    tokens = {"warmup": corpus * 0.5 * 2, "target": target * 2} | dict.fromkeys(LABELS, corpus)
+    priced = {"warmup": estimate.warmup, "target": estimate.target, **estimate.models}
+    for name, one in priced.items():
+        assert one.basis == f"a probe of {ROWS} rows"
+        assert one.busy_seconds == pytest.approx(tokens[name] / one.tokens_per_second, rel=1e-3, abs=1e-4)
+    assert priced.keys() == tokens.keys()
+    assert estimate.seconds == pytest.approx(sum(one.seconds for one in priced.values()), abs=1e-3)
+    assert all(one.seconds > 1e-3 for one in priced.values())
 
 
 def _pairs(folder: Path, base: str) -> list[list[tuple[TokenSequence, TokenSequence]]]:
@@ -188,6 +210,23 @@ def test_stored_steps_serve_another_target_without_a_pass_over_the_corpus(folder
     found = np.array([[row["score_hh"], row["score_se"]] for row in scored])
     assert 0 < np.abs(found - expected).max() < 4 / 8192**0.5
     assert [row["score"] for row in scored] == found.max(axis=1).tolist()
+
+
+def test_scores_do_not_depend_on_how_many_engines_measure(folder, tiny_models, monkeypatch):
+    monkeypatch.setitem(CHUNK_TOKENS, "cpu", 150)
+    asked = tree(folder, tiny_models[0], score={"name": "less"}, warmup={"fraction": 0.5, "train": warm(1)})
+    (epoch,) = steps.make_models(parse_recipe(asked, "test"), "test")[0].models["warmup"]
+    asked["models"] = {"base": tiny_models[0], "warmup": epoch}
+    del asked["warmup"]
+    scores = []
+    for replicas in (1, 2):
+        engine = {"num_cpus": 1, "replicas": replicas}
+        own = {"store": f"{folder}/store{replicas}", "output": f"{folder}/runs{replicas}"}
+        record = pipeline.score(parse_recipe(asked | own | {"engine": engine}, "test"), "test")
+        assert (record.measured, record.status) == ({"warmup-less": ROWS}, {"ok": ROWS})
+        scores.append(pq.read_table(record.scored).select(["example_id", "score", "rank", "score_hh"]))
+        assert len(list(folder.glob(f"store{replicas}/measurements/*/*.parquet"))) >= 4
+    assert scores[0].equals(scores[1])
 
 
 def run_in_process(folder: Path, recipe: dict) -> subprocess.Popen:
@@ -317,6 +356,7 @@ def test_models_of_the_target_begin_from_what_they_are_compared_with(folder, tin
 
 def test_a_reference_may_be_made_of_the_target(folder, tiny_models):
     pairs = {"objective": "dpo", "num_cpus_per_worker": 1, "zero_stage": None, "learning_rate": 1e-3}
+    pairs["eval_corpus"] = {"paths": f"{folder}/hh.parquet"}
     asked = tree(folder, tiny_models[0], reference={"fit": "target", "train": pairs}, score={"name": "davir"})
     del asked["warmup"]
     record = pipeline.run_all(parse_recipe(asked, "test"), "test")
@@ -326,6 +366,8 @@ def test_a_reference_may_be_made_of_the_target(folder, tiny_models):
     assert training.steps == 5
     scores = pq.read_table(record.scored)["score"].drop_null().to_numpy()
     assert np.ptp(scores) > 1e-6
+    assert (training.eval_rows, training.overlaps.same, training.overlaps.near) == (3, 3, 0)
+    assert training.overlaps.named[0].corpus == f"{folder}/hh.parquet:0"
 
 
 @pytest.mark.parametrize(
@@ -365,3 +407,46 @@ def test_what_is_not_made_yet_is_named(folder, tiny_models):
     recipe = parse_recipe(tree(folder, tiny_models[0]), "test")
     with pytest.raises(RecipeError, match=r"models.warmup: is not made yet; `davir reference` makes it"):
         steps.with_models(recipe, "test")
+
+
+@pytest.fixture
+def neox(folder, tiny_models):
+    """A base whose attention is one layer, which the published warm-up does not name, and an adapter over it."""
+    base = GPTNeoXForCausalLM(
+        GPTNeoXConfig(
+            vocab_size=AutoConfig.from_pretrained(tiny_models[0]).vocab_size,
+            hidden_size=16,
+            intermediate_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            max_position_embeddings=256,
+        )
+    )
+    base.save_pretrained(folder / "neox")
+    AutoTokenizer.from_pretrained(tiny_models[0]).save_pretrained(folder / "neox")
+    lora = LoraConfig(r=4, target_modules=["query_key_value"], task_type="CAUSAL_LM")
+    get_peft_model(AutoModelForCausalLM.from_pretrained(folder / "neox"), lora).save_pretrained(folder / "w")
+    return str(folder / "neox"), str(folder / "w")
+
+
+def test_a_probe_takes_the_checkpoint_that_a_recipe_names(folder, neox):
+    base, checkpoint = neox
+    asked = tree(folder, base, models={"base": base, "warmup": checkpoint}, score={"name": "gradient_cosine"})
+    del asked["warmup"]
+    plan = preview(parse_recipe(asked, "test"), "test", probing=True)
+    assert (plan.to_make, plan.measured) == ((), {"warmup-gradient_cosine": ROWS})
+    assert plan.estimate.models["warmup-gradient_cosine"].basis == f"a probe of {ROWS} rows"
+    assert (plan.estimate.warmup, plan.estimate.not_priced) == (None, ())
+    assert plan.estimate.target.seconds > 0
+
+
+def test_an_adapter_that_does_not_fit_the_base_is_told_with_its_setting(folder, neox):
+    asked = tree(folder, neox[0], score={"name": "gradient_cosine"}, warmup={})
+    message = r"warmup\.train\.lora\.target_modules: names no module .* query_key_value"
+    with pytest.raises(ModelError, match=message):
+        preview(parse_recipe(asked, "test"), "test", probing=True)
+    with pytest.raises(ModelError, match=message):
+        steps.make_models(
+            parse_recipe(asked | {"warmup": {"fraction": 0.5, "train": warm(1, lora={"r": 4})}}, "test"),
+            "test",
+        )

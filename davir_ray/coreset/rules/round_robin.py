@@ -15,8 +15,8 @@ from davir_ray.schema import OF_SUBTASK
 class RoundRobinRule(Rule):
     """Take in turn the best row that is left for each subtask of the target, by the row's score for it.
 
-    As RDS+ takes rows for its queries (arXiv 2503.01807). The largest score of all subtasks, which ranks the rows, may
-    be that of one subtask everywhere.
+    The largest score of all subtasks, which ranks the rows, may be that of one subtask everywhere. RDS+ takes turns by
+    row of the target (arXiv 2503.01807), here they go by subtask: one of many rows takes no more than one of few.
     """
 
     cuts: ClassVar[Literal["ranking"]] = "ranking"

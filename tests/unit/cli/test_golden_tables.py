@@ -10,8 +10,8 @@ from davir_ray.cli.training_lines import reference_lines, run_lines, training_li
 from davir_ray.coreset.summary import DroppedGroups, RankedRow, SourceShare
 from davir_ray.drift.result import ScoresCompared
 from davir_ray.nightly.nights import Busy
-from davir_ray.planning.plan import PlannedView
-from davir_ray.runs.record import EngineUsed, HeldOut
+from davir_ray.planning.plan import PlannedView, TimeEstimate
+from davir_ray.runs.record import EngineUsed, HeldOut, Overlaps
 from davir_ray.train.training_status import TrainingStatus
 from tests.records import (
     drift,
@@ -23,6 +23,8 @@ from tests.records import (
     run_record,
     training_record,
 )
+
+NOTHING = TimeEstimate(busy_seconds=0, seconds=0, gpu_hours=0, models={})
 
 
 def told(lines):
@@ -181,6 +183,13 @@ model     runs/r-sft-1/model
     )
 
 
+def test_a_training_whose_held_out_rows_are_of_the_target():
+    line = "target    1,200 of the held-out rows are rows of the target, 1 nearly"
+    record = training_record(overlaps=Overlaps(same=1200, near=1))
+    assert line in told(training_lines(record)).splitlines()
+    assert told(training_lines(training_record(overlaps=Overlaps()))) == TRAINING
+
+
 def test_a_reference():
     assert told(reference_lines(reference_record())) == REFERENCE
 
@@ -270,13 +279,13 @@ measure   base, response: 12 of 12 rows to measure, 90 tokens; 0 in the store
           12  the first run: nothing of this model is measured yet
 measure   reference-0, response: 12 of 12 rows to measure, 90 tokens; 0 in the store
           12  the reference is not made yet
-time      no estimate: no earlier run of this name measured with this base and engine
+time      no estimate: no earlier run of this name measured the same with this base and engine
 """
     )
 
 
 def test_a_plan_of_a_finished_run():
-    plan = run_plan(finished=True, changes=(), measured={"base": 0}, views=(), estimate=None)
+    plan = run_plan(finished=True, changes=(), measured={"base": 0}, views=(), estimate=NOTHING)
     assert told(plan_lines(plan)) == (
         """\
 run       r-1  (finished already: there is nothing to do)
@@ -288,12 +297,14 @@ time      nothing to measure: no model is loaded
 
 def test_a_plan_of_another_target_over_stored_gradients():
     measured = {"warmup-projected_step": 0}
-    plan = run_plan(finished=False, changes=(), measured=measured, views=(), estimate=None)
+    estimate = NOTHING.model_copy(update={"not_priced": ("target",)})
+    plan = run_plan(finished=False, changes=(), measured=measured, views=(), estimate=estimate)
     assert told(plan_lines(plan)) == (
         """\
 run       r-1  (a plan: nothing was measured)
 compared  with r-0
-time      no row of the corpus to measure; rows of the target, if they are new
+time      no row of the corpus to measure
+  not priced  the target's rows: `--probe` finds out on a few rows
 """
     )
 

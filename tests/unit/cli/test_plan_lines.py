@@ -18,6 +18,22 @@ def test_a_plan_tells_counts_reasons_and_time():
     assert "about 1m 30s of measuring, 0.50 GPU-hours" in text
 
 
+def test_a_plan_tells_what_it_has_no_price_for():
+    first = run_plan(measured={"warmup-0-rose": 0})
+    nothing = first.estimate.model_copy(update={"models": {}, "not_priced": ()})
+    untold = nothing.model_copy(update={"not_priced": ("warmup", "target")})
+    lines = list(plan_lines(first.model_copy(update={"estimate": untold})))
+    assert lines[-2:] == [
+        "time      no row of the corpus to measure",
+        "  not priced  the warm-up and the target's rows: `--probe` finds out on a few rows",
+    ]
+    done = list(plan_lines(first.model_copy(update={"estimate": nothing})))
+    assert done[-1] == "time      nothing to measure: no model is loaded"
+    known = first.estimate.model_copy(update={"not_priced": ("target",)})
+    cheap = list(plan_lines(run_plan(estimate=known)))
+    assert cheap[-1] == "  not priced  the target's rows"  # of forward passes a probe tells nothing
+
+
 def test_every_reason_and_cause_has_words():
     from davir_ray.drift.causes import Cause
 

@@ -136,7 +136,7 @@ def test_unreadable_files_stop_the_run_and_are_all_named(tmp_path):
     bad = [file for file in write_hostile_corpus(tmp_path) if file.rows is None]
     with pytest.raises(UnreadableFile) as caught:
         list_corpus(config(tmp_path))
-    assert "4 of the corpus's files" in str(caught.value)
+    assert "corpus: 4 of its files cannot be read (corpus.on_bad_file: skip" in str(caught.value)
     for file in bad:
         assert f"{file.path}: {file.says}" in str(caught.value)
 

@@ -5,6 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 
 from davir_ray.errors import EngineError, ModelError
 from davir_ray.influence import gradients
@@ -14,6 +15,7 @@ from davir_ray.influence.gradients import mean_loss_weights, visit_gradients
 from davir_ray.influence.moments import Moments
 from davir_ray.influence.target import Subtask, Target, TargetRow
 from davir_ray.logprobs.engine import TokenSequence
+from davir_ray.logprobs.hf.model import PACKABLE
 from tests.tiny_adapted import (
     by_hand,
     cosine,
@@ -24,6 +26,7 @@ from tests.tiny_adapted import (
     step_by_hand,
     tiny_adapted,
 )
+from tests.unit.logprobs.hf.random_models import plain, save
 
 EXACT = {"rtol": 0, "atol": 1e-10}
 
@@ -75,6 +78,23 @@ def test_gradients_of_a_batch_are_those_of_its_rows_one_at_a_time(lora, packed):
     model, rows = tiny_adapted(**lora), [*sequences(7), *sequences(2)]
     for found, row in zip(in_batch(model, rows, packed=packed), rows, strict=True):
         torch.testing.assert_close(found, by_hand(model, row), **EXACT)
+
+
+@pytest.mark.parametrize("model_type", sorted(PACKABLE))
+def test_packed_gradients_of_every_architecture_are_those_of_rows_alone(model_type, tmp_path):
+    base = plain(save(tmp_path, model_type), attn_implementation="eager")
+    lora = LoraConfig(
+        r=4,
+        target_modules="all-linear",
+        init_lora_weights=False,
+        task_type="CAUSAL_LM",
+        fan_in_fan_out=model_type == "gpt2",
+    )
+    model, rows = get_peft_model(base, lora).eval(), sequences(6)
+    for found, row in zip(in_batch(model, rows), rows, strict=True):
+        alone = by_hand(model, row)
+        assert alone.abs().max() > 1e-3
+        torch.testing.assert_close(found, alone, rtol=0, atol=float(alone.abs().max()) * 1e-4)
 
 
 @pytest.mark.parametrize("packed", [True, False])

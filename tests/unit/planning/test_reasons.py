@@ -43,3 +43,10 @@ def test_a_model_without_measurements_is_explained_by_the_last_run():
 
 def test_another_kind_of_a_model_is_not_another_engine():
     assert model_reason("base", "base-token_loss", "/m/new", RECORD, ()) == Reason.NOT_MEASURED
+
+
+def test_another_target_explains_what_was_aimed_at_the_last_one():
+    record, target = facts(measurements={"warmup-0-rose": "/m/a"}), Change(what="target_rows", detail="x")
+    assert model_reason("warmup-0", "warmup-0-rose", "/m/new", record, [target]) == Reason.NEW_TARGET
+    stored = model_reason("warmup-0", "warmup-0-projected_step", "/m/new", record, [target])
+    assert stored == Reason.NOT_MEASURED

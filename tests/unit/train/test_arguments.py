@@ -1,8 +1,11 @@
 import pytest
 import torch
+from peft import get_peft_model
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from davir_ray.config import CorpusConfig, LoraConfig, TrainConfig
-from davir_ray.train.arguments import arguments_of, load_dtype, peft_config
+from davir_ray.errors import ModelError
+from davir_ray.train.arguments import arguments_of, load_dtype, peft_config, told_what_fits
 from davir_ray.train.settings import beta_of, dtype_of, learning_rate_of
 
 LORA = {"r": 4}
@@ -168,3 +171,13 @@ def test_an_adapter_is_described_to_peft():
 def test_a_loss_a_token_has_a_beta_of_its_scale():
     assert beta_of(config(objective="dpo", loss_type="sigmoid_norm")) == 10.0
     assert beta_of(config(objective="dpo", loss_type="sigmoid_norm", beta=0.5)) == 0.5
+
+
+def test_an_adapter_that_fits_no_module_is_told_with_the_names_that_there_are():
+    base = GPT2LMHeadModel(GPT2Config(vocab_size=16, n_positions=8, n_embd=8, n_layer=1, n_head=2))
+    lora = LoraConfig(target_modules=("q_proj", "o_proj"))
+    named = r"^warmup\.train\.lora\.target_modules: .* are called c_attn, c_fc, c_proj, lm_head$"
+    with pytest.raises(ModelError, match=named), told_what_fits(base, "warmup.train.lora"):
+        get_peft_model(base, peft_config(lora))
+    with pytest.raises(ValueError, match="another"), told_what_fits(base, "warmup.train.lora"):
+        raise ValueError("another")
