@@ -42,7 +42,7 @@ class RankSample:
         if any(len(np.unique(numbers)) < 2 for numbers in self.pairs):
             return None
         # Rounded, so that two equal orders are 1 and not 0.9999999999999999, which a limit of 1 would refuse.
-        return round(float(np.corrcoef(*map(average_ranks, self.pairs))[0, 1]), 12)
+        return round(float(np.corrcoef([average_ranks(numbers) for numbers in self.pairs])[0, 1]), 12)
 
 
 def average_ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
