@@ -117,7 +117,8 @@ class Reporting:
     """Tells the trackers of a run; one that fails is told no more."""
 
     def __init__(self, run: Run, recipe: Recipe) -> None:
-        self._run, self._trackers = run, {}
+        self._run = run
+        self._trackers: dict[str, Tracker] = {}
         settings = recipe.model_dump(mode="json")
         title = f"{recipe.label} ({run.run_id})" if recipe.label else run.run_id
         for name in recipe.report_to:
