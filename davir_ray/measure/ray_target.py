@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from davir_ray import storage
 from davir_ray.cluster.unexpected import stage
 from davir_ray.errors import EngineError, NotMeasured
-from davir_ray.influence.kinds import InfluenceKind
 from davir_ray.influence.projected import ProjectedKind
 from davir_ray.influence.target import Target
 from davir_ray.logprobs.engine import TokenSequence
+from davir_ray.measure.kind import Aimed
 from davir_ray.measure.measurement import Measurement
 from davir_ray.measure.ray_measure import engine_cpus, engine_gpus, model_of
 from davir_ray.progress import duration, say
@@ -37,14 +37,14 @@ Vectors = dict[str, NDArray[np.float32]]
 @stage(EngineError)
 def lay_directions(measurement: Measurement) -> float:
     """Compute the target's directions, where a pass needs them and the store has none; return the seconds it took."""
-    if not isinstance(measurement.kind, InfluenceKind) or storage.exists(measurement.directions_uri):
+    if not isinstance(measurement.kind, Aimed) or storage.exists(measurement.directions_uri):
         return 0.0
     return _told(f"gradients of the target under {measurement.model}", measurement, _write_directions)
 
 
 def _write_directions(measurement: Measurement) -> None:
     one, kind = measurement, measurement.kind
-    assert isinstance(kind, InfluenceKind)
+    assert isinstance(kind, Aimed)
     data = kind.ground_of(one.choice, one.engine, model_of(one), one.max_length)
     storage.write_atomic(one.directions_uri, data)
 
