@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        figures = [measured(rows, Path(folder) / str(rows)) for rows in (5_000, arguments.rows)]
+        figures = [measured(rows, Path(folder) / str(rows)) for rows in sorted({5_000, arguments.rows})]
     text = json.dumps(figures, indent=2)
     print(text)
     if arguments.out:
