@@ -219,7 +219,7 @@ def test_what_is_in_a_target_changes_its_name():
 
 
 def test_a_bfloat16_base_is_near_the_float32_one():
-    """The noise of bfloat16, which docs/targets.md states: cosines within 0.03 on this model."""
+    """On this model within 0.03, as docs/targets.md says; benchmarks/projected_ranking.py is there for a real one."""
     rows, target = sequences(16, seed=8), TARGET
     found = []
     for dtype in (torch.float32, torch.bfloat16):
