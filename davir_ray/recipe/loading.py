@@ -107,7 +107,12 @@ def _unfit_text(value: Any, path: Path) -> Iterator[tuple[Path, str]]:
     elif isinstance(value, dict | list | tuple):
         for name, inner in value.items() if isinstance(value, dict) else enumerate(value):
             yield from _unfit_text(name, path)
-            if isinstance(inner, str) and isinstance(name, str) and names_secret(name):
+            if (
+                isinstance(inner, str)
+                and isinstance(name, str)
+                and names_secret(name)
+                and path[-1:] != ("paths",)
+            ):
                 yield (*path, name), f"is a secret by its name; {WHERE_SECRETS_BELONG}"
             yield from _unfit_text(inner, (*path, name))
     elif isinstance(value, str):

@@ -33,3 +33,5 @@ def test_a_token_is_refused_by_its_form_wherever_it_stands(args):
 def test_settings_that_only_sound_like_secrets_stay():
     args = {"max_num_batched_tokens": 4096, "tokenizer_mode": "auto", "eos_token": "</s>"}
     assert parse_recipe(tree(**args), "recipe").engine.engine_args == args
+    sources = {"secret": "rows.parquet", "password": "others.parquet"}
+    assert len(parse_recipe(tree(x=1) | {"corpus": {"paths": sources}}, "recipe").corpus.paths) == 2
