@@ -31,10 +31,10 @@ _QUERY = re.compile(
 # Tokens that tell by their form what they are: of Hugging Face, GitHub, AWS, and services with `sk-` keys.
 _KNOWN_TOKEN = re.compile(
     r"\b(?:hf_[A-Za-z0-9]{30,}|gh[pousr]_[A-Za-z0-9]{30,}|github_pat_\w{30,}|A[KS]IA[0-9A-Z]{16}"
-    r"|sk-[A-Za-z0-9_-]{30,})\b"
+    r"|sk-(?=[\w-]*\d)(?=[\w-]*[A-Z])[\w-]{30,})\b"
 )
 _NAME_OF_SECRET = re.compile(
-    r"(?i)(?:^|[_-])(?:hf_token|auth_token|secret|passw(?:or)?d|(?:api|access)[_-]?key)$"
+    r"(?i)(?:^|[_-])(?:(?:hf|auth|session|access)_token|secret|passw(?:or)?d|(?:api|access|secret|account)[_-]?key)$"
 )
 
 

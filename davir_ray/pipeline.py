@@ -64,8 +64,8 @@ def score(
         with reporting(job.run, job.inputs.recipe) as told:
             record = mended(work, job.prepared, job.stores, job.run.forget_work)
             lease.check()
+            told.record(record)  # first: a run that is finished is not opened again
             record = job.run.finish(record)
-            told.record(record)
     if writes_page:
         try_to_write_report(job.run.folder)
     return record

@@ -10,6 +10,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import Any
 
+import yaml
+
 
 @dataclass
 class FakeHub:
@@ -28,18 +30,8 @@ class FakeHub:
 
     def answer(self, method: str, path: str, body: bytes) -> tuple[int, Any]:
         """Return status and JSON for a request."""
-        if method == "GET" and "/tree/main" in path:
-            files = [
-                {"type": "file", "path": name, "oid": "0" * 40, "size": len(data)}
-                for name, data in self.files.items()
-            ]
-            return 200, files
         if method == "GET" and path.startswith("/api/datasets/"):
-            name = path.removeprefix("/api/datasets/").partition("?")[0]
-            if name not in self.licences:
-                return 404, {"error": "not found"}
-            card = {"license": self.licences[name]}
-            return 200, {"id": name, "cardData": card, "siblings": [], "private": False, "disabled": False}
+            return self.described(path.removeprefix("/api/datasets/").partition("?")[0])
         if self.refuses:
             return self.refuses, {"error": "You don't have the rights"}
         if path == "/api/repos/create":
@@ -75,6 +67,20 @@ class FakeHub:
         if "/commit/" in path:
             return self.commit(body)
         return 404, {"error": path}
+
+    def described(self, name: str) -> tuple[int, Any]:
+        """Tell of a data set: one that is known by its licence, or the one that was made here."""
+        found: dict[str, Any] = {"id": name, "private": False, "disabled": False, "sha": "b" * 40}
+        if name in self.licences:
+            return 200, found | {"cardData": {"license": self.licences[name]}, "siblings": []}
+        if name not in self.repos:
+            return 404, {"error": "not found"}
+        card = self.files.get("README.md", b"").decode().split("---\n")
+        names = [{"rfilename": one} for one in self.files]
+        return 200, found | {
+            "cardData": yaml.safe_load(card[1]) if len(card) > 2 else None,
+            "siblings": names,
+        }
 
     def commit(self, body: bytes) -> tuple[int, Any]:
         """Take in the files of a commit."""

@@ -125,9 +125,13 @@ class ReferenceConfig(Section):
         train = value.get("train") or {}
         if not isinstance(train, dict):
             return value
-        constant = train.get("lr_scheduler_type") == "constant"  # which reads no `warmup_steps`
-        few = {name: one for name, one in FEW_ROWS.items() if not (constant and name == "warmup_steps")}
-        return value | {"train": few | train}
+        few = dict(FEW_ROWS)
+        if train.get("deepspeed"):  # which may name a batch of its own
+            del few["per_device_train_batch_size"]
+        train = few | train
+        if train.get("lr_scheduler_type") == "constant" and train["warmup_steps"] == 0:
+            del train["warmup_steps"]  # nothing reads it
+        return value | {"train": train}
 
     @model_validator(mode="after")
     def _trains_on_its_rows(self) -> "ReferenceConfig":

@@ -70,7 +70,7 @@ def look_at_reach(recipe: Recipe, path: str) -> Iterator[Finding]:
 
 def _look_at_corpus(name: str, corpus: CorpusConfig, path: str) -> Finding:
     try:
-        listing = list_corpus(corpus, 1)
+        listing = list_corpus(corpus, 1, name)
     except Exception as error:
         mend = f"davir validate {quote(path)}  # once its paths are right"
         return Finding(name, "wrong", "", str(as_ours(error)), mend)

@@ -14,6 +14,7 @@ from davir_ray.config.section import AS_WRITTEN
 from davir_ray.corpus.dataset_info import with_data_sets
 from davir_ray.errors import RecipeError
 from davir_ray.foreign_text import (
+    HIDDEN,
     WHERE_SECRETS_BELONG,
     brief,
     holds_credentials,
@@ -107,12 +108,7 @@ def _unfit_text(value: Any, path: Path) -> Iterator[tuple[Path, str]]:
     elif isinstance(value, dict | list | tuple):
         for name, inner in value.items() if isinstance(value, dict) else enumerate(value):
             yield from _unfit_text(name, path)
-            if (
-                isinstance(inner, str)
-                and isinstance(name, str)
-                and names_secret(name)
-                and path[-1:] != ("paths",)
-            ):
+            if _is_secret(name, inner) and path[-1:] != ("paths",):
                 yield (*path, name), f"is a secret by its name; {WHERE_SECRETS_BELONG}"
             yield from _unfit_text(inner, (*path, name))
     elif isinstance(value, str):
@@ -120,6 +116,11 @@ def _unfit_text(value: Any, path: Path) -> Iterator[tuple[Path, str]]:
             yield path, refusal(value)
         if not is_text(value):
             yield path, f"{brief(value)} is no valid text: it holds a NUL, or bytes that are not UTF-8"
+
+
+def _is_secret(name: Any, value: Any) -> bool:
+    """Tell whether a setting is a secret by its name; `hf_token: true` says only that there is one."""
+    return isinstance(name, str) and names_secret(name) and value is not None and not isinstance(value, bool)
 
 
 def _settings(overrides: Overrides) -> Iterator[tuple[Path, Any, str]]:
@@ -131,7 +132,8 @@ def _settings(overrides: Overrides) -> Iterator[tuple[Path, Any, str]]:
         return
     for setting in [overrides] if isinstance(overrides, str) else overrides:
         name, separator, text = setting.partition("=")
-        said = f"--set {shortened(without_credentials(setting))}"
+        told = f"{name}={HIDDEN}" if names_secret(name.rpartition(".")[2]) else without_credentials(setting)
+        said = f"--set {shortened(told)}"
         if not separator:
             raise RecipeError(f"{said}: expected a.b=value")
         path = _dotted_path(name, said)

@@ -51,14 +51,15 @@ class WandbTracker:
             name=title,
             config={**settings, "run_dir": run.folder},
             resume="allow",
+            reinit="create_new",  # whoever called us may have a run of his own under way
             settings=wandb.Settings(
                 console="off", disable_code=True, disable_git=True, x_disable_meta=True, silent=True
             ),
         )
 
     def note(self, figures: Figures, step: int) -> None:
-        """Log figures; the last of each name is its summary."""
-        self._run.log(figures, step=step)
+        """Log figures; the last of each name is its summary. W&B's own steps may only grow, so ours is a figure."""
+        self._run.log({**figures, "event": step})
 
     def end(self, succeeded: bool) -> None:
         """Send what is left."""
@@ -80,9 +81,9 @@ class MlflowTracker:
         if begun:
             self._id = begun[0].info.run_id
             self._client.update_run(self._id, status="RUNNING")
-            return
-        tags = {"davir_ray_run": own, "run_dir": run.folder}
-        self._id = self._client.create_run(experiment, run_name=title, tags=tags).info.run_id
+        else:
+            tags = {"davir_ray_run": own, "run_dir": run.folder}
+            self._id = self._client.create_run(experiment, run_name=title, tags=tags).info.run_id
         self._client.log_dict(self._id, dict(settings), RunLayout.recipe)
 
     def note(self, figures: Figures, step: int) -> None:

@@ -10,14 +10,14 @@ from tempfile import TemporaryDirectory
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, DatasetInfo, HfApi
 
 from davir_ray import storage
 from davir_ray.errors import RecipeError
 from davir_ray.recipe import Recipe
 from davir_ray.runs.record import RunRecord
 from davir_ray.runs.run import Run, load_run_or_recipe
-from davir_ray.sharing.hub_card import card
+from davir_ray.sharing.hub_card import TAG, card
 from davir_ray.sharing.licences import Licence, licence_of
 from davir_ray.sharing.names import shareable_name
 from davir_ray.sharing.reaching_hub import reaching_hub
@@ -51,8 +51,10 @@ def push_to_hub(run_dir: str, repo: str, *, private: bool, licence: str | None) 
             for path, content in _content(record, recipe, files, known, names, Path(folder))
         ]
         what = f"{record.selected:,} rows of run {record.run_id}"
-        url = _commit(repo, operations, private=private, what=what)
+        url, gone = _commit(repo, operations, private=private, what=what)
     yield f"pushed    {record.selected:,} rows in {len(files):,} files, licence {', '.join(names)}"
+    if gone:
+        yield f"took out  {gone:,} files of an earlier push"
     yield f"see       {url}"
 
 
@@ -103,22 +105,38 @@ def _without_folders(rows: pa.Table) -> pa.Table:
     return rows.set_column(at, "davir_file", named.take(places.indices))
 
 
-def _commit(repo: str, operations: list[CommitOperationAdd], *, private: bool, what: str) -> str:
+def _commit(repo: str, operations: list[CommitOperationAdd], *, private: bool, what: str) -> tuple[str, int]:
+    """Commit to a data set, which is made if it is not there; return the URL, and how many files were taken out."""
     api = HfApi(library_name="davir_ray")
     with reaching_hub(repo):
         api.create_repo(repo, repo_type="dataset", private=private, exist_ok=True)
-        kept = {one.path_in_repo for one in operations}
-        gone = [
-            CommitOperationDelete(path)
-            for path in api.list_repo_files(repo, repo_type="dataset")
-            if path not in kept and _is_of_a_core_set(path)
-        ]
+        there = api.dataset_info(repo)
+        gone = _left_over(repo, there, {one.path_in_repo for one in operations})
         done = api.create_commit(
-            repo, [*operations, *gone], commit_message=f"Add {what}", repo_type="dataset"
+            repo,
+            [*operations, *map(CommitOperationDelete, gone)],
+            commit_message=f"Add {what}",
+            repo_type="dataset",
+            parent_commit=there.sha,
         )
-    return str(done.commit_url)
+    return str(done.commit_url), len(gone)
+
+
+def _left_over(repo: str, there: DatasetInfo, kept: set[str]) -> list[str]:
+    """List the files of an earlier push that the next one does not write over.
+
+    Raises `RecipeError` for a data set with rows or licences that no push has put there.
+    """
+    names = (one.rfilename for one in there.siblings or ())
+    found = [path for path in names if path not in kept and _is_of_a_core_set(path)]
+    tags = (there.card_data.tags if there.card_data else None) or ()
+    if found and TAG not in tags:
+        raise RecipeError(
+            f"{repo}: holds {found[0]}, and its card does not say that davir_ray made it; push to a data set of its own"
+        )
+    return found
 
 
 def _is_of_a_core_set(path: str) -> bool:
-    """Tell whether a file of a repository is one that an earlier push may have put there."""
+    """Tell whether a file of a data set is named as a push names what it writes."""
     return path.startswith(f"{DATA}/") or path == LICENSE or path.startswith(f"{LICENSE}-")

@@ -12,7 +12,15 @@ from davir_ray.recipe import Recipe
 from davir_ray.runs.record import RunRecord
 from davir_ray.sharing.names import shareable_name, shareable_tree
 
-KEPT_HERE: Any = {"store": True, "output": True, "nightly": True, "engine": {"replicas", "num_cpus"}}
+TAG = "davir_ray"
+"""By which a card says who made it."""
+KEPT_HERE: Any = {
+    "store": True,
+    "output": True,
+    "nightly": True,
+    "report_to": True,
+    "engine": {"replicas", "num_cpus"},
+}
 """Settings that say nothing of what was chosen."""
 SIZES = (
     (1_000, "n<1K"),
@@ -39,7 +47,7 @@ def card(record: RunRecord, recipe: Recipe, licences: Sequence[str], folders: Ma
     header = DatasetCardData(
         license=licences[0] if len(licences) == 1 else list(licences),
         size_categories=next((word for most, word in SIZES if record.selected < most), "1B<n<10B"),
-        tags=["davir_ray", "data-selection"],
+        tags=[TAG, "data-selection"],
         configs=[
             {"config_name": name, "data_files": f"{glob.escape(folder)}/*.parquet"}
             for name, folder in folders.items()

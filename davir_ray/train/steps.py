@@ -96,6 +96,7 @@ def make_models(recipe: Recipe, name: str) -> tuple[ReferenceRecord, Recipe]:
             "references: the recipe makes no model: it has no such section, and its score no warm-up"
         )
     check_adapter_at_start(recipe)
+    recipe = with_rate_of_target(recipe)
     ray_session.connect()
     folders: dict[str, tuple[str, ...]] = {}
     trainings: list[TrainingRecord] = []
@@ -124,7 +125,7 @@ def made_so_far(recipe: Recipe, name: str) -> tuple[Recipe, tuple[Role, ...]]:
     if not recipe.makes:
         return recipe, ()
     ray_session.connect()
-    recipe = anchored(recipe)
+    recipe = with_rate_of_target(anchored(recipe))
     while recipe.makes:
         role = recipe.makes[0]
         found = _to_make(recipe, name, role)
@@ -156,22 +157,38 @@ def _on_target(recipe: Recipe, reference: ReferenceConfig, start: ModelConfig, n
     if start.adapter_name_or_path:
         refuse_lora(train, start.adapter_name_or_path)
     if train.learning_rate is None:
-        rate = TARGET_SHARE * learning_rate_of(_trained_before(recipe, reference, start))
-        train = train.model_copy(update={"learning_rate": rate})
+        as_adapter = train.model_copy(update={"lora": LoraConfig()}) if start.adapter_name_or_path else train
+        train = _at_a_tenth(train, as_adapter)
     source = target_source(recipe, train, start)
     held_out = held_out_source(recipe, train)
     return ToMake(source, held_out, train, name, None if reference.start == "base" else start)
 
 
-def _trained_before(recipe: Recipe, reference: ReferenceConfig, start: ModelConfig) -> TrainConfig:
-    """Return the training that made what one on the target begins from; its own settings where that is not known."""
-    if reference.start == "warmup":
-        return recipe.warmup.train
-    if reference.start == "reference" and recipe.reference is not None:
-        return recipe.reference.train
-    if start.adapter_name_or_path:
-        return reference.train.model_copy(update={"lora": LoraConfig()})
-    return reference.train
+def with_rate_of_target(recipe: Recipe) -> Recipe:
+    """Return the recipe with a learning rate for its training on the target, where it makes what that begins from.
+
+    To be asked before that is made: then its model stands in the place of its section.
+    """
+    found = {name: _after(recipe, one) for name, one in recipe.references.items()}
+    return recipe.model_copy(update={"references": found})
+
+
+def _after(recipe: Recipe, reference: ReferenceConfig) -> ReferenceConfig:
+    before = {
+        "warmup": recipe.warmup.train if "warmup" in recipe.makes else None,
+        "reference": None,
+        "base": None,
+    }
+    if recipe.reference is not None:
+        before["reference"] = recipe.reference.train
+    start = before[reference.start] if reference.fit == "target" else None
+    if start is None or reference.train.learning_rate is not None:
+        return reference
+    return reference.model_copy(update={"train": _at_a_tenth(reference.train, start)})
+
+
+def _at_a_tenth(train: TrainConfig, of: TrainConfig) -> TrainConfig:
+    return train.model_copy(update={"learning_rate": TARGET_SHARE * learning_rate_of(of)})
 
 
 def _whole(recipe: Recipe, start: ModelConfig) -> ModelConfig:

@@ -118,6 +118,7 @@ def test_secrets_of_a_uri_are_hidden(text, safe):
         "me@example.org",
         "models/hf_finetuned_on_all_of_our_own_rows_v2",
         "task-sk-1234",
+        "data/sk-wikipedia-2024-cleaned-deduplicated.jsonl",
     ],
 )
 def test_what_is_no_secret_stays(uri):

@@ -116,7 +116,10 @@ def wandb_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_DIR", str(tmp_path))
     monkeypatch.delenv("WANDB_PROJECT", raising=False)
-    return tmp_path / "wandb"
+    yield tmp_path / "wandb"
+    import wandb
+
+    wandb.teardown()  # it keeps the environment in which it was first used
 
 
 def test_wandb_keeps_settings_progress_and_result(tmp_path, wandb_folder):
@@ -142,6 +145,19 @@ def test_wandb_keeps_settings_progress_and_result(tmp_path, wandb_folder):
     assert logged["rows"] == 12
     assert [one.exit.exit_code for one in records if one.HasField("exit")] == [0]
     assert not list(wandb_folder.rglob("wandb-metadata.json"))  # which would hold the command line
+
+
+def test_a_run_of_wandb_that_the_caller_has_open_stays_his(tmp_path, wandb_folder):
+    import wandb
+
+    recipe = asked(tmp_path, "wandb")
+    with wandb.init(project="mine", settings=wandb.Settings(silent=True)) as own:
+        with reporting(Run.begin(recipe, "told-1"), recipe) as told:
+            told.record(run_record())
+        assert wandb.run is own
+        own.log({"loss": 1.0})
+    assert len(list(wandb_folder.glob("offline-run-*/*.wandb"))) == 2
+    assert own.summary.get("rows") is None
 
 
 class Broken:

@@ -47,6 +47,7 @@ def finished(tmp_path, paths, sources=("x",), **changes):
     tree = {
         "corpus": {"paths": paths},
         "models": {"base": f"{tmp_path}/home/alice/base", "reference": "org/ref"},
+        "report_to": ["wandb"],
     }
     recipe = parse_recipe(tree | {"output": str(tmp_path / "runs")}, "r")
     run = Run.begin(recipe, "r-000000000001")
@@ -79,12 +80,25 @@ def test_the_core_set_and_its_card_become_a_data_set(hub, corpus, tmp_path):
 
 
 def test_a_core_set_takes_the_place_of_the_one_that_was_pushed_before(hub, corpus, tmp_path):
-    hub.files = {"data/part-00007.parquet": b"old", "data/a/part-00000.parquet": b"old", "LICENSE-a": b"old"}
-    hub.files |= {"notes.md": b"ours", ".gitattributes": b"theirs", "data/part-00000.parquet": b"old"}
-    list(push_to_hub(finished(tmp_path, str(corpus)), "me/best", private=False, licence=None))
-    ours = {"notes.md", ".gitattributes"}
-    assert set(hub.files) == {"README.md", "LICENSE", "data/part-00000.parquet"} | ours
-    assert len(pq.read_table(io.BytesIO(hub.files["data/part-00000.parquet"]))) == 3
+    run = finished(tmp_path, str(corpus))
+    list(push_to_hub(run, "me/best", private=False, licence=None))
+    old = {"data/part-00007.parquet": b"old", "data/a/part-00000.parquet": b"old", "LICENSE-a": b"old"}
+    ours = {"notes.md": b"ours", ".gitattributes": b"theirs"}
+    hub.files |= old | ours
+    told = list(push_to_hub(run, "me/best", private=False, licence=None))
+    assert told[1] == "took out  3 files of an earlier push"
+    assert set(hub.files) == {"README.md", "LICENSE", "data/part-00000.parquet", *ours}
+
+
+@pytest.mark.parametrize("card", [b"# Mine\n", b"---\ntags: [chat]\n---\n# Mine\n"])
+def test_rows_that_no_push_has_put_there_are_not_taken_out(hub, corpus, tmp_path, card):
+    theirs = {"README.md": card, "data/train-00000-of-00001.parquet": b"theirs"}
+    hub.files |= theirs
+    with pytest.raises(
+        RecipeError, match=r"holds data/train-00000-of-00001\.parquet, and its card does not say"
+    ):
+        list(push_to_hub(finished(tmp_path, str(corpus)), "me/best", private=False, licence=None))
+    assert hub.files == theirs
 
 
 @pytest.mark.parametrize(
@@ -113,6 +127,7 @@ def test_the_card_says_what_was_chosen_and_how_and_nothing_of_this_machine(hub, 
     assert f"| `reference` | `org/ref` | `{'r' * 32}` |" in text
     recipe = yaml.safe_load(text.split("```yaml\n")[1].split("```")[0])
     assert recipe["models"]["base"] == {"model_name_or_path": "base"}
+    assert "report_to" not in recipe
     for secret in (TOKEN, "alice", str(tmp_path)):
         assert all(secret.encode() not in data for data in hub.files.values()), secret
 

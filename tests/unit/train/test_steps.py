@@ -11,7 +11,7 @@ from davir_ray.cluster import ray_session
 from davir_ray.errors import EngineError, ModelError, RecipeError
 from davir_ray.measure import ray_room
 from davir_ray.recipe import parse_recipe
-from davir_ray.train.steps import check_adapter_at_start, check_trainings
+from davir_ray.train.steps import check_adapter_at_start, check_trainings, with_rate_of_target
 from tests.unit.models.test_resolve import save_adapter
 
 
@@ -100,3 +100,32 @@ def test_settings_of_an_adapter_over_an_adapter_are_refused_before_that_is_made(
     merged = {"reference": {"train": {"lora": {"merge": True}}}}
     check_adapter_at_start(of_the_target(tmp_path, base, references=merged))
     check_adapter_at_start(of_the_target(tmp_path, base, models={"base": base, "reference": tiny_models[1]}))
+
+
+@pytest.mark.parametrize(
+    ("more", "start", "rate"),
+    [
+        ({"references": {"reference": {"train": {"learning_rate": 1e-3}}}}, "reference", 1e-4),
+        ({"warmup": {"train": {"learning_rate": 3e-4}}}, "warmup", 3e-5),
+        ({}, "base", None),
+        ({"references": {"reference": {}}, "models": {"base": "b", "warmup": "w"}}, "warmup", None),
+    ],
+)
+def test_a_training_on_the_target_takes_a_tenth_of_the_rate_of_what_it_begins_from(more, start, rate):
+    target = {"fit": "target", "start": start}
+    tree = {
+        "corpus": {"paths": "rows.jsonl"},
+        "models": {"base": "b"},
+        "target": {"paths": "few.jsonl"},
+        "score": {"name": "tov"},
+        **more,
+        "references": {"target": target, **more.get("references", {})},
+    }
+    recipe = parse_recipe(tree, "rates", as_written=False)
+    assert with_rate_of_target(recipe).references["target"].train.learning_rate == (
+        rate and pytest.approx(rate)
+    )
+    target["train"] = {"learning_rate": 7e-6}
+    assert with_rate_of_target(parse_recipe(tree, "rates", as_written=False)).references[
+        "target"
+    ].train.learning_rate == pytest.approx(7e-6)
