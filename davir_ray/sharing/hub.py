@@ -129,8 +129,8 @@ def _left_over(repo: str, there: DatasetInfo, kept: set[str]) -> list[str]:
     """
     names = (one.rfilename for one in there.siblings or ())
     found = [path for path in names if path not in kept and _is_of_a_core_set(path)]
-    tags = (there.card_data.tags if there.card_data else None) or ()
-    if found and TAG not in tags:
+    tags = there.card_data.get("tags") if there.card_data else None
+    if found and TAG not in (tags or ()):
         raise RecipeError(
             f"{repo}: holds {found[0]}, and its card does not say that davir_ray made it; push to a data set of its own"
         )
