@@ -15,6 +15,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from davir_ray.errors import TrainingError
 from davir_ray.influence.moments import FIRST, SECOND, Moments, write_moments
+from davir_ray.progress import warn
 from davir_ray.storage.layout import RunLayout
 from davir_ray.train.model_folder import finish, upload
 
@@ -55,8 +56,8 @@ class KeepEpochs(TrainerCallback):
             shutil.rmtree(folder, ignore_errors=True)
 
 
-class RefuseIdleTraining(TrainerCallback):
-    """Refuses a training in which the learning rate is 0 in every step, of all of it or of an epoch that is kept."""
+class TellIdleTraining(TrainerCallback):
+    """Warns of a training in which the learning rate is 0 in every step, of all of it or of an epoch that is kept."""
 
     def __init__(self, keeps_epochs: bool) -> None:
         self.keeps_epochs = keeps_epochs
@@ -64,11 +65,11 @@ class RefuseIdleTraining(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Look at the schedule before the first step. Raises `TrainingError`."""
+        """Look at the schedule before the first step."""
         epochs = round(args.num_train_epochs) if self.keeps_epochs else 1
-        if 0.0 in mean_learning_rates(args, state.max_steps, epochs):
+        if state.is_world_process_zero and 0.0 in mean_learning_rates(args, state.max_steps, epochs):
             steps, warming = state.max_steps // epochs, args.get_warmup_steps(state.max_steps)
-            raise TrainingError(
+            warn(
                 f"warmup_steps: the learning rate is 0 in every step of {'an epoch' if self.keeps_epochs else 'it'}: "
                 f"there are {steps:,}, and {warming:,} warm up from 0; lower warmup_steps, or "
                 "per_device_train_batch_size for more steps"

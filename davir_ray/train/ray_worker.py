@@ -29,7 +29,7 @@ from davir_ray.models.resolve import ResolvedModel, resolve
 from davir_ray.storage.layout import RunLayout
 from davir_ray.train.arguments import arguments_of, load_dtype, peft_config, told_what_fits
 from davir_ray.train.dataset import PairCollator, fetch_rows, open_rows
-from davir_ray.train.epochs import KeepEpochs, RefuseIdleTraining
+from davir_ray.train.epochs import KeepEpochs, TellIdleTraining
 from davir_ray.train.model_folder import finish, upload
 from davir_ray.train.ray_callbacks import ReportCheckpoint, WriteMetrics
 from davir_ray.train.task import TrainTask
@@ -106,7 +106,7 @@ def _trainer(task: TrainTask, base: ResolvedModel, scratch: Path, *, resumes: bo
         "processing_class": tokenizer,
         "peft_config": None if base.adapter_path else peft_config(task.train.lora),
         "callbacks": [
-            RefuseIdleTraining(task.keeps_epochs),
+            TellIdleTraining(task.keeps_epochs),
             *_keeping_epochs(task, base),
             ReportCheckpoint(),
             WriteMetrics(task.folder),

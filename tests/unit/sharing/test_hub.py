@@ -90,7 +90,9 @@ def test_a_core_set_takes_the_place_of_the_one_that_was_pushed_before(hub, corpu
     assert set(hub.files) == {"README.md", "LICENSE", "data/part-00000.parquet", *ours}
 
 
-@pytest.mark.parametrize("card", [b"# Mine\n", b"---\ntags: [chat]\n---\n# Mine\n", b"---\nlicense: mit\n---\n"])
+@pytest.mark.parametrize(
+    "card", [b"# Mine\n", b"---\ntags: [chat]\n---\n# Mine\n", b"---\nlicense: mit\n---\n"]
+)
 def test_rows_that_no_push_has_put_there_are_not_taken_out(hub, corpus, tmp_path, card):
     theirs = {"README.md": card, "data/train-00000-of-00001.parquet": b"theirs"}
     hub.files |= theirs

@@ -10,7 +10,7 @@ from transformers import TrainingArguments
 
 from davir_ray.errors import TrainingError
 from davir_ray.influence.moments import read_moments
-from davir_ray.train.epochs import KeepEpochs, RefuseIdleTraining, mean_learning_rates, moments_of
+from davir_ray.train.epochs import KeepEpochs, TellIdleTraining, mean_learning_rates, moments_of
 from tests.tiny_adapted import tiny_adapted
 
 LESS = [1.6877e-05, 1.2859e-05, 7.7030e-06, 2.5616e-06]
@@ -71,15 +71,15 @@ def test_a_checkpoint_is_left_after_the_last_step_of_each_epoch_and_no_other(tmp
         (2, 2.0, 0.03, "in every step of an epoch: there are 1, and 1 warm up from 0"),
     ],
 )
-def test_a_training_that_would_change_nothing_is_refused(tmp_path, steps, epochs, warmup, says):
-    keeps = epochs > 1
-    state = SimpleNamespace(max_steps=steps)
-    refuse = RefuseIdleTraining(keeps_epochs=keeps)
-    told = arguments(tmp_path, num_train_epochs=epochs, warmup_steps=warmup)
-    with pytest.raises(TrainingError, match=f"^warmup_steps: the learning rate is 0 {says}"):
-        refuse.on_train_begin(told, state, None)
-    refuse.on_train_begin(arguments(tmp_path, num_train_epochs=epochs, warmup_steps=0), state, None)
-    refuse.on_train_begin(told, SimpleNamespace(max_steps=2 * steps), None)
+def test_a_training_that_changes_nothing_is_told_of(tmp_path, capsys, steps, epochs, warmup, says):
+    def told_of(steps, warmup, first=True):
+        state = SimpleNamespace(max_steps=steps, is_world_process_zero=first)
+        asked = arguments(tmp_path, num_train_epochs=epochs, warmup_steps=warmup)
+        TellIdleTraining(keeps_epochs=epochs > 1).on_train_begin(asked, state, None)
+        return capsys.readouterr().err
+
+    assert told_of(steps, warmup).startswith(f"warning: warmup_steps: the learning rate is 0 {says}")
+    assert told_of(steps, 0) == told_of(2 * steps, warmup) == told_of(steps, warmup, first=False) == ""
 
 
 def test_another_worker_gathers_and_writes_nothing(tmp_path):
