@@ -10,7 +10,7 @@ from davir_ray.errors import DamagedPart
 from davir_ray.progress import warn
 from davir_ray.recipe import Recipe
 from davir_ray.runs.record import RunRecord
-from davir_ray.runs.run import Event, Run
+from davir_ray.runs.run import Event, Run, title_of
 from davir_ray.storage.sealed import read_object
 
 
@@ -31,8 +31,7 @@ class PastRun:
     @property
     def title(self) -> str:
         """What people call it with its name behind, or its name alone."""
-        label = self.recipe.get("label")
-        return f"{label} ({self.run_id})" if label else self.run_id
+        return title_of(self.recipe.get("label"), self.run_id)
 
     @property
     def ended(self) -> float:

@@ -57,6 +57,11 @@ def run_id_of(recipe: Recipe, name: str, *content: str) -> str:
     return f"{name}-{blake2b(text.encode(), digest_size=6).hexdigest()}"
 
 
+def title_of(label: str | None, run_id: str) -> str:
+    """Return what people call a run with its name behind, or its name alone."""
+    return f"{label} ({run_id})" if label else run_id
+
+
 NOT_IN_TRAINING_ID = {"max_failures", "num_cpus_per_worker", "report_to", "save_total_limit", "wait_seconds"}
 """Settings of a training that leave its result as it is."""
 

@@ -18,7 +18,7 @@ from davir_ray.errors import RecipeError
 from davir_ray.progress import warn
 from davir_ray.recipe import Recipe
 from davir_ray.runs.record import RunRecord
-from davir_ray.runs.run import Event, Run
+from davir_ray.runs.run import Event, Run, title_of
 from davir_ray.storage.layout import RunLayout
 
 PROJECT = "davir_ray"
@@ -39,6 +39,11 @@ class Tracker(Protocol):
         ...
 
 
+def _known_as(run: Run) -> str:
+    """Name a run for trackers, in letters that all take: the same at every start."""
+    return blake2b(run.folder.encode(), digest_size=8).hexdigest()
+
+
 class WandbTracker:
     """A run of Weights & Biases. No code, no terminal output and no command line is sent."""
 
@@ -47,7 +52,7 @@ class WandbTracker:
 
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", PROJECT),
-            id=blake2b(run.folder.encode(), digest_size=8).hexdigest(),
+            id=_known_as(run),
             name=title,
             config={**settings, "run_dir": run.folder},
             resume="allow",
@@ -76,7 +81,7 @@ class MlflowTracker:
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT)
         known = self._client.get_experiment_by_name(name)
         experiment = known.experiment_id if known else self._client.create_experiment(name)
-        own = blake2b(run.folder.encode(), digest_size=8).hexdigest()
+        own = _known_as(run)
         begun = self._client.search_runs([experiment], f"tags.davir_ray_run = '{own}'", max_results=1)
         if begun:
             self._id = begun[0].info.run_id
@@ -121,7 +126,7 @@ class Reporting:
         self._run = run
         self._trackers: dict[str, Tracker] = {}
         settings = recipe.model_dump(mode="json")
-        title = f"{recipe.label} ({run.run_id})" if recipe.label else run.run_id
+        title = title_of(recipe.label, run.run_id)
         for name in recipe.report_to:
             with self._surviving(name):
                 self._trackers[name] = TRACKERS[name](run, title, settings)

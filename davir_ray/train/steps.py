@@ -174,17 +174,17 @@ def with_rate_of_target(recipe: Recipe) -> Recipe:
 
 
 def _after(recipe: Recipe, reference: ReferenceConfig) -> ReferenceConfig:
-    before = {
-        "warmup": recipe.warmup.train if "warmup" in recipe.makes else None,
-        "reference": None,
-        "base": None,
-    }
-    if recipe.reference is not None:
-        before["reference"] = recipe.reference.train
-    start = before[reference.start] if reference.fit == "target" else None
-    if start is None or reference.train.learning_rate is not None:
+    before = _trained_before(recipe, reference.start) if reference.fit == "target" else None
+    if before is None or reference.train.learning_rate is not None:
         return reference
-    return reference.model_copy(update={"train": _at_a_tenth(reference.train, start)})
+    return reference.model_copy(update={"train": _at_a_tenth(reference.train, before)})
+
+
+def _trained_before(recipe: Recipe, start: str) -> TrainConfig | None:
+    """Return the training that makes what one on the target begins from; None where the recipe makes none."""
+    if start == "warmup":
+        return recipe.warmup.train if "warmup" in recipe.makes else None
+    return recipe.reference.train if start == "reference" and recipe.reference is not None else None
 
 
 def _at_a_tenth(train: TrainConfig, of: TrainConfig) -> TrainConfig:
