@@ -31,6 +31,7 @@ from davir_ray.influence.moments import read_moments
 from davir_ray.influence.target import TargetRow
 from davir_ray.inputs import check_inputs
 from davir_ray.logprobs.engine import TokenSequence
+from davir_ray.logprobs.hf.model import set_attention
 from davir_ray.models.resolve import resolve, resolve_reference
 from davir_ray.recipe import Recipe, parse_recipe
 from davir_ray.tokens.views import sequences
@@ -160,6 +161,9 @@ def main() -> None:
     aligner = Aligner(model, zeros, read_moments(checkpoint))
     groups = {"best": ranked[: asked.best], "worst": ranked[-asked.best :]}
     steps = {name: mean_step(model, aligner, [tokens(one) for one in some]) for name, some in groups.items()}
+    set_attention(
+        model.inner, model.own_attention
+    )  # gradients were taken of packed rows; losses are of one at a time
     size = float(sum(one.linear.weight.detach().square().sum() for one in model.watched) ** 0.5)
     print(
         "| pairs | moved by | best rows | worst rows | best less worst |\n| --- | --: | --: | --: | --: |",
