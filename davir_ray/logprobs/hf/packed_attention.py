@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
+from davir_ray.logprobs.hf import varlen_attention
 from davir_ray.logprobs.hf.batching import Block
 
 NAME = "davir_packed"
@@ -33,6 +34,7 @@ class Packing:
     header: dict[int, KeysValues] | None = None
     recorded: dict[int, KeysValues] | None = None
     masks: dict[tuple[int, int], Tensor] = field(default_factory=dict)
+    at_once: varlen_attention.Attention | None = None
 
     def mask(self, length: int, past: int, like: Tensor) -> Tensor:
         """Let each of `length` tokens see all of `past` and, among themselves, those not after it."""
@@ -40,6 +42,13 @@ class Packing:
             empty = torch.full((length, past + length), float("-inf"), dtype=like.dtype, device=like.device)
             self.masks[length, past] = empty.triu(past + 1)
         return self.masks[length, past]
+
+    def attention(self, header: KeysValues | None, device: torch.device) -> varlen_attention.Attention:
+        """Return what attends to all blocks in one call, the same for every layer."""
+        if self.at_once is None:
+            spans = varlen_attention.Spans(self.blocks, len(header[0]) if header else 0)
+            self.at_once = varlen_attention.Attention(spans.queries, spans.keys, spans.index, device)
+        return self.at_once
 
 
 def packed_attention(
@@ -55,8 +64,9 @@ def packed_attention(
     s_aux: Tensor | None = None,
     **ignored: Any,
 ) -> tuple[Tensor, None]:
-    """Attend block by block. query: [1, H, N, D]; key and value: [1, G, N, D]; returns [1, N, H, D].
+    """Attend to all blocks, in one call where a kernel takes them so (varlen_attention.py), else one by one.
 
+    query: [1, H, N, D]; key and value: [1, G, N, D]; returns [1, N, H, D].
     A sliding window is ignored: the engine sends no sequence here that is longer than it.
     """
     assert softcap is None, "no model with capped attention is packed"
@@ -66,6 +76,9 @@ def packed_attention(
     if packing.recorded is not None:
         packing.recorded[layer] = (tokens[1], tokens[2])
     header = packing.header[layer] if packing.header else None
+    if varlen_attention.takes(tokens[0], tokens[1]):
+        attend = packing.attention(header, query.device)
+        return attend(tokens[0], tokens[1], tokens[2], header, scaling).unsqueeze(0), None
     pieces = [_attend(block, tokens, header, packing, scaling) for block in packing.blocks]
     return torch.cat(pieces).unsqueeze(0), None
 

@@ -53,6 +53,7 @@ JOB = ("jobTemplate", "spec", "template", "spec", "containers", 0)
         ("jobs/raycluster.yaml", ("spec", *HEAD, "imagePullPolicy"), 1),
         ("jobs/raycluster.yaml", ("spec", *HEAD, "resource"), {}),
         ("jobs/rayjob.yaml", ("spec", "rayClusterSpec", *HEAD, "ports", 0, "containerPort"), "6379"),
+        ("jobs/rayjob.yaml", ("spec", "rayClusterSpec", "headGroupSpec", "template"), None),
         ("jobs/rayjob.yaml", ("spec", "ttlSecondsAfterFinished"), "10m"),
         ("jobs/nightly-cronjob.yaml", ("spec", "schedule"), 230),
         ("jobs/nightly-cronjob.yaml", ("spec", *JOB, "env", 0, "value"), True),
