@@ -29,6 +29,7 @@ def record_lines(record: RunRecord) -> Iterator[str]:
     yield from _left_out(record)
     yield f"score     {record.score}; rank correlation with response length {_correlation(record)}"
     yield from _lengths(record)
+    yield from _noise(record)
     yield from _shown(record)
     yield f"scored    {record.scored}"
     if sum(record.status.values()) > record.ranked:
@@ -91,6 +92,15 @@ def _lengths(record: RunRecord) -> Iterator[str]:
         f"length    {way} responses score higher (the correlation is beyond {STRONG}), so choosing by score changes "
         f"lengths: {_means(record)}; rule `length_quota` holds the corpus's"
     )
+
+
+def _noise(record: RunRecord) -> Iterator[str]:
+    """Say how many rows the rounding of a narrow dtype could move across the cut."""
+    if (noise := record.cut_noise) is not None and noise.selected + noise.left_out:
+        yield (
+            f"noise     {noise.dtype} could move {noise.selected:,} of the {record.selected:,} chosen rows out, and "
+            f"{noise.left_out:,} others in: they lie within two errors of the cut (docs/gpu.md)"
+        )
 
 
 def _means(record: RunRecord) -> str:

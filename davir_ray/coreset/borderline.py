@@ -80,6 +80,19 @@ def sides(rules: Sequence[Rule], spans: Spans, size: int) -> Iterator[Nearest]:
         yield Nearest(_of(name, rules, above=selected[1]), size)
 
 
+def cut_scores(rules: Sequence[Rule], spans: Spans, found: Sequence[Nearest]) -> list[float]:
+    """Return the scores at which the whole ranking was cut, each halfway between the rows on its sides."""
+    decided = deciding(rules, spans)
+    if decided is None or decided[1].cuts != "ranking":
+        return []
+    pairs = zip(found[::2], found[1::2], strict=True)
+    return [
+        (before.rows[-1]["score"] + behind.rows[0]["score"]) / 2
+        for before, behind in pairs
+        if before.rows and behind.rows
+    ]
+
+
 def _of(
     name: str | None, rules: Sequence[Rule], above: float = 0, upto: float = math.inf
 ) -> Callable[[pa.Table], Mask]:

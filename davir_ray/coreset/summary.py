@@ -1,6 +1,7 @@
 """What the table at the end of a run shows: where rows went, what was chosen, how score and length relate.
 
-Two scans of the scored table, a part at a time. What is held grows with the groups of a quota, not with the rows.
+Two scans of the scored table, a part at a time, and one more for measurements of a narrow dtype. What is held grows
+with the groups of a quota, not with the rows.
 """
 
 from collections import Counter, defaultdict
@@ -13,7 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from davir_ray.coreset.borderline import Nearest, Spans, add_spans, sides
+from davir_ray.coreset.borderline import Nearest, Spans, add_spans, cut_scores, sides
+from davir_ray.coreset.cut_noise import CutNoise, Rounding, count_near
 from davir_ray.coreset.rank_correlation import RankSample
 from davir_ray.coreset.rules.choose import Scan, rule_names
 from davir_ray.coreset.rules.rule import Rule, tokens_in
@@ -117,12 +119,16 @@ class Summary(Written):
     """Rows on both sides of the cut of the last rule that cut the ranking; without those among best and worst."""
     worst: tuple[RankedRow, ...]
     """Some of the rows with the lowest scores; without those among the best."""
+    cut_noise: CutNoise | None = None
+    """Rows that the rounding of the measurements could move across the cut; null in float32, for scores that are more
+    than a formula over losses of the response, and where no rule cut the whole ranking."""
 
 
-def summarise(scan: Scan, rules: Sequence[Rule], shown: int = 3) -> Summary:
+def summarise(scan: Scan, rules: Sequence[Rule], shown: int = 3, rounding: Rounding | None = None) -> Summary:
     """Sum up the scored table, which `scan` reads in rank order with the columns of `schema.SCORED`.
 
     Rows without a rank may stand anywhere. `rules` made the choice. `shown` is how many best and worst rows to keep.
+    `rounding` is that of the measurements.
     """
     totals = count_rows(scan, rules)
     correlation = RankSample()
@@ -150,6 +156,7 @@ def summarise(scan: Scan, rules: Sequence[Rule], shown: int = 3) -> Summary:
         best=_rows([best]),
         borderline=tuple(row for row in _rows(cut) if row not in ends),
         worst=tuple(row for row in _rows([worst]) if row not in _rows([best])),
+        cut_noise=count_near(scan, cut_scores(rules, totals.spans, cut), rounding) if rounding else None,
     )
 
 

@@ -8,6 +8,7 @@ import pyarrow as pa
 from davir_ray import storage
 from davir_ray.cluster.ray_metrics import publish
 from davir_ray.cluster.unexpected import stage
+from davir_ray.coreset.cut_noise import Rounding
 from davir_ray.coreset.export import Template
 from davir_ray.coreset.export_plan import Export
 from davir_ray.coreset.ray_export import write_coreset, write_scored
@@ -38,7 +39,9 @@ def select_and_export(job: Job, ranked: Ranked) -> Chosen:
     )
     counts = write_scored(ranked, selections, rule_names(inputs.recipe.select), export)
     storage.await_files(run.paths.scored, len(selections))
-    summary = summarise(partial(scan_folder, run.paths.scored), inputs.recipe.select)
+    rounding = Rounding(inputs.score, inputs.recipe.score, job.choice.dtype)
+    scan = partial(scan_folder, run.paths.scored)
+    summary = summarise(scan, inputs.recipe.select, rounding=rounding)
     folders = write_coreset(export, ranked, selections, counts)
     _note_chosen(run, summary)
     return Chosen(**dict(summary), scored=run.paths.scored, coreset=folders)

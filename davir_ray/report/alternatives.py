@@ -12,11 +12,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from davir_ray.config import ScoreConfig
+from davir_ray.coreset.cut_noise import measured_in
 from davir_ray.coreset.rank_correlation import RankSample
 from davir_ray.ids import keys_of
-from davir_ray.schema import View
 from davir_ray.scores import SCORES
-from davir_ray.scores.score import BASE, REFERENCE, Floats, Measured
+from davir_ray.scores.score import Floats
 
 COMPARED = ("davir", "rho_sum", "rho_mean", "base_loss", "reference_loss")
 """Scores beside the chosen one, the first two that its measurements give; with both losses these are two of the first
@@ -45,19 +45,11 @@ def alternatives(sample: pa.Table, chosen: str, config: ScoreConfig) -> list[Alt
 
 def others(sample: pa.Table, chosen: str, config: ScoreConfig) -> Iterator[tuple[str, Floats]]:
     """Yield names and values [N] of scores that the losses in the table give."""
-    measured, found = _measured(sample), 0
+    measured, found = measured_in(sample), 0
     for name in (one for one in COMPARED if one != chosen):
         if found < OTHERS and set(SCORES[name].needs) <= set(measured.columns):
             found += 1
             yield name, SCORES[name].compute(measured, config)
-
-
-def _measured(sample: pa.Table) -> Measured:
-    """Return what is known of the rows' responses as a score reads it."""
-    losses = {BASE: sample["base_loss"], REFERENCE: sample["reference_loss"]}
-    known = {need: pa.table({"loss": one}) for need, one in losses.items() if one.null_count < len(one)}
-    tokens = {View.RESPONSE: sample["num_tokens"].fill_null(0).to_numpy()}
-    return Measured(known, tokens, keys_of(sample["example_id"]))
 
 
 def _beside(sample: pa.Table, name: str, values: Floats) -> Alternative:

@@ -1,0 +1,109 @@
+"""How many rows stand so near the cut that the rounding of a narrow dtype could move them across it.
+
+A loss of T tokens that was measured in bfloat16 or float16 is off by about ROUNDING[dtype] * sqrt(T) nats. What that
+does to a score is told by its derivative: the root of the sum over its losses of the squares of what each one's error
+changes. Errors of base and reference are taken for independent, so that this is rather too much than too little.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from davir_ray.config import ScoreConfig
+from davir_ray.coreset.rules.choose import Scan
+from davir_ray.ids import keys_of
+from davir_ray.schema import View
+from davir_ray.scores.score import BASE, REFERENCE, Floats, Measured, Score
+from davir_ray.storage.typed import Written
+
+ROUNDING = {"bfloat16": 0.05, "float16": 0.006}
+"""Nats: the error of a row's summed loss over the square root of its tokens (benchmarks/number_noise.py)."""
+BAND = 2.0
+"""Errors, on either side of the cut."""
+
+
+class CutNoise(Written):
+    """Rows that stand within two errors of the cut."""
+
+    dtype: str
+    """Floating-point type of the measurements."""
+    nats: float
+    """Error of a row's summed loss over the square root of its tokens, in nats."""
+    selected: int
+    """Chosen rows within two errors of the cut."""
+    left_out: int
+    """Ranked rows within two errors of the cut that are not chosen."""
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """What decides how far rounding moves a score: the formula, its settings, and the dtype of its measurements."""
+
+    score: Score
+    config: ScoreConfig
+    dtype: str
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the dtype is narrow and the losses in a scored table give the score."""
+        return (
+            self.dtype in ROUNDING
+            and self.score.survey is None
+            and len(self.score.needs) > 0
+            and set(self.score.needs) <= {BASE, REFERENCE}
+        )
+
+    def of(self, table: pa.Table) -> Floats:
+        """Return the error of each row's score [N], from `base_loss`, `reference_loss` and `num_tokens`."""
+        measured = measured_in(table)
+        error = ROUNDING[self.dtype] * np.sqrt(measured.num_tokens[View.RESPONSE])
+        value = self.score.compute(measured, self.config)
+        moved = [
+            self.score.compute(_with_error(measured, need, error), self.config) for need in self.score.needs
+        ]
+        errors: Floats = np.sqrt(sum((one - value) ** 2 for one in moved))
+        return errors
+
+
+def measured_in(table: pa.Table) -> Measured:
+    """Return what a scored table knows of its rows' responses, as a score reads it."""
+    losses = {BASE: table["base_loss"], REFERENCE: table["reference_loss"]}
+    known = {need: pa.table({"loss": one}) for need, one in losses.items() if one.null_count < len(one)}
+    tokens = {View.RESPONSE: table["num_tokens"].fill_null(0).to_numpy()}
+    return Measured(known, tokens, keys_of(table["example_id"]))
+
+
+def count_near(scan: Scan, cuts: Sequence[float], rounding: Rounding) -> CutNoise | None:
+    """Count the ranked rows within BAND errors of a score at which the ranking was cut; None where nothing is known."""
+    if not cuts or not rounding.is_known:
+        return None
+    selected = left_out = 0
+    for table in scan(
+        ["example_id", "rank", "selected", "score", "base_loss", "reference_loss", "num_tokens"]
+    ):
+        ranked = table.filter(table["rank"].is_valid())
+        near = _is_near(ranked, cuts, rounding)
+        chosen = np.asarray(ranked["selected"])
+        selected += int((near & chosen).sum())
+        left_out += int((near & ~chosen).sum())
+    return CutNoise(dtype=rounding.dtype, nats=ROUNDING[rounding.dtype], selected=selected, left_out=left_out)
+
+
+def _is_near(ranked: pa.Table, cuts: Sequence[float], rounding: Rounding) -> NDArray[np.bool_]:
+    if not len(ranked):
+        return np.zeros(0, dtype=bool)
+    distance = np.abs(ranked["score"].to_numpy()[:, None] - np.array(cuts)).min(axis=1)
+    near: NDArray[np.bool_] = distance <= BAND * rounding.of(ranked)
+    return near
+
+
+def _with_error(measured: Measured, need: object, error: Floats) -> Measured:
+    """Return the measurements with one of the losses a little larger."""
+    columns = {
+        one: pa.table({"loss": table["loss"].to_numpy() + error}) if one == need else table
+        for one, table in measured.columns.items()
+    }
+    return replace(measured, columns=columns)
