@@ -136,9 +136,10 @@ def _sketch(model: PreTrainedModel, sequences: list[TokenSequence]) -> list[floa
         length = len(sequence.ids)
         ids[row, :length], mask[row, :length] = torch.from_numpy(sequence.ids), 1
         scored[row, : length - 1] = torch.from_numpy(sequence.scored[1:])
+    ids, mask, scored = (one.to(model.device) for one in (ids, mask, scored))
     with torch.inference_mode():
         hidden = model.base_model(ids, attention_mask=mask, use_cache=False).last_hidden_state[scored]
-        logprobs = model.get_output_embeddings()(hidden).log_softmax(-1)
+        logprobs = model.get_output_embeddings()(hidden).float().log_softmax(-1)
         chosen = logprobs.gather(1, ids.roll(-1, 1)[scored][:, None])[:, 0].double()
     return [-float(part.sum()) for part in chosen.split(scored.sum(1).tolist())]
 
@@ -147,16 +148,21 @@ def by_lm_eval(model: PreTrainedModel, tokenizer: Any, batch_size: int) -> Score
     """Score by lm-eval's Hugging Face backend, given token ids."""
     from lm_eval.models.huggingface import HFLM
 
-    backend = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, device="cpu")
+    backend = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, device=str(model.device))
+    return lambda some: [
+        -loss for loss, _ in backend._loglikelihood_tokens(lm_eval_requests(some), disable_tqdm=True)
+    ]
 
-    def score(sequences: Sequence[TokenSequence]) -> list[float]:
-        requests = []
-        for index, sequence in enumerate(sequences):
-            first, ids = int(sequence.scored.argmax()), sequence.ids.tolist()
-            requests.append(((str(index), ""), ids[:first], ids[first:]))
-        return [-loss for loss, _ in backend._loglikelihood_tokens(requests, disable_tqdm=True)]
 
-    return score
+def lm_eval_requests(
+    sequences: Sequence[TokenSequence],
+) -> list[tuple[tuple[str, str], list[int], list[int]]]:
+    """Put sequences as lm-eval's backends take them: the prompt's tokens and the scored ones at the end."""
+    requests = []
+    for index, sequence in enumerate(sequences):
+        first, ids = int(sequence.scored.argmax()), sequence.ids.tolist()
+        requests.append(((str(index), ""), ids[:first], ids[first:]))
+    return requests
 
 
 def backends(model: PreTrainedModel, path: str, with_vllm: bool, longest: int) -> dict[str, Score]:

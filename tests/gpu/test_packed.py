@@ -1,4 +1,4 @@
-"""The transformers engine on a GPU: exact in float32; in bfloat16 its attention is one call a layer, as exact as many."""
+"""The transformers engine on a GPU: exact in float32; in bfloat16 attention is one call a layer, as exact as many."""
 
 import numpy as np
 import pytest

@@ -21,7 +21,7 @@ pytestmark = [
 SAME_ENGINE = 1e-4
 """Nats a token between two paths of one float32 engine: the head runs on other numbers of rows."""
 OTHER_ENGINE = 1e-3
-"""Nats a token between vLLM and transformers in float32, on a model of 30 layers; TF32 would be off by ten times that."""
+"""Nats a token between vLLM and transformers in float32, on a model of 30 layers; TF32 would be off by ten times it."""
 
 
 def save_llama(folder, vocab_size: int, positions: int) -> str:
