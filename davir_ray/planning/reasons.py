@@ -11,11 +11,11 @@ from enum import StrEnum
 import numpy as np
 
 from davir_ray.ids import Keys
+from davir_ray.measure.kind import Aimed, resolve_kind
 from davir_ray.runs.changes import Change
 from davir_ray.runs.locations import ABSENT
 from davir_ray.runs.record import Facts
 from davir_ray.schema import kind_of, role_of
-from davir_ray.scores.score import AIMED
 
 
 class Reason(StrEnum):
@@ -67,7 +67,7 @@ def model_reason(
     other, role = {change.what for change in changed}, role_of(model)
     if role in other:
         return NEW_MODEL[role]
-    if "target_rows" in other and kind_of(label) in AIMED:
+    if "target_rows" in other and isinstance(resolve_kind(kind_of(label)), Aimed):
         return Reason.NEW_TARGET
     measured_then = map(_without_fold, record.measurements)
     return Reason.NEW_ENGINE if _without_fold(label) in measured_then else Reason.NOT_MEASURED

@@ -102,9 +102,7 @@ Surveyed = tuple[NDArray[np.int64], ...]
 """The sums of each round of a survey."""
 
 
-AIMED = ("rose", "less", "gradient_cosine")
-"""Kinds of measurement that are aimed at the target's rows."""
-OF_GRADIENTS = (*AIMED, "projected_step")
+OF_GRADIENTS = ("rose", "less", "gradient_cosine", "projected_step")
 """Kinds of measurement that are gradients, under the checkpoints of a warm-up."""
 
 SETTINGS = ("min_loss", "seed", "token_share")
