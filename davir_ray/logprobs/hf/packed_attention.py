@@ -79,17 +79,27 @@ def packed_attention(
     if varlen_attention.takes(tokens[0], tokens[1]):
         attend = packing.attention(header, query.device)
         return attend(tokens[0], tokens[1], tokens[2], header, scaling).unsqueeze(0), None
-    pieces = [_attend(block, tokens, header, packing, scaling) for block in packing.blocks]
+    # Splitting is one step of the backward pass; a slice a block would make as many gradients of the whole batch.
+    sizes = [block.count * block.length for block in packing.blocks]
+    own = zip(*(states.split(sizes) for states in tokens), strict=True)
+    pieces = [
+        _attend(block, states, tokens, header, packing, scaling)
+        for block, states in zip(packing.blocks, own, strict=True)
+    ]
     return torch.cat(pieces).unsqueeze(0), None
 
 
 def _attend(
-    block: Block, tokens: list[Tensor], header: KeysValues | None, packing: Packing, scaling: float | None
+    block: Block,
+    own: Sequence[Tensor],
+    tokens: Sequence[Tensor],
+    header: KeysValues | None,
+    packing: Packing,
+    scaling: float | None,
 ) -> Tensor:
-    """Attend within one block; returns [count * length, H, D]."""
-    end = block.first + block.count * block.length
-    query = tokens[0][block.first : end].view(block.count, block.length, *tokens[0].shape[1:])
-    keys, values = (_with_past(block, tokens[i + 1], header[i] if header else None) for i in (0, 1))
+    """Attend within one block; returns [count * length, H, D]. own: the block's part of the batch's tokens."""
+    query, *seen = (states.view(block.count, block.length, *states.shape[1:]) for states in own)
+    keys, values = (_with_past(block, seen[i], tokens[i + 1], header[i] if header else None) for i in (0, 1))
     past = keys.shape[1] - block.length
     attended = scaled_dot_product_attention(
         query.transpose(1, 2),
@@ -103,10 +113,8 @@ def _attend(
     return attended.transpose(1, 2).reshape(-1, *tokens[0].shape[1:])
 
 
-def _with_past(block: Block, tokens: Tensor, header: Tensor | None) -> Tensor:
+def _with_past(block: Block, own: Tensor, tokens: Tensor, header: Tensor | None) -> Tensor:
     """Put header and ancestors before a block's own tokens: [count, past + length, G, D]."""
-    end = block.first + block.count * block.length
-    own = tokens[block.first : end].view(block.count, block.length, *tokens.shape[1:])
     past = [tokens[low:high] for low, high in block.past]
     if header is not None:
         past.insert(0, header)
