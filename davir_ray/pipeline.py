@@ -8,6 +8,7 @@
 from functools import partial
 from time import monotonic
 
+from davir_ray import storage
 from davir_ray.inputs import anchored, check_inputs
 from davir_ray.job import (
     Job,
@@ -53,12 +54,12 @@ def score(
     measured_under = None if may_measure else partial(models_measured, anchored(recipe), name)
     job = open_job(check_inputs(recipe, measured_under=measured_under), name, resumed)
     if (record := job.run.record(RunRecord)) is not None:
-        return finished(job.run, record)
+        return finished(job.run, record, writes_page)
     if may_measure:
         await_engine(job.inputs.recipe.engine, job.choice)
     with leased(job.run.paths.lease, f"run {job.run.run_id}") as lease:
         if (record := job.run.reopen(RunRecord)) is not None:  # another start was at work, and is done
-            return finished(job.run, record)
+            return finished(job.run, record, writes_page)
         job.run.read_events()
         work = partial(score_job, job, lease, may_measure, started)
         with reporting(job.run, job.inputs.recipe) as told:
@@ -89,10 +90,12 @@ def score_job(job: Job, lease: Lease, may_measure: bool, started: float) -> RunR
     return RunRecord(**dict(made), **dict(counted), **dict(chosen), overlaps=overlaps, seconds=seconds)
 
 
-def finished(run: Run, record: RunRecord) -> RunRecord:
+def finished(run: Run, record: RunRecord, writes_page: bool) -> RunRecord:
     """Return the record of a run that is finished, as one that measures nothing."""
     say(f"finished already: {run.folder}")
-    run.tidy()  # it may have been killed between its record and this
+    run.tidy()  # it may have been killed between its record and this, or before its page
+    if writes_page and not storage.exists(run.paths.report):
+        try_to_write_report(run.folder)
     every = {label: count + record.reused[label] for label, count in record.measured.items()}
     none = dict.fromkeys(every, 0)
     return record.model_copy(update={"measured": none, "measured_again": none, "reused": every})

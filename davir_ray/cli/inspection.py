@@ -15,6 +15,7 @@ from davir_ray.models.resolve import ResolvedModel
 from davir_ray.recipe import Recipe
 from davir_ray.schema import Need, Role, Status
 from davir_ray.scores.score import pass_of
+from davir_ray.target.rows import FewShot, FewShotRow
 from davir_ray.tokens.not_read import first_not_read
 from davir_ray.tokens.preview import bracketed, coloured
 from davir_ray.tokens.views import ViewTokens, sequences
@@ -46,8 +47,7 @@ def validate(recipe: Recipe, *, colour: bool) -> Iterator[str]:
     for warning in inputs.warnings:
         yield f"warning   {warning}"
     if inputs.few_shot is not None:
-        sizes = Counter(row.subtask for row in inputs.few_shot.rows)
-        yield f"target    {', '.join(f'{name}: {count} rows' for name, count in sizes.items())}"
+        yield from _target(inputs.few_shot)
     if inputs.references:
         yield "tokens    base and reference give the same ids on the first rows"
     for role in recipe.makes:
@@ -62,6 +62,7 @@ def validate(recipe: Recipe, *, colour: bool) -> Iterator[str]:
     yield from _left_out(inputs)
     good = (item for item in inputs.parsed() if item[1].example is not None)
     yield from _shown(inputs, good, ROWS_SHOWN, colour)
+    yield from _target_shown(inputs, colour)
 
 
 def inspect(recipe: Recipe, rows: int, *, colour: bool) -> Iterator[str]:
@@ -120,7 +121,7 @@ def _not_read(inputs: Inputs) -> Iterator[str]:
 
 def _how_made(recipe: Recipe, role: Role) -> str:
     if role == "warmup":
-        return f"{recipe.warmup.epochs} checkpoints, on {recipe.warmup.fraction} of the corpus"
+        return f"{recipe.warmup.epochs} checkpoints, on {recipe.warmup.fraction:.4g} of the corpus's rows"
     one = recipe.references["target" if role == "target" else "reference"]
     return f"fit {one.fit}" + (f", from {one.start}" if one.fit == "target" else "")
 
@@ -154,6 +155,26 @@ def _shown(inputs: Inputs, rows: Iterator[tuple[Split, Parsed]], count: int, col
             cut = ", cut" if one.truncated else ""
             yield f"{title} {one.view}: {one.scored.sum()} of {len(one.ids)} tokens count{cut}"
             yield (coloured if colour else bracketed)(inputs.tokenizer, one.ids, one.scored)
+
+
+def _target(few_shot: FewShot) -> Iterator[str]:
+    """Count the rows of each subtask."""
+    sizes = Counter(row.subtask for row in few_shot.rows)
+    yield from (
+        f"target    {name}: {count:,} rows, format {few_shot.formats[name]}" for name, count in sizes.items()
+    )
+
+
+def _target_shown(inputs: Inputs, colour: bool) -> Iterator[str]:
+    """Show the first row of each subtask of the target as tokens, with both of its sides where they are read."""
+    first: dict[str, FewShotRow] = {}
+    for row in inputs.few_shot.rows if inputs.few_shot is not None else ():
+        first.setdefault(row.subtask, row)
+    for row in first.values():
+        for name, one in (("response", row.chosen), ("rejected", row.rejected)):
+            if one is not None:
+                yield f"--- target {row.subtask} {row.place} {name}: {one.scored.sum()} of {len(one.ids)} tokens count"
+                yield (coloured if colour else bracketed)(inputs.tokenizer, one.ids, one.scored)
 
 
 def _sequences(inputs: Inputs, parsed: Parsed) -> list[ViewTokens]:

@@ -8,7 +8,7 @@ from davir_ray.schema import kind_of, role_of
 from davir_ray.scores.score import OF_GRADIENTS
 
 REASONS = {
-    "first_run": "the first run: nothing of this model is measured yet",
+    "first_run": "the first run of this name, and the store has none of them under this model, engine and target",
     "new_base": "a new base: nothing of it is measured yet",
     "new_reference": "a new reference: nothing of it is measured yet",
     "new_warmup": "a new warm-up: nothing of its checkpoints is measured yet",

@@ -163,7 +163,7 @@ def _asked_for(run: Run) -> dict[str, Any]:
 def _rule(settings: dict[str, Any]) -> str:
     """Write a rule in a few words, such as `fraction 0.06` or `quota by=source count=5`."""
     kind = settings.get("type", "")
-    given = {name: value for name, value in settings.items() if name != "type" and value is not None}
+    given = {name: value for name, value in settings.items() if name != "type" and value not in (None, [])}
     words = (
         as_written(value) if name == kind else f"{name}={as_written(value)}" for name, value in given.items()
     )

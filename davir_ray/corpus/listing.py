@@ -14,6 +14,7 @@ from davir_ray.config.nearest import did_you_mean
 from davir_ray.corpus import arrow_files, csv_files, json_files, parquet_files
 from davir_ray.corpus.detection import check_columns, check_renames, check_targets, detect
 from davir_ray.corpus.formats import FORMATS, Format, is_paired
+from davir_ray.corpus.naming import naming
 from davir_ray.corpus.nearest import names_of, remedy
 from davir_ray.corpus.paths import CorpusFile, expand
 from davir_ray.corpus.raw_turns import check_tags
@@ -79,6 +80,11 @@ def list_corpus(config: CorpusConfig, limit: int | None = None, section: str = "
     Raises `CorpusError` for a path without files, a missing column or an empty corpus, `UnknownFormat`, and
     `UnreadableFile` unless such files are to be skipped.
     """
+    with naming(section):
+        return _list(config, limit, section)
+
+
+def _list(config: CorpusConfig, limit: int | None, section: str) -> Listing:
     for source in config.paths:
         check_renames(config.of(source), source)
     looked = list(_look_at_all(expand(config.paths), limit))

@@ -129,8 +129,17 @@ def remedy(columns: Sequence[str], config: CorpusConfig, source: str) -> str:
             "`davir formats` shows a row of each format, corpus.columns renames"
         )
     if not near.renames:
-        return f"`{near.format.name}` fits without a rename"
+        return f"{_fitting(columns, config.of(source).columns, near)} without a rename"
     return f"the nearest is `{near.format.name}`, by {recipe_line(config, source, columns=near.renames)}"
+
+
+def _fitting(columns: Sequence[str], given: Mapping[str, str], near: Near) -> str:
+    """Name the formats that these columns fit as well as the nearest; rows tell them apart, at which `auto` looks."""
+    every = [beside(format, columns, given) for format in FORMATS.values()]
+    names = [f"`{one.format.name}`" for one in every if _closeness(one) == _closeness(near)]
+    if len(names) == 1:
+        return f"{names[0]} fits"
+    return f"{' and '.join(names)} fit (format `auto` looks at the rows and takes the right one)"
 
 
 def names_of(columns: Mapping[str, Any] | Sequence[str]) -> str:

@@ -149,7 +149,7 @@ def _folder(name: str) -> str:
 def _hub_id(pattern: str) -> str:
     """Say what to do about a path that is a data set's name on the Hugging Face hub; empty where it cannot be one."""
     name = os.path.relpath(pattern) if "://" not in pattern else ""
-    if not re.fullmatch(r"[\w.-]*\w/[\w.-]*\w", name) or os.path.exists(name.split("/")[0]):
+    if not re.fullmatch(r"[\w.-]*\w/[\w.-]*\w", name) or kind_of(name) or os.path.exists(name.split("/")[0]):
         return ""
     return (
         f"; `{name}` looks like the id of a data set on the Hugging Face hub, which has to be here: "

@@ -117,7 +117,7 @@ class Recipe(Section):
         if any(need.model == "target" for need in score.needs) and not self._has("target"):
             raise ValueError(
                 f"score.name: {score.name} measures under a model called target, which the recipe neither names nor "
-                "makes; `references: {target: {fit: target}}` makes it"
+                f"makes; `references: {{target: {{fit: target{', start: warmup' * (score.name == 'tov')}}}}}` makes it"
             )
         target = self.references.get("target")
         if score.name == "color_filter" and target is not None and target.start == "warmup":

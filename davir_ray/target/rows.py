@@ -22,6 +22,9 @@ from davir_ray.schema import View
 from davir_ray.tokens.tokenizer import Tokenizer
 from davir_ray.tokens.views import ViewTokens, sequences
 
+MOST_TOLD = 10
+"""Rows of a target that cannot be used and are named."""
+
 
 @dataclass(frozen=True)
 class FewShotRow:
@@ -36,9 +39,13 @@ class FewShotRow:
 
 @dataclass(frozen=True)
 class FewShot:
-    """All rows of the target, in the order of its files. not_read: subtask -> columns that nothing reads."""
+    """All rows of the target, in the order of its files.
+
+    formats: subtask -> format. not_read: subtask -> columns that nothing reads.
+    """
 
     rows: tuple[FewShotRow, ...]
+    formats: Mapping[str, str]
     not_read: Mapping[str, tuple[str, ...]]
 
     @cached_property
@@ -59,14 +66,22 @@ class FewShot:
 def read_target(config: TargetConfig, tokens: TokensConfig, tokenizer: Tokenizer, *, pairs: bool) -> FewShot:
     """Read and tokenise every row of the target; with `pairs`, each with both of its sides.
 
-    Raises `CorpusError` for the first row that cannot be used whole, and for a subtask without rows.
+    Raises `CorpusError` for rows that cannot be used whole, of which it names the first few, and for a subtask without
+    rows.
     """
     listing = list_corpus(config, config.limit, "target")
     rows: list[FewShotRow] = []
+    wrong: list[str] = []
     not_read: dict[str, tuple[str, ...]] = {}
     for split, parsed in _parsed(config, listing):
-        rows.append(_row(split, parsed, tokens, tokenizer, pairs))
+        try:
+            rows.append(_row(split, parsed, tokens, tokenizer, pairs))
+        except CorpusError as error:
+            wrong += error.lines
         not_read[split.source] = tuple(dict.fromkeys((*not_read.get(split.source, ()), *parsed.not_read)))
+    if wrong:
+        more = [f"target: {len(wrong) - MOST_TOLD:,} rows more"] if len(wrong) > MOST_TOLD else []
+        raise CorpusError(*wrong[:MOST_TOLD], *more)
     if empty := sorted(set(config.paths) - {row.subtask for row in rows}):
         limit = (
             f" among the first {config.limit} of all, by subtask and path (target.limit)"
@@ -74,7 +89,8 @@ def read_target(config: TargetConfig, tokens: TokensConfig, tokenizer: Tokenizer
             else ""
         )
         raise CorpusError(f"target.paths.{empty[0]}: has no row{limit}; each subtask needs at least one")
-    return FewShot(tuple(rows), {name: columns for name, columns in not_read.items() if columns})
+    unread = {name: columns for name, columns in not_read.items() if columns}
+    return FewShot(tuple(rows), listing.formats, unread)
 
 
 def _parsed(config: TargetConfig, listing: Listing) -> Iterator[tuple[Split, Parsed]]:

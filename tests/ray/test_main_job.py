@@ -110,6 +110,15 @@ def test_a_run_ends_with_its_page_which_is_no_result(first):
     assert not [name for name in load_record(first.run_dir).results if "report" in name]
 
 
+def test_a_run_that_was_stopped_before_its_page_gets_it_from_the_next_start(first, again):
+    page = Path(first.run_dir, "report.html")
+    page.unlink()
+    again(writes_page=False)
+    assert not page.exists()
+    again()
+    assert f"<h1>{first.run_id}</h1>" in page.read_text()
+
+
 def test_every_row_is_in_the_scored_table_once(first):
     rows = scored(first)
     assert len(rows) == len(ROWS) == first.rows == sum(first.status.values())

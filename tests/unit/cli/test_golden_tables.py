@@ -276,7 +276,7 @@ def test_a_first_plan_whose_reference_is_to_be_made():
 run       named when its reference is made, which is trained first: that time is not in this plan
 compared  with no earlier run: none of this name is finished
 measure   base, response: 12 of 12 rows to measure, 90 tokens; 0 in the store
-          12  the first run: nothing of this model is measured yet
+          12  the first run of this name, and the store has none of them under this model, engine and target
 measure   reference-0, response: 12 of 12 rows to measure, 90 tokens; 0 in the store
           12  the reference is not made yet
 time      no estimate: no earlier run of this name measured the same with this base and engine

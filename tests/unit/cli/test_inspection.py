@@ -44,3 +44,21 @@ def test_a_column_that_differs_in_capitals_alone_is_asked_about(recipe):
         "not read  corpus: Input (all 5 rows; is it `input`? then corpus.columns: {input: Input}), kind (1 row); "
         "the first 5 rows were looked at"
     )
+
+
+def test_the_rows_of_a_target_are_counted_and_one_of_each_subtask_is_shown(recipe, tmp_path):
+    pair = {"prompt": "Add 1+1.", "chosen": "That is 2.", "rejected": "No."}
+    for name, rows in (("sums", 3), ("words", 2)):
+        (tmp_path / f"{name}.jsonl").write_text(f"{json.dumps(pair)}\n" * rows)
+    tree = recipe.model_dump(exclude_unset=True, mode="json") | {
+        "target": {"paths": {name: str(tmp_path / f"{name}.jsonl") for name in ("sums", "words")}},
+        "score": {"name": "rose"},
+        "warmup": {"fraction": 0.5},
+    }
+    told = list(validate(parse_recipe(tree, "recipe"), colour=False))
+    assert "target    sums: 3 rows, format preference" in told
+    assert "target    words: 2 rows, format preference" in told
+    titles = [index for index, line in enumerate(told) if line.startswith("--- target ")]
+    assert [told[index].split()[2] for index in titles] == ["sums", "sums", "words", "words"]
+    assert "[[That is 2." in told[titles[0] + 1]
+    assert "[[No." in told[titles[1] + 1]

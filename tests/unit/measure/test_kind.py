@@ -74,7 +74,7 @@ def test_a_kind_of_a_user_s_own_checks_its_models_and_is_aimed(own):
     with pytest.raises(ModelError, match="not this one"):
         inputs_of(own).check_checkpoints()
     assert inputs_of(own).kind(own).seen is None
-    assert inputs_of(own, FewShot((), {})).kind(own).seen == Target(())
+    assert inputs_of(own, FewShot((), {}, {})).kind(own).seen == Target(())
     score = Score("mine", "", (Need(own, "base", View.RESPONSE),), "none", print)
     assert score.reads_target
     assert not replace(score, needs=(BASE,)).reads_target

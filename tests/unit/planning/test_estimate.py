@@ -119,7 +119,7 @@ def test_the_target_takes_both_sides_of_its_pairs_under_each_model():
 
     pair = FewShotRow("a", "t:0", b"", sequence(30), sequence(20))
     alone = FewShotRow("b", "t:1", b"", sequence(10), None)
-    one = target_estimate(FewShot((pair, alone), {}), 4, Speed(10.0, "x"), gpus=2)
+    one = target_estimate(FewShot((pair, alone), {}, {}), 4, Speed(10.0, "x"), gpus=2)
     assert (one.busy_seconds, one.seconds, one.engines) == (24.0, 24.0, 1)  # (30 + 20 + 10) * 4 / 10
     assert one.gpu_hours == round(24 * 2 / 3600, 4)
 

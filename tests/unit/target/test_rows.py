@@ -57,9 +57,40 @@ def test_a_limit_that_cuts_a_subtask_away_is_named(tmp_path, tiny_models):
         read(tiny_models, paths=paths, limit=2)
 
 
+def test_a_setting_is_named_where_it_stands_in_the_recipe(tmp_path, tiny_models):
+    missing = str(tmp_path / "corpus.format" / "corpus.jsonl")
+    with pytest.raises(CorpusError) as caught:
+        read(tiny_models, paths={"a": missing})
+    assert str(caught.value) == f"target.paths: {missing}: no such file or folder"
+    (tmp_path / "hh.jsonl").write_text(json.dumps({"chosen": "a", "rejected": "b"}) + "\n")
+    with pytest.raises(CorpusError) as caught:
+        read(tiny_models, paths=str(tmp_path / "hh.jsonl"), format="preference")
+    assert "`preference_implicit` and `preference_hh` fit" in str(caught.value)
+    assert "target.paths, with a format and columns each in target.sources" in str(caught.value)
+
+
+def test_a_file_that_is_not_there_is_no_data_set_of_the_hub(tmp_path, tiny_models, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CorpusError) as caught:
+        read(tiny_models, paths="nowhere/x.jsonl")
+    assert "hub" not in str(caught.value)
+
+
+def test_every_row_that_cannot_be_used_is_named_up_to_ten(tmp_path, tiny_models):
+    rows = [{"prompt": "q", "completion": "" if n % 2 else "a"} for n in range(30)]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(CorpusError) as caught:
+        read(tiny_models, paths=str(tmp_path / "a.jsonl"))
+    lines = str(caught.value).splitlines()
+    assert [line.split(": empty")[0].rsplit(":", 1)[-1] for line in lines[:-1]] == [
+        str(n) for n in range(1, 21, 2)
+    ]
+    assert lines[-1] == "target: 5 rows more"
+
+
 def test_a_checkpoint_without_a_folder_has_no_weight():
     known = ResolvedModel("", None, "ab12", "")
     with pytest.raises(
         ModelError, match=r"^models\.warmup: the checkpoint ab12 is known by its identity alone;"
     ):
-        measured_target(FewShot((), {}), [known], [], may_measure=False, note=print)
+        measured_target(FewShot((), {}, {}), [known], [], may_measure=False, note=print)
