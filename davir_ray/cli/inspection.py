@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from itertools import islice
 
 from davir_ray.corpus.formats import FORMATS
+from davir_ray.corpus.listing import Listing
 from davir_ray.corpus.reading import Parsed, examples
 from davir_ray.corpus.split import Split
 from davir_ray.doctor.reach import check_writable
@@ -51,7 +52,7 @@ def validate(recipe: Recipe, *, colour: bool) -> Iterator[str]:
     if inputs.references:
         yield "tokens    base and reference give the same ids on the first rows"
     for role in recipe.makes:
-        yield f"{role:<9} is made by `davir reference`: {_how_made(recipe, role)}"
+        yield f"{role:<9} is made by `davir reference`: {_how_made(recipe, role, listing)}"
     needs = ", ".join(map(pass_of, inputs.score.needs)) or "nothing"
     yield f"score     {inputs.score.name} = {inputs.score.formula}; measures {needs}"
     yield from _validate_training(recipe, inputs.base)
@@ -119,9 +120,11 @@ def _not_read(inputs: Inputs) -> Iterator[str]:
             yield f"not read  {source}: {names}; the first {found.rows:,} rows were looked at"
 
 
-def _how_made(recipe: Recipe, role: Role) -> str:
+def _how_made(recipe: Recipe, role: Role, listing: Listing) -> str:
     if role == "warmup":
-        return f"{recipe.warmup.epochs} checkpoints, on {recipe.warmup.fraction:.4g} of the corpus's rows"
+        share, counts = recipe.warmup.fraction, [split.num_rows for split in listing.splits]
+        rows = "" if None in counts else f", about {share * sum(filter(None, counts)):,.0f} rows"
+        return f"{recipe.warmup.epochs} checkpoints, on {share} of the corpus{rows}"
     one = recipe.references["target" if role == "target" else "reference"]
     return f"fit {one.fit}" + (f", from {one.start}" if one.fit == "target" else "")
 

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from davir_ray.coreset.rules.best import share_of
 from davir_ray.coreset.rules.rule import Mask, Rows, Rule
 from davir_ray.schema import OF_SUBTASK
+from davir_ray.scores import SCORES
 
 
 class RoundRobinRule(Rule):
@@ -19,7 +20,7 @@ class RoundRobinRule(Rule):
     row of the target (arXiv 2503.01807), here they go by subtask: one of many rows takes no more than one of few.
     """
 
-    cuts: ClassVar[Literal["ranking"]] = "ranking"
+    cuts: ClassVar[Literal["groups"]] = "groups"
 
     type: Literal["round_robin"] = "round_robin"
     fraction: float | None = Field(None, gt=0, le=1)
@@ -38,9 +39,8 @@ class RoundRobinRule(Rule):
     def over(self, subtasks: Sequence[str]) -> "RoundRobinRule":
         """Return the rule for a run whose target has these subtasks. Raises `ValueError` for one that is not there."""
         if not subtasks:
-            raise ValueError(
-                "round_robin takes turns by subtasks, and the score has none: `davir scores` lists those"
-            )
+            known = ", ".join(name for name, score in SCORES.items() if score.parts is not None)
+            raise ValueError(f"round_robin takes turns by subtasks, which these scores have: {known}")
         if unknown := sorted(set(self.subtasks) - set(subtasks)):
             raise ValueError(
                 f"subtasks: {unknown[0]} is none of the target's, which has {', '.join(subtasks)}"

@@ -121,5 +121,5 @@ def test_one_subtask_may_take_all():
 def test_a_subtask_that_is_not_there_is_named():
     with pytest.raises(ValueError, match="c is none of the target's, which has a, b"):
         RoundRobinRule(count=1, subtasks=("c",)).over(["a", "b"])
-    with pytest.raises(ValueError, match="the score has none"):
+    with pytest.raises(ValueError, match="which these scores have: rose, less"):
         RoundRobinRule(count=1).over([])
