@@ -281,7 +281,6 @@ def lm_eval_vllm(folder: str, device: str, longest: int, tiny: bool) -> dict[str
         dtype=dtype_of(device),
         max_model_len=longest + 1,
         batch_size="auto",
-        device=device,
         **(
             {"kv_cache_memory_bytes": 2**26, "enforce_eager": True}
             if tiny
