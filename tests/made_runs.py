@@ -137,6 +137,11 @@ def write_coreset(corpus: Any, folder: Path, table: pa.Table) -> None:
         pq.write_table(user_table(rows), coreset_file(str(folder / "coreset" / below), 0, "parquet"))
 
 
+def engine_of(recipe: Any) -> str:
+    """Name the engine that a recipe asks for; transformers where it leaves the choice open."""
+    return "transformers" if recipe.engine.type == "auto" else recipe.engine.type
+
+
 def run_record_of(folder: Path, recipe: Any, name: str) -> RunRecord:
     """Sum up the scored table of a made run."""
     summary = summarise(partial(scan_folder, str(folder / "scored")), recipe.select)
@@ -148,6 +153,6 @@ def run_record_of(folder: Path, recipe: Any, name: str) -> RunRecord:
         "score": recipe.score.name,
         "coreset": {name: RunLayout(str(folder)).export(name) for name in recipe.export.formats},
         "formats": formats,
-        "engine": EngineUsed(type="transformers", dtype="float32", reason="no GPU"),
+        "engine": EngineUsed(type=engine_of(recipe), dtype="float32", reason="no GPU"),
     }
     return RunRecord(**FACTS | RUN | dict(summary) | known)

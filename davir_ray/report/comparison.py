@@ -102,6 +102,23 @@ class Compared:
     pairs: tuple[Comparison, ...]
     overlaps: NDArray[np.int64]
 
+    @property
+    def names(self) -> list[str]:
+        """What to call each run: its title; of runs that share a label the run's own name comes first."""
+        labels = Counter(run.recipe.get("label") for run in self.runs)
+        return [
+            run.title
+            if not (label := run.recipe.get("label")) or labels[label] == 1
+            else f"{run.run_id} ({label})"
+            for run in self.runs
+        ]
+
+    @property
+    def made_up(self) -> str:
+        """Name the runs whose numbers mean nothing, by their places from 1; empty if there are none."""
+        places = [str(at) for at, run in enumerate(self.runs, start=1) if run.record.engine.type == "hash"]
+        return f"run{'s' * (len(places) > 1)} {', '.join(places)}" if places else ""
+
     def mean_tokens(self, index: int) -> float | None:
         """Return the mean response tokens of a run's core-set; None of an empty one."""
         record = self.runs[index].record
