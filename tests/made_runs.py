@@ -90,7 +90,7 @@ def scored_table(recipe: Any, fraction: float, seed: int, no_score_every: int) -
     )
     count = round(fraction * len(ranked))
     for rank, row in enumerate(ranked, start=1):
-        chosen = rank <= count
+        chosen = rank <= count or any(row["source"] in rule.kept_sources for rule in recipe.select)
         row |= {"rank": rank, "percentile": 100.0 * (1 - (rank - 1) / len(ranked)), "selected": chosen}
         row["dropped_by"] = None if chosen else rule_names(recipe.select)[0]
     return pa.Table.from_pylist([*ranked, *(row for row in rows if row["score"] is None)], schema=SCORED)

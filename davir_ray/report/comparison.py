@@ -105,12 +105,10 @@ class Compared:
     @property
     def names(self) -> list[str]:
         """What to call each run: its title; of runs that share a label the run's own name comes first."""
-        labels = Counter(run.recipe.get("label") for run in self.runs)
+        labels = [run.recipe.get("label") for run in self.runs]
         return [
-            run.title
-            if not (label := run.recipe.get("label")) or labels[label] == 1
-            else f"{run.run_id} ({label})"
-            for run in self.runs
+            f"{run.run_id} ({label})" if label and labels.count(label) > 1 else run.title
+            for run, label in zip(self.runs, labels, strict=True)
         ]
 
     @property

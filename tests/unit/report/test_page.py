@@ -19,7 +19,7 @@ from davir_ray.report import coreset_rows as coreset_rows_module
 from davir_ray.report import page as page_module
 from davir_ray.report.coreset_rows import beginning
 from davir_ray.report.page import try_to_write_report, write_report
-from davir_ray.report.recipe_text import recipe_text
+from davir_ray.report.recipe_text import in_one_line, recipe_text
 from davir_ray.report.shown_rows import shown_ranks
 from davir_ray.runs.record import load_record
 from davir_ray.runs.run import load_run_or_recipe
@@ -139,6 +139,45 @@ def test_the_foot_has_versions_and_a_command_that_a_shell_takes(tmp_path):
     text = unescape((run / "report.html").read_text())
     assert "<dt>ray</dt><dd>2.60.0</dd>\n<dt>torch</dt><dd>2.13.0</dd>" in text
     assert "<code>davir score 'my run.yaml'</code>" in text
+
+
+def test_why_rows_were_left_out_names_what_can_leave_them_out(tmp_path):
+    rows = answers(50)
+    for row in rows[:6]:
+        row["answer"] = ""
+    write_corpus(tmp_path / "corpus", {"chat": rows, "maths": answers(67)[60:]})
+    select = [{"type": "keep_sources", "sources": ["maths"]}, {"type": "fraction", "fraction": 0.1}]
+    run = made_run(tmp_path, "made-000000000001", select=select[::-1])
+    write_report(str(run))
+    record, text = load_record(str(run)), (run / "report.html").read_text()
+    (part,) = re.findall(r"<h3>Why rows were left out</h3>(.*?)</section>", text, re.DOTALL)
+    cells = re.findall(r"<td[^>]*>(.*?)</td>", part)
+    left_out = record.ranked - record.selected
+    assert cells == ["0:fraction", "fraction: 0.1", str(left_out), *status_cells(record)]
+    assert record.status["ok"] == record.ranked
+    assert "No rule could leave out the 7 ranked rows of maths (keep_sources)" in part
+    assert "of the ranked; 7 of them whatever the rules say (keep_sources)</span>" in text
+
+
+def status_cells(record) -> list[str]:
+    return [one for status, count in record.status.items() if status != "ok" for one in (status, str(count))]
+
+
+def test_where_nothing_was_left_out_the_page_says_so(tmp_path):
+    write_corpus(tmp_path / "corpus", {"chat": [{"question": "Two?", "answer": "2", "topic": ""}]})
+    run = made_run(tmp_path, "made-000000000001", fraction=1.0)
+    write_report(str(run))
+    text = (run / "report.html").read_text()
+    assert "Every row of the corpus has a rank." in text
+    assert "<td>ok</td>" not in text
+    assert "keep_sources" not in text
+
+
+def test_settings_stand_as_one_would_write_them():
+    settings = {"by": "source", "sources": ["a: b", "東"], "floors": {"x": 0.5}, "most": None}
+    assert in_one_line(settings) == "by: source, sources: ['a: b', 東], floors: {x: 0.5}, most: null"
+    assert in_one_line({"sources": ["hostile"]}) == "sources: [hostile]"
+    assert in_one_line({}) == ""
 
 
 def test_hostile_rows_are_text(page):
