@@ -113,6 +113,7 @@ def _scored(corpus: Any, seed: int, no_score_every: int) -> Any:
                 "example_id": one.example_id,
                 "file": split.path,
                 "row": one.row,
+                "id": one.id,
                 "source": split.source,
                 "group": one.group,
                 "status": status,

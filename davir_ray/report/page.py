@@ -22,7 +22,7 @@ from davir_ray.report.coreset_rows import coreset_rows
 from davir_ray.report.figures import Counts, Figures, Histogram, figures_of, told_rows
 from davir_ray.report.html import render
 from davir_ray.report.recipe_text import in_one_line, recipe_text
-from davir_ray.report.shown_rows import KINDS, shown_ranks, shown_rows
+from davir_ray.report.shown_rows import KINDS, colour_key, shown_ranks, shown_rows
 from davir_ray.runs.history import PastRun, past_run, past_runs
 from davir_ray.runs.record import RunRecord
 from davir_ray.runs.run import load_run_or_recipe
@@ -64,6 +64,7 @@ def page_of(run: PastRun) -> bytes:
     told = told_rows(parts_of(run), shown_ranks(record))
     sides = cut_sides(record, recipe, told)
     figures = figures_of(parts_of(run), record.ranked, [score for side in sides for score in side])
+    shown = shown_rows(run.folder, record, recipe, told)
     rows = coreset_rows(run.folder, figures.chosen.rows)
     return render(
         "run.html",
@@ -75,23 +76,28 @@ def page_of(run: PastRun) -> bytes:
         **counted(figures),
         **trusted(record, recipe, figures.sample.rows),
         **since(run, name),
-        shown=shown_rows(run.folder, record, recipe, told),
+        shown=shown,
+        colours=colour_key(shown),
         kinds=KINDS,
-        table=rows,
-        group_list=1 < len(set(rows.get("group", []))) <= NAMES_CHOSEN_FROM,
+        table=rows.columns,
+        group_list=1 < len(set(rows.columns.get("group", []))) <= NAMES_CHOSEN_FROM,
         recipe=recipe_text(recipe),
         file=f"{name}.yaml",
         command=shlex.join(["davir", "score", f"{name}.yaml"]),
-        data={"plots": plots(record, recipe, figures, sides), "rows": rows},
+        data={
+            "plots": plots(record, recipe, figures, sides),
+            "rows": rows.columns,
+            "folder": rows.folder,
+        },
     )
 
 
 def counted(figures: Figures) -> dict[str, Any]:
     """Return what the page tells of all rows."""
-    groups = figures.groups.largest(NAMES_SHOWN)
+    sources, groups = (one.largest(NAMES_SHOWN) for one in (figures.sources, figures.groups))
     return {
-        "sources": figures.sources.largest(NAMES_SHOWN),
-        "groups": groups if any(one.name for one in groups[0]) else None,
+        "sources": sources,
+        "groups": groups if any(one.name for one in groups[0]) and groups != sources else None,
         "too_many_groups": figures.groups.too_many,
         "lengths": [(what, *spread(one)) for what, one in lengths_of(figures).items()],
     }
