@@ -7,6 +7,7 @@
   const { rows: columns, folder } = JSON.parse(document.getElementById("data").textContent);
   const MORE = 100;
   const NUMBERS = new Set(["rank", "score", "tokens", "base", "reference"]);
+  const ONE_LINE = 20;
   const SOUGHT = ["text", "id", "place", "source", "group"];
   const count = columns.rank.length;
   // Joiners change how a word looks and not which it is: it is found with and without them.
@@ -38,7 +39,10 @@
     const made = document.createElement("td");
     const value = columns[column][i];
     made.className = NUMBERS.has(column) ? "n" : column === "text" || column === "place" ? column : "name";
-    if (column === "place" && value !== null) made.title = folder + value;
+    if (column === "place" && value !== null) {
+      made.title = folder + value;
+      made.classList.toggle("long", value.length > ONE_LINE);
+    }
     made.textContent = value === null ? "-" : NUMBERS.has(column) && !Number.isInteger(value) ? Number(value.toPrecision(4)) : value;
     return made;
   }
