@@ -90,7 +90,7 @@ def scored_table(recipe: Any, fraction: float, seed: int, no_score_every: int) -
     )
     count = round(fraction * len(ranked))
     for rank, row in enumerate(ranked, start=1):
-        chosen = rank <= count
+        chosen = rank <= count or any(row["source"] in rule.kept_sources for rule in recipe.select)
         row |= {"rank": rank, "percentile": 100.0 * (1 - (rank - 1) / len(ranked)), "selected": chosen}
         row["dropped_by"] = None if chosen else rule_names(recipe.select)[0]
     return pa.Table.from_pylist([*ranked, *(row for row in rows if row["score"] is None)], schema=SCORED)
@@ -113,6 +113,7 @@ def _scored(corpus: Any, seed: int, no_score_every: int) -> Any:
                 "example_id": one.example_id,
                 "file": split.path,
                 "row": one.row,
+                "id": one.id,
                 "source": split.source,
                 "group": one.group,
                 "status": status,
@@ -137,6 +138,11 @@ def write_coreset(corpus: Any, folder: Path, table: pa.Table) -> None:
         pq.write_table(user_table(rows), coreset_file(str(folder / "coreset" / below), 0, "parquet"))
 
 
+def engine_of(recipe: Any) -> str:
+    """Name the engine that a recipe asks for; transformers where it leaves the choice open."""
+    return "transformers" if recipe.engine.type == "auto" else recipe.engine.type
+
+
 def run_record_of(folder: Path, recipe: Any, name: str) -> RunRecord:
     """Sum up the scored table of a made run."""
     summary = summarise(partial(scan_folder, str(folder / "scored")), recipe.select)
@@ -148,6 +154,6 @@ def run_record_of(folder: Path, recipe: Any, name: str) -> RunRecord:
         "score": recipe.score.name,
         "coreset": {name: RunLayout(str(folder)).export(name) for name in recipe.export.formats},
         "formats": formats,
-        "engine": EngineUsed(type="transformers", dtype="float32", reason="no GPU"),
+        "engine": EngineUsed(type=engine_of(recipe), dtype="float32", reason="no GPU"),
     }
     return RunRecord(**FACTS | RUN | dict(summary) | known)

@@ -13,11 +13,14 @@ ROWS_SHOWN = 5
 
 def compare_lines(found: Compared) -> Iterator[str]:
     """Tell of each run, then of each pair with the first run."""
+    if found.made_up:
+        told = "made-up numbers, for trying a recipe; they say nothing about the rows"
+        yield f"engine    hash in {found.made_up}: {told}"
     for index, run in enumerate(found.runs):
         record, mean = run.record, found.mean_tokens(index)
         lengths = "no row chosen" if mean is None else f"{mean:.1f} response tokens a row"
         chosen = f"{record.selected:,} of {record.rows:,} rows by {record.score}"
-        yield f"run {index + 1:<6}{run.title}: {chosen}; {lengths}"
+        yield f"run {index + 1:<6}{found.names[index]}: {chosen}; {lengths}; finished {run.ended_at}"
         for source, share in record.sources.items():
             yield f"  {source:<20}{share.selected:>10,} of {share.rows:,}  ({share.share_after:.1%} of the core-set)"
     for number, pair in enumerate(found.pairs, start=2):
@@ -52,6 +55,7 @@ def as_dict(found: Compared) -> dict[str, Any]:
             "run_id": run.run_id,
             "label": run.recipe.get("label"),
             "folder": run.folder,
+            "engine": run.record.engine.type,
             "score": run.record.score,
             "rows": run.record.rows,
             "ranked": run.record.ranked,

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from davir_ray.foreign_text import Shown
-from davir_ray.runs.token_losses import DIFFERENCE_STEPS, LOSS_STEPS, TokenRow, Values
+from davir_ray.runs.token_losses import DIFFERENCE_STEPS, LOSS_STEPS, TokenRow, Values, step_names
 from davir_ray.tokens.pieces import Decode, Piece, pieces
 from davir_ray.tokens.preview import END, REST, visible
 
@@ -34,14 +34,9 @@ class Scale:
 
     def legend(self) -> str:
         """Name the bounds of each step in its colour."""
-        pairs = zip(self.bounds, self.bounds[1:], strict=False)
-        names = [
-            f"below {self.bounds[0]:g}",
-            *(f"{a:g} to {b:g}" for a, b in pairs),
-            f"{self.bounds[-1]:g} up",
-        ]
         middles = [self.bounds[0] - 1, *self.bounds]
-        return " ".join(self.paint(f" {name} ", at) for name, at in zip(names, middles, strict=True))
+        named = zip(step_names(self.bounds), middles, strict=True)
+        return " ".join(self.paint(f" {name} ", at) for name, at in named)
 
 
 LOSS = Scale(LOSS_STEPS, (34, 148, 220, 208, 196))

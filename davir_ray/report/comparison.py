@@ -102,6 +102,21 @@ class Compared:
     pairs: tuple[Comparison, ...]
     overlaps: NDArray[np.int64]
 
+    @property
+    def names(self) -> list[str]:
+        """What to call each run: its title; of runs that share a label the run's own name comes first."""
+        labels = [run.recipe.get("label") for run in self.runs]
+        return [
+            f"{run.run_id} ({label})" if label and labels.count(label) > 1 else run.title
+            for run, label in zip(self.runs, labels, strict=True)
+        ]
+
+    @property
+    def made_up(self) -> str:
+        """Name the runs whose numbers mean nothing, by their places from 1; empty if there are none."""
+        places = [str(at) for at, run in enumerate(self.runs, start=1) if run.record.engine.type == "hash"]
+        return f"run{'s' * (len(places) > 1)} {', '.join(places)}" if places else ""
+
     def mean_tokens(self, index: int) -> float | None:
         """Return the mean response tokens of a run's core-set; None of an empty one."""
         record = self.runs[index].record

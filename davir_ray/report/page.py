@@ -21,11 +21,12 @@ from davir_ray.report.comparison import compare, finished, parts_of
 from davir_ray.report.coreset_rows import coreset_rows
 from davir_ray.report.figures import Counts, Figures, Histogram, figures_of, told_rows
 from davir_ray.report.html import render
-from davir_ray.report.recipe_text import recipe_text
-from davir_ray.report.shown_rows import KINDS, shown_ranks, shown_rows
+from davir_ray.report.recipe_text import in_one_line, recipe_text
+from davir_ray.report.shown_rows import KINDS, colour_key, shown_ranks, shown_rows
 from davir_ray.runs.history import PastRun, past_run, past_runs
 from davir_ray.runs.record import RunRecord
 from davir_ray.runs.run import load_run_or_recipe
+from davir_ray.schema import SCORABLE
 from davir_ray.storage.layout import OutputLayout, RunLayout
 from davir_ray.storage.sealed import read_sealed
 from davir_ray.storage.typed import parsed
@@ -63,32 +64,40 @@ def page_of(run: PastRun) -> bytes:
     told = told_rows(parts_of(run), shown_ranks(record))
     sides = cut_sides(record, recipe, told)
     figures = figures_of(parts_of(run), record.ranked, [score for side in sides for score in side])
+    shown = shown_rows(run.folder, record, recipe, told)
     rows = coreset_rows(run.folder, figures.chosen.rows)
     return render(
         "run.html",
         run=record,
         title=run.title,
         rules=list(rules_of(record, recipe)),
+        unranked={status: count for status, count in record.status.items() if status not in SCORABLE},
+        kept=kept_whatever(record, recipe),
         **counted(figures),
         **trusted(record, recipe, figures.sample.rows),
         **since(run, name),
-        shown=shown_rows(run.folder, record, recipe, told),
+        shown=shown,
+        colours=colour_key(shown),
         kinds=KINDS,
-        table=rows,
-        group_list=1 < len(set(rows.get("group", []))) <= NAMES_CHOSEN_FROM,
+        table=rows.columns,
+        group_list=1 < len(set(rows.columns.get("group", []))) <= NAMES_CHOSEN_FROM,
         recipe=recipe_text(recipe),
         file=f"{name}.yaml",
         command=shlex.join(["davir", "score", f"{name}.yaml"]),
-        data={"plots": plots(record, recipe, figures, sides), "rows": rows},
+        data={
+            "plots": plots(record, recipe, figures, sides),
+            "rows": rows.columns,
+            "folder": rows.folder,
+        },
     )
 
 
 def counted(figures: Figures) -> dict[str, Any]:
     """Return what the page tells of all rows."""
-    groups = figures.groups.largest(NAMES_SHOWN)
+    sources, groups = (one.largest(NAMES_SHOWN) for one in (figures.sources, figures.groups))
     return {
-        "sources": figures.sources.largest(NAMES_SHOWN),
-        "groups": groups if any(one.name for one in groups[0]) else None,
+        "sources": sources,
+        "groups": groups if any(one.name for one in groups[0]) and groups != sources else None,
         "too_many_groups": figures.groups.too_many,
         "lengths": [(what, *spread(one)) for what, one in lengths_of(figures).items()],
     }
@@ -114,12 +123,23 @@ def since(run: PastRun, name: str) -> dict[str, Any]:
     return {"drift": drift, "previous": compared, "came": CAME, "went": WENT, "moved_shown": MOVED_SHOWN}
 
 
-def rules_of(record: RunRecord, recipe: Recipe) -> Iterator[tuple[str, str, int | None]]:
-    """Yield each rule's name, its settings, and how many rows it left out; None where it leaves none out by design."""
+def rules_of(record: RunRecord, recipe: Recipe) -> Iterator[tuple[str, str, int]]:
+    """Yield the name, the settings, and the number of rows left out of each rule that can leave rows out."""
     for name, rule in zip(rule_names(recipe.select), recipe.select, strict=True):
-        settings = rule.model_dump(mode="json", exclude={"type"}, exclude_defaults=True)
-        text = ", ".join(f"{key}: {value}" for key, value in settings.items())
-        yield name, text, record.dropped_by.get(name)
+        if name in record.dropped_by:
+            settings = rule.model_dump(mode="json", exclude={"type"}, exclude_defaults=True)
+            yield name, in_one_line(settings), record.dropped_by[name]
+
+
+def kept_whatever(record: RunRecord, recipe: Recipe) -> tuple[int, list[str]]:
+    """Return how many of the chosen rows no rule may leave out, and their sources."""
+    sources = sorted(kept_sources(recipe) & record.sources.keys())
+    return sum(record.sources[source].selected for source in sources), sources
+
+
+def kept_sources(recipe: Recipe) -> set[str]:
+    """Return the sources whose rows no rule leaves out."""
+    return {source for rule in recipe.select for source in rule.kept_sources}
 
 
 def lengths_of(figures: Figures) -> Mapping[str, Counts]:
@@ -212,7 +232,7 @@ def cut_sides(
     ]
     if not rules or rules[-1][1] != "ranking":
         return []
-    kept = {source for rule in recipe.select for source in rule.kept_sources}
+    kept = kept_sources(recipe)
     deciding = (None, rules[-1][0])
     rows = [
         row for _, row in sorted(told.items()) if row["dropped_by"] in deciding and row["source"] not in kept

@@ -1,5 +1,7 @@
 """A recipe as one would write it: without what is the default anyway."""
 
+from collections.abc import Mapping
+from math import inf
 from typing import Any
 
 import yaml
@@ -11,6 +13,13 @@ from davir_ray.recipe import Recipe
 def recipe_text(recipe: Recipe) -> str:
     """Return YAML that parses to an equal recipe."""
     return yaml.safe_dump(written(recipe), sort_keys=False, allow_unicode=True, width=100)
+
+
+def in_one_line(settings: Mapping[str, Any]) -> str:
+    """Return plain data as a line of YAML, without the braces around it; empty for none."""
+    return yaml.safe_dump(
+        settings, default_flow_style=True, sort_keys=False, allow_unicode=True, width=inf
+    ).strip()[1:-1]
 
 
 def written(value: Any) -> Any:

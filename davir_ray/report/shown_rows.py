@@ -35,6 +35,16 @@ def shown_rows(
     return shown
 
 
+def colour_key(shown: Mapping[str, Sequence[Shown]]) -> Mapping[str, Sequence[str]]:
+    """Return what the colours of the tokens that are shown stand for: of a `loss`, and of the `difference` of two."""
+    names = {one.name for rows in shown.values() for row in rows for one in row["tokens"]}
+    if not names:
+        return {}
+    from davir_ray.report.token_colours import COLOURS  # here: see tokens_in_colours
+
+    return {name: steps for name, steps in COLOURS.items() if name == "loss" or name in names}
+
+
 def tokens_in_colours(
     folder: str, record: RunRecord, recipe: Recipe, rows: Sequence[Shown]
 ) -> dict[int, Shown]:

@@ -14,6 +14,7 @@ from davir_ray.runs.token_losses import (
     LOSS_STEPS,
     TokenRow,
     Values,
+    step_names,
     tokenizer_of,
     tokens_of,
 )
@@ -22,6 +23,8 @@ from davir_ray.tokens.pieces import Decode, pieces
 
 TOKENS_SHOWN = 400
 """Counted tokens of a row that are coloured."""
+COLOURS = {"loss": step_names(LOSS_STEPS), "difference": step_names(DIFFERENCE_STEPS)}
+"""What each colour stands for, in nats, from the first step to the last."""
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from davir_ray import storage
@@ -37,6 +38,13 @@ class PastRun:
     def ended(self) -> float:
         """When it last said what it does, in seconds since 1970."""
         return float(self.events[-1]["time"]) if self.events else 0.0
+
+    @property
+    def ended_at(self) -> str:
+        """The same as date and time, or `unknown`."""
+        if not self.events:
+            return "unknown"
+        return f"{datetime.fromtimestamp(self.ended, UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def past_run(folder: str) -> PastRun | None:

@@ -1,8 +1,9 @@
 """Where the tokens of a row of a finished run lie, and what was measured of each. No Ray, no weights."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,12 @@ LOSS_STEPS = (0.1, 0.7, 2.0, 5.0)
 """Nats of a token where its colour changes: from p > 0.9, where the model is sure of it, over p = 0.5 to p < 0.007."""
 DIFFERENCE_STEPS = (-0.7, -0.1, 0.1, 0.7)
 """The same of base - reference."""
+
+
+def step_names(bounds: Sequence[float]) -> list[str]:
+    """Name what lies below the first bound, between two, and from the last one up."""
+    between = (f"{low:g} to {high:g}" for low, high in pairwise(bounds))
+    return [f"below {bounds[0]:g}", *between, f"{bounds[-1]:g} up"]
 
 
 @dataclass(frozen=True)

@@ -179,6 +179,37 @@ def test_rows_are_searched_sorted_and_filtered(opened, runs, report):
     assert rows.count() > 3
 
 
+def test_places_are_short_found_and_told_in_full(opened, runs):
+    page = opened.page
+    cell = page.locator("#rows td.place").first
+    place, full = cell.inner_text(), cell.get_attribute("title")
+    assert full == f"{runs[1].parents[1]}/corpus/{place}"
+    lines = """(one) => { const text = document.createRange(); text.selectNodeContents(one);
+                          return text.getClientRects().length; }"""
+    assert cell.evaluate(lines) == 1
+    page.fill("#search", place)
+    expect(page.locator("#rows tbody tr").first).to_contain_text(place)
+    page.fill("#search", full)
+    found(page, "0 rows found")
+
+
+def test_a_table_that_is_cut_at_the_edge_has_a_shade_there(opened):
+    page, table = opened.page, opened.page.locator(".scroll").first
+    table.scroll_into_view_if_needed()
+    table.evaluate("(one) => { one.querySelector('table').style.visibility = 'hidden'; }")
+    is_cut = table.evaluate("(one) => one.scrollWidth > one.clientWidth")
+    assert is_cut == (page.viewport_size["width"] == 390)
+    box = table.bounding_box()
+    edge = {"x": box["x"] + box["width"] - 8, "y": box["y"], "width": 8, "height": box["height"]}
+    shown = page.screenshot(clip=edge)
+    table.evaluate("(one) => { one.scrollLeft = one.scrollWidth; }")
+    at_its_end = page.screenshot(clip=edge)
+    table.evaluate("(one) => { one.style.background = 'none'; }")
+    bare = page.screenshot(clip=edge)
+    assert (shown != bare) == is_cut
+    assert at_its_end == bare
+
+
 def test_a_table_of_ten_thousand_rows_is_quick(opened):
     seconds = opened.page.evaluate(
         """() => { const start = performance.now();

@@ -4,13 +4,15 @@
 (() => {
   const table = document.getElementById("rows");
   if (!table) return;
-  const { rows: columns } = JSON.parse(document.getElementById("data").textContent);
+  const { rows: columns, folder } = JSON.parse(document.getElementById("data").textContent);
   const MORE = 100;
   const NUMBERS = new Set(["rank", "score", "tokens", "base", "reference"]);
+  const ONE_LINE = 20;
+  const SOUGHT = ["text", "id", "place", "source", "group"];
   const count = columns.rank.length;
   // Joiners change how a word looks and not which it is: it is found with and without them.
   const sought = (text) => text.toLowerCase().replace(/[\u200c\u200d]/g, "");
-  const everything = columns.id.map((id, i) => sought(`${columns.text?.[i] ?? ""} ${id} ${columns.source[i]} ${columns.group[i]}`));
+  const everything = columns.rank.map((_, i) => sought(SOUGHT.map((name) => columns[name]?.[i] ?? "").join(" ")));
   const names = [...table.querySelectorAll("th")].map((one) => one.dataset.column);
   const find = (id) => document.getElementById(id);
   const state = { sort: "rank", up: true, shown: MORE };
@@ -18,7 +20,8 @@
   function compared(column) {
     const values = columns[column];
     if (NUMBERS.has(column)) return (a, b) => (values[a] ?? -Infinity) - (values[b] ?? -Infinity) || a - b;
-    return (a, b) => (values[a] < values[b] ? -1 : values[a] > values[b] ? 1 : a - b);
+    const text = (i) => values[i] ?? "";
+    return (a, b) => (text(a) < text(b) ? -1 : text(a) > text(b) ? 1 : a - b);
   }
 
   function wanted() {
@@ -35,7 +38,11 @@
   function cell(column, i) {
     const made = document.createElement("td");
     const value = columns[column][i];
-    made.className = NUMBERS.has(column) ? "n" : column === "text" ? "text" : "name";
+    made.className = NUMBERS.has(column) ? "n" : column === "text" || column === "place" ? column : "name";
+    if (column === "place" && value !== null) {
+      made.title = folder + value;
+      made.classList.toggle("long", value.length > ONE_LINE);
+    }
     made.textContent = value === null ? "-" : NUMBERS.has(column) && !Number.isInteger(value) ? Number(value.toPrecision(4)) : value;
     return made;
   }

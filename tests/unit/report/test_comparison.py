@@ -160,6 +160,36 @@ def test_runs_that_have_a_label_are_called_by_it(runs, tmp_path):
         assert b"after &lt;b&gt;cleaning&lt;/b&gt; (made-000000000004)" in page
 
 
+def test_runs_that_share_a_label_are_told_apart(runs, tmp_path):
+    write_corpus(tmp_path / "corpus", {"chat": rows(random.Random(3), 30)})
+    pair = [made_run(tmp_path, f"made-00000000000{at}", label="hash 5k") for at in (5, 6)]
+    found = compared(list(map(str, pair)))
+    assert found.names == ["made-000000000005 (hash 5k)", "made-000000000006 (hash 5k)"]
+    text = comparison_page(found).decode()
+    assert "<title>made-000000000005 (hash 5k), made-000000000006 (hash 5k) - davir_ray</title>" in text
+    assert f"<td>{found.runs[1].ended_at}</td>" in text
+    lines = told(*map(str, pair))
+    assert any(line.startswith("run 2     made-000000000006 (hash 5k): ") for line in lines)
+    assert compared([*map(str, pair), str(runs[0])]).names[2] == runs[0].name
+
+
+def test_made_up_numbers_are_warned_of(runs, tmp_path):
+    write_corpus(tmp_path / "corpus", {"chat": rows(random.Random(3), 30)})
+    made_up = made_run(tmp_path, "made-000000000007", engine={"type": "hash"})
+    others = [*map(str, runs), str(made_up)]
+    for folders, which in ((others, "run 3"), ([str(made_up)] * 2, "runs 1, 2")):
+        assert told(*folders)[0].startswith(f"engine    hash in {which}: made-up numbers, ")
+        page = comparison_page(compared(folders)).decode()
+        assert f'<p class="warn">The engine was hash in {which}: made-up numbers, ' in page
+    as_json = json.loads(told(*others, "--json")[-1])
+    assert [one["engine"] for one in as_json["runs"]] == ["transformers", "transformers", "hash"]
+
+
+def test_measured_numbers_are_not_warned_of(runs):
+    assert not any("made-up" in line for line in told(*map(str, runs)))
+    assert b"made-up" not in comparison_page(compared(list(map(str, runs))))
+
+
 def test_the_comparison_is_written_as_a_page(runs, tmp_path):
     out = tmp_path / "both.html"
     assert told(*map(str, runs), "--out", str(out))[-1] == f"page      {out}"

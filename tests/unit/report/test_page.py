@@ -17,14 +17,16 @@ from davir_ray.cli import main
 from davir_ray.recipe import load_recipe, parse_recipe
 from davir_ray.report import coreset_rows as coreset_rows_module
 from davir_ray.report import page as page_module
-from davir_ray.report.coreset_rows import beginning
+from davir_ray.report import shown_rows as shown_rows_module
+from davir_ray.report.coreset_rows import beginning, common_folder
 from davir_ray.report.page import try_to_write_report, write_report
-from davir_ray.report.recipe_text import recipe_text
+from davir_ray.report.recipe_text import in_one_line, recipe_text
 from davir_ray.report.shown_rows import shown_ranks
+from davir_ray.report.token_colours import Painted
 from davir_ray.runs.record import load_record
 from davir_ray.runs.run import load_run_or_recipe
 from davir_ray.storage.sealed import write_sealed
-from tests.made_runs import made_run, write_corpus
+from tests.made_runs import FORMAT, made_run, write_corpus
 from tests.records import drift
 
 SCRIPT = "<script>alert('from a row')</script>"
@@ -80,12 +82,81 @@ def test_the_table_has_the_core_set_in_the_order_of_ranks(page, runs):
 
 def test_the_text_of_a_row_is_the_corpus_s_own_and_nothing_of_ours(page, runs):
     rows = data_of(page)["rows"]
-    for place, text in zip(rows["id"], rows["text"], strict=True):
-        file, _, row = place.rpartition(":")
+    for place, text in zip(rows["place"], rows["text"], strict=True):
+        file, _, row = f"{data_of(page)['folder']}{place}".rpartition(":")
         own = json.loads(Path(file).read_text().splitlines()[int(row)])
         whole = " | ".join(" ".join(part.split()) for part in own.values())
         assert text == whole.replace("\u202e", r"\u202e") or len(whole) > 290
     assert any(text.endswith(f" | {SCRIPT}") for text in rows["text"])
+
+
+def test_places_stand_without_what_their_files_share(page, runs):
+    data = data_of(page)
+    assert data["folder"] == f"{runs[1].parents[1]}/corpus/"
+    assert {place.rpartition(":")[0] for place in data["rows"]["place"]} <= {"<b>chat.jsonl", "maths.jsonl"}
+    assert "id" not in data["rows"]
+
+
+def test_a_row_has_its_id_or_its_place(tmp_path):
+    rows = answers(40)
+    for index, row in enumerate(rows[:30]):
+        row["key"] = f"k{index}"
+    write_corpus(tmp_path / "corpus", {"chat": rows})
+    corpus = {"paths": str(tmp_path / "corpus" / "chat.jsonl"), "format": FORMAT, "id": "key"}
+    run = made_run(tmp_path, "made-000000000001", fraction=1.0, corpus=corpus)
+    write_report(str(run))
+    told = data_of((run / "report.html").read_text())["rows"]
+    pairs = set(zip(told["id"], told["place"], strict=True))
+    own = {(f"k{index}", None) for index in range(30)}
+    assert pairs == own | {(None, f"chat.jsonl:{index}") for index in range(30, 40)}
+
+
+@pytest.mark.parametrize(
+    ("files", "folder"),
+    [
+        (["/a/b/c.jsonl"], "/a/b/"),
+        (["/a/train-1.jsonl", "/a/train-2.jsonl"], "/a/"),
+        (["/a/b/c.jsonl", "/a/bc/d.jsonl"], "/a/"),
+        (["s3://one/a.jsonl", "s3://other/a.jsonl"], "s3://"),
+        (["a.jsonl", "b.jsonl"], ""),
+    ],
+)
+def test_the_folder_that_files_share(files, folder):
+    assert common_folder(files) == folder
+
+
+def test_groups_that_are_the_sources_are_shown_once(tmp_path, page):
+    assert "<h3>Groups</h3>" in page
+    assert 'data-column="group"' in page
+    write_corpus(tmp_path / "corpus", {"chat": answers(40), "maths": answers(80)[40:]})
+    paths = {name: str(tmp_path / "corpus" / f"{name}.jsonl") for name in ("chat", "maths")}
+    corpus = {"paths": paths, "format": FORMAT, "group_by": "source"}
+    run = made_run(tmp_path, "made-000000000001", fraction=0.5, corpus=corpus)
+    write_report(str(run))
+    text = (run / "report.html").read_text()
+    assert "<h3>Groups</h3>" not in text
+    assert "group" not in data_of(text)["rows"]
+    assert set(data_of(text)["rows"]["source"]) == {"chat", "maths"}
+    assert 'data-column="group"' not in text
+
+
+def painted(*names: str):
+    """Stand for `tokens_in_colours`: each row that is shown has one token of each name."""
+    tokens = [Painted(name, 1.5, ((SCRIPT, 2, 1.5),), 0) for name in names]
+    return lambda folder, record, recipe, rows: {
+        row["rank"]: {"tokens": tokens, "no_tokens": None} for row in rows
+    }
+
+
+def test_colours_of_tokens_are_told_where_there_are_some(runs, page, monkeypatch):
+    assert "The colours of tokens" not in page
+    for names, told in ((["base"], False), (["base", "reference", "difference"], True)):
+        monkeypatch.setattr(shown_rows_module, "tokens_in_colours", painted(*names))
+        write_report(str(runs[1]), "memory://pages/colours.html")
+        text = storage.read_bytes("memory://pages/colours.html").decode()
+        assert '<span class="step t0">below 0.1</span> <span class="step t1">0.1 to 0.7</span>' in text
+        assert ('<span class="step d4">0.7 up</span>' in text) == told
+        assert ("blue what the base is surer of" in text) == told
 
 
 def test_without_a_core_set_in_parquet_the_table_has_no_column_of_texts_and_says_so(tmp_path):
@@ -93,11 +164,11 @@ def test_without_a_core_set_in_parquet_the_table_has_no_column_of_texts_and_says
     run = made_run(tmp_path, "made-000000000001", export={"formats": ["jsonl"]})
     write_report(str(run))
     text = (run / "report.html").read_text()
-    assert list(data_of(text)["rows"])[-1] == "id"
-    assert 'data-column="id"' in text
+    assert list(data_of(text)["rows"])[-1] == "place"
+    assert 'data-column="place"' in text
     assert 'data-column="text"' not in text
     assert "The run wrote no core-set as Parquet" in text
-    assert 'placeholder="Search ids, sources, groups"' in text
+    assert 'placeholder="Search files, sources"' in text
 
 
 @pytest.mark.parametrize("fraction", [0.003, 0.997])
@@ -139,6 +210,45 @@ def test_the_foot_has_versions_and_a_command_that_a_shell_takes(tmp_path):
     text = unescape((run / "report.html").read_text())
     assert "<dt>ray</dt><dd>2.60.0</dd>\n<dt>torch</dt><dd>2.13.0</dd>" in text
     assert "<code>davir score 'my run.yaml'</code>" in text
+
+
+def test_why_rows_were_left_out_names_what_can_leave_them_out(tmp_path):
+    rows = answers(50)
+    for row in rows[:6]:
+        row["answer"] = ""
+    write_corpus(tmp_path / "corpus", {"chat": rows, "maths": answers(67)[60:]})
+    select = [{"type": "keep_sources", "sources": ["maths"]}, {"type": "fraction", "fraction": 0.1}]
+    run = made_run(tmp_path, "made-000000000001", select=select[::-1])
+    write_report(str(run))
+    record, text = load_record(str(run)), (run / "report.html").read_text()
+    (part,) = re.findall(r"<h3>Why rows were left out</h3>(.*?)</section>", text, re.DOTALL)
+    cells = re.findall(r"<td[^>]*>(.*?)</td>", part)
+    left_out = record.ranked - record.selected
+    assert cells == ["0:fraction", "fraction: 0.1", str(left_out), *status_cells(record)]
+    assert record.status["ok"] == record.ranked
+    assert "No rule could leave out the 7 ranked rows of maths (keep_sources)" in part
+    assert "of the ranked; 7 of them whatever the rules say (keep_sources)</span>" in text
+
+
+def status_cells(record) -> list[str]:
+    return [one for status, count in record.status.items() if status != "ok" for one in (status, str(count))]
+
+
+def test_where_nothing_was_left_out_the_page_says_so(tmp_path):
+    write_corpus(tmp_path / "corpus", {"chat": [{"question": "Two?", "answer": "2", "topic": ""}]})
+    run = made_run(tmp_path, "made-000000000001", fraction=1.0)
+    write_report(str(run))
+    text = (run / "report.html").read_text()
+    assert "Every row of the corpus has a rank." in text
+    assert "<td>ok</td>" not in text
+    assert "keep_sources" not in text
+
+
+def test_settings_stand_as_one_would_write_them():
+    settings = {"by": "source", "sources": ["a: b", "東"], "floors": {"x": 0.5}, "most": None}
+    assert in_one_line(settings) == "by: source, sources: ['a: b', 東], floors: {x: 0.5}, most: null"
+    assert in_one_line({"sources": ["hostile"]}) == "sources: [hostile]"
+    assert in_one_line({}) == ""
 
 
 def test_hostile_rows_are_text(page):
@@ -234,7 +344,7 @@ def test_a_run_without_ranked_rows_has_a_page(tmp_path):
     write_corpus(tmp_path / "corpus", {"chat": [{"question": "?", "answer": "", "topic": ""}]})
     run = made_run(tmp_path, "none-000000000001")
     write_report(str(run))
-    assert data_of((run / "report.html").read_text()) == {"plots": {}, "rows": {}}
+    assert data_of((run / "report.html").read_text()) == {"plots": {}, "rows": {}, "folder": ""}
 
 
 def test_the_beginning_of_a_row_is_cut_by_bytes():
