@@ -87,9 +87,9 @@ LOADS = (
     Load("alpaca, shared", 4096, 140, 0.55, spread=0.5, shared=40),
     Load("chat", 512, 900, 0.5, spread=0.6),
 )
-LONGEST = 4096
+LONGEST = 4095
 TINY_LOADS = (Load("short", 16, 24, 0.5), Load("chat", 6, 100, 0.5, spread=0.6, shared=8))
-TINY_LONGEST = 256
+TINY_LONGEST = 255
 
 
 def main() -> None:
