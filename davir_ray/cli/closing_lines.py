@@ -26,6 +26,7 @@ def record_lines(record: RunRecord) -> Iterator[str]:
     yield f"selected  {record.selected:,} rows, {record.tokens:,} response tokens"
     for source, share in record.sources.items():
         yield f"  {source:<20}{share.selected:>10,} of {share.rows:,}"
+    yield from _subtasks(record)
     yield from _left_out(record)
     yield f"score     {record.score}; rank correlation with response length {_correlation(record)}"
     yield from _lengths(record)
@@ -79,6 +80,12 @@ def _groups(dropped: DroppedGroups) -> Iterator[str]:
         yield f"    {group or '(no group)':<18}{count:>10,}"
     if dropped.other_groups:
         yield f"    {f'... {dropped.other_groups:,} more':<18}{dropped.other_rows:>10,}"
+
+
+def _subtasks(record: RunRecord) -> Iterator[str]:
+    """Tell for how many rows each subtask of the target is the one that they score best for."""
+    for name, one in record.subtasks.items():
+        yield f"subtask   {name}: the best score of {one.selected:,} chosen rows, and of {one.ranked:,} ranked ones"
 
 
 def _lengths(record: RunRecord) -> Iterator[str]:

@@ -13,12 +13,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
+from pydantic import Field
 
 from davir_ray.coreset.borderline import Nearest, Spans, add_spans, cut_scores, sides
 from davir_ray.coreset.cut_noise import CutNoise, Rounding, count_near
 from davir_ray.coreset.rank_correlation import RankSample
 from davir_ray.coreset.rules.choose import Scan, rule_names
 from davir_ray.coreset.rules.rule import Rule, tokens_in
+from davir_ray.coreset.subtasks import SubtaskShare, SubtaskTotals
 from davir_ray.ids import keys_of
 from davir_ray.storage.typed import Written
 
@@ -122,19 +124,28 @@ class Summary(Written):
     cut_noise: CutNoise | None = None
     """Rows that the rounding of the measurements could move across the cut; null in float32, for scores that are more
     than a formula over losses of the response, and where no rule cut the whole ranking."""
+    subtasks: dict[str, SubtaskShare] = Field(default_factory=dict)
+    """Subtask of the target -> how the rows score for it; empty where the score knows none."""
 
 
-def summarise(scan: Scan, rules: Sequence[Rule], shown: int = 3, rounding: Rounding | None = None) -> Summary:
+def summarise(
+    scan: Scan,
+    rules: Sequence[Rule],
+    shown: int = 3,
+    rounding: Rounding | None = None,
+    subtasks: Sequence[str] = (),
+) -> Summary:
     """Sum up the scored table, which `scan` reads in rank order with the columns of `schema.SCORED`.
 
     Rows without a rank may stand anywhere. `rules` made the choice. `shown` is how many best and worst rows to keep.
-    `rounding` is that of the measurements.
+    `rounding` is that of the measurements. `subtasks` are those for which the table holds scores.
     """
     totals = count_rows(scan, rules)
-    correlation = RankSample()
+    correlation, by_subtask = RankSample(), SubtaskTotals(subtasks)
     best, worst = Nearest(_all, shown), Nearest(_all, shown, is_last=True)
     cut = list(sides(rules, totals.spans, (shown + 1) // 2))
-    for table in _ranked(scan, (*ROW, "source")):
+    for table in _ranked(scan, (*ROW, "source", *by_subtask.columns)):
+        by_subtask.add(table)
         correlation.add(keys_of(table["example_id"]), table["score"], table["num_tokens"])
         for wanted in (best, worst, *cut):
             wanted.add(table)
@@ -157,6 +168,7 @@ def summarise(scan: Scan, rules: Sequence[Rule], shown: int = 3, rounding: Round
         borderline=tuple(row for row in _rows(cut) if row not in ends),
         worst=tuple(row for row in _rows([worst]) if row not in _rows([best])),
         cut_noise=count_near(scan, cut_scores(rules, totals.spans, cut), rounding) if rounding else None,
+        subtasks=by_subtask.shares(),
     )
 
 

@@ -41,7 +41,7 @@ def select_and_export(job: Job, ranked: Ranked) -> Chosen:
     storage.await_files(run.paths.scored, len(selections))
     rounding = Rounding(inputs.score, inputs.recipe.score, job.choice.dtype)
     scan = partial(scan_folder, run.paths.scored)
-    summary = summarise(scan, inputs.recipe.select, rounding=rounding)
+    summary = summarise(scan, inputs.recipe.select, rounding=rounding, subtasks=subtasks)
     folders = write_coreset(export, ranked, selections, counts)
     _note_chosen(run, summary)
     return Chosen(**dict(summary), scored=run.paths.scored, coreset=folders)

@@ -131,6 +131,8 @@ def test_rose_from_nothing_is_what_one_row_at_a_time_gives(folder, tiny_models):
     epochs = record.reference.models["warmup"]
     assert [Path(one).name for one in epochs] == ["1", "2"]
     scored = pq.read_table(record.scored).to_pylist()
+    assert sum(one.ranked for one in record.subtasks.values()) == ROWS
+    assert f"<td>{min(record.subtasks)}</td>" in Path(record.run_dir, "report.html").read_text()
     rows = sequences(folder / "store", "response")
     few = _pairs(folder, tiny_models[0])
     weights = np.array([read_moments(one).learning_rate for one in epochs])

@@ -24,6 +24,20 @@ def test_what_was_begun_again_is_told_where_there_was_any():
     assert "measured  reference: 12 sequences; 0 were in the store" in lines
 
 
+def test_rows_that_rounding_could_move_are_told_where_there_are_any():
+    noise = {"dtype": "bfloat16", "nats": 0.05, "selected": 2, "left_out": 3}
+    told = "\n".join(record_lines(run_record(cut_noise=noise)))
+    assert "noise     bfloat16 could move 2 of the 6 chosen rows out, and 3 others in" in told
+    told = "\n".join(record_lines(run_record(cut_noise={**noise, "selected": 0, "left_out": 0})))
+    assert "noise " not in told
+
+
+def test_each_subtask_is_told_with_the_rows_that_serve_it_best():
+    one = {"ranked": 8, "selected": 2, "mean": 0.5, "selected_mean": 0.75}
+    told = list(record_lines(run_record(subtasks={"code": one})))
+    assert "subtask   code: the best score of 2 chosen rows, and of 8 ranked ones" in told
+
+
 def test_a_run_that_chose_rows_is_fine():
     check_chosen(run_record())
 
