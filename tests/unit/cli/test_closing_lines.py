@@ -27,7 +27,7 @@ def test_what_was_begun_again_is_told_where_there_was_any():
 def test_rows_that_rounding_could_move_are_told_where_there_are_any():
     noise = {"dtype": "bfloat16", "nats": 0.05, "selected": 2, "left_out": 3}
     told = "\n".join(record_lines(run_record(cut_noise=noise)))
-    assert "noise     bfloat16 could move 2 of the 6 chosen rows out, and 3 others in" in told
+    assert "noise     bfloat16 could move 2 of the 3 chosen rows out, and 3 others in" in told
     told = "\n".join(record_lines(run_record(cut_noise={**noise, "selected": 0, "left_out": 0})))
     assert "noise " not in told
 
