@@ -2,6 +2,7 @@
 
 import pytest
 
+from davir_ray import storage
 from davir_ray.cli.closing_lines import check_chosen, record_lines, resumed_lines
 from davir_ray.errors import NothingChosen
 from tests.records import run_record
@@ -22,6 +23,14 @@ def test_what_was_begun_again_is_told_where_there_was_any():
     lines = list(record_lines(run_record(**MEASURED)))
     assert "measured  base: 9 sequences; 3 were in the store; 4 begun again" in lines
     assert "measured  reference: 12 sequences; 0 were in the store" in lines
+
+
+@pytest.mark.parametrize("root", ["{}/runs/r-1", "memory://runs-with-pages/r-1"])
+def test_the_page_is_named_where_there_is_one(tmp_path, root):
+    folder = root.format(tmp_path)
+    assert not any(line.startswith("page") for line in record_lines(run_record(run_dir=folder)))
+    storage.write_atomic(f"{folder}/report.html", b"<html>")
+    assert list(record_lines(run_record(run_dir=folder)))[-1] == f"page      {folder}/report.html"
 
 
 def test_a_run_that_chose_rows_is_fine():
