@@ -3,6 +3,7 @@
 import glob
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from shlex import quote
 from typing import TYPE_CHECKING, Any, Literal, get_args
 from urllib.parse import unquote
 
@@ -85,15 +86,18 @@ class Run:
 
     def _coreset_files(self, format: str, source: str | None) -> list[str]:
         """List the files of the core-set in one format and of one source."""
-        exported = [name for name in self.record.coreset if name in get_args(Export)]
-        if format not in exported:
-            has = ", ".join(exported) or "none that holds rows"
-            raise RecipeError(
-                f"{self.folder}: has no core-set in format {format}; it has {has}, and `export.formats` of the recipe "
-                "asks for others"
-            )
+        if format not in get_args(Export):
+            raise RecipeError(f"format {format} holds no rows; those that do: {', '.join(get_args(Export))}")
+        if format not in self.record.coreset:
+            raise RecipeError(f"{self.folder}: {self._why_absent(format)}")
         folder = self._coreset_folder(RunLayout(self.folder).export(format), source)
         return storage.list_files(folder, ".parquet" if format == "parquet" else ".jsonl")
+
+    def _why_absent(self, format: str) -> str:
+        has = ", ".join(self.record.coreset)
+        formats = f"export.formats=[{', '.join([*self.record.coreset, format])}]"
+        again = f"davir select {quote(self.folder)} --set {quote(formats)}"
+        return f"has no core-set in format {format}; it has {has or 'none'}; `{again}` makes a run that has"
 
     def _coreset_folder(self, folder: str, source: str | None) -> str:
         """Return the folder of one source. Raises `RecipeError` if it is not there, or not told."""

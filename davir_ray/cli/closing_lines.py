@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from davir_ray import storage
 from davir_ray.cli.extract import extracts
 from davir_ray.coreset.summary import DroppedGroups
 from davir_ray.errors import NothingChosen
@@ -37,6 +38,8 @@ def record_lines(record: RunRecord) -> Iterator[str]:
         yield f"unscored  {RunLayout(record.run_dir).unscored}  (file, row and reason of each row without a rank)"
     for name, folder in record.coreset.items():
         yield f"core-set  {folder}  ({name})"
+    if storage.exists(page := RunLayout(record.run_dir).report):
+        yield f"page      {page}"
 
 
 def resumed_lines(record: RunRecord, *, trains: bool) -> Iterator[str]:

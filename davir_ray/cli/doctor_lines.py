@@ -5,16 +5,17 @@ from collections.abc import Iterator, Sequence
 from davir_ray.doctor.finding import Finding
 from davir_ray.errors import BrokenEnvironment
 
+WIDTH = 15
+"""Of the column of names: a line is printed before the other names are known, and a longer one moves its own alone."""
 
-def doctor_lines(findings: Sequence[Finding]) -> Iterator[str]:
-    """Yield a line for each finding, the rest of a longer problem, and below it what mends it."""
-    width = max(len(one.name) for one in findings)
-    for one in findings:
-        first, *more = "; ".join(filter(None, (one.found, one.problem))).splitlines() or [""]
-        yield f"{one.state:<8}{one.name:<{width}}  {first}"
-        yield from (f"{'':<8}{'':<{width}}  {line.strip()}" for line in more)
-        if one.mend:
-            yield f"{'':<8}{'':<{width}}  -> {one.mend}"
+
+def finding_lines(one: Finding) -> Iterator[str]:
+    """Yield the line of a finding, the rest of a longer problem, and below it what mends it."""
+    first, *more = "; ".join(filter(None, (one.found, one.problem))).splitlines() or [""]
+    yield f"{one.state:<8}{one.name:<{WIDTH}}  {first}"
+    yield from (f"{'':<8}{'':<{WIDTH}}  {line.strip()}" for line in more)
+    if one.mend:
+        yield f"{'':<8}{'':<{WIDTH}}  -> {one.mend}"
 
 
 def check_well(findings: Sequence[Finding]) -> None:

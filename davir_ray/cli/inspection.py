@@ -52,7 +52,7 @@ def validate(recipe: Recipe, *, colour: bool) -> Iterator[str]:
     if inputs.references:
         yield "tokens    base and reference give the same ids on the first rows"
     for role in recipe.makes:
-        yield f"{role:<9} is made by `davir reference`: {_how_made(recipe, role, listing)}"
+        yield f"to make   {role}: by `davir reference` or `davir run`, {_how_made(recipe, role, listing)}"
     needs = ", ".join(map(pass_of, inputs.score.needs)) or "nothing"
     yield f"score     {inputs.score.name} = {inputs.score.formula}; measures {needs}"
     yield from _validate_training(recipe, inputs.base)

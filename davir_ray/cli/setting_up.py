@@ -20,11 +20,13 @@ def doctor(recipe: str | None, as_json: bool) -> None:
 
     Libraries are imported, each in a process of its own. Exit code 9 if something is wrong.
     """
-    from davir_ray.cli.doctor_lines import check_well, doctor_lines
+    from davir_ray.cli.doctor_lines import check_well, finding_lines
     from davir_ray.doctor.examine import examine
 
-    findings = examine(recipe)
-    print_lines(doctor_lines(findings))
+    findings = []
+    for one in examine(recipe):
+        print_lines(finding_lines(one))
+        findings.append(one)
     if as_json:
         click.echo(json.dumps({"findings": [asdict(one) for one in findings]}))
     check_well(findings)

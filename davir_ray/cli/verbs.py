@@ -215,7 +215,7 @@ def compare(run_dirs: tuple[str, ...], scores: tuple[str, ...], out: str | None,
     from davir_ray.report.comparison import compared
     from davir_ray.report.comparison_page import write_comparison
 
-    others = [api.select(run_dirs[0], overrides={"score.name": name}).folder for name in scores]
+    others = [api.Run.open(run_dirs[0]).select(overrides={"score.name": name}).folder for name in scores]
     found = compared([*run_dirs, *others])
     print_lines(compare_lines(found))
     if out is not None:

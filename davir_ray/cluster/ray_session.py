@@ -87,13 +87,14 @@ def _check_answers(address: str) -> None:
         raise EngineError(
             f"RAY_ADDRESS={address}: no cluster runs on this machine; `ray start --head` starts one"
         )
-    answers = f"RAY_ADDRESS={address}: nobody answers at {found} within {ANSWER_SECONDS:g} seconds"
+    resolved = "" if found == address else f" ({found})"
+    answers = f"nobody answers at RAY_ADDRESS={address}{resolved} within {ANSWER_SECONDS:g} seconds"
     hint = "`ray status` tells of a cluster that runs; without RAY_ADDRESS, davir starts Ray on this machine"
     host, _, port = found.rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), ANSWER_SECONDS / 2).close()
     except (OSError, ValueError) as error:
-        raise EngineError(f"{answers} ({error}); {hint}") from error
+        raise EngineError(f"{answers}: {error}; {hint}") from error
     # A port may be open, and another program behind it. Ray's client waits in C++, deaf to time limits and signals.
     asking = threading.Thread(target=_ask, args=(found,), daemon=True)
     asking.start()

@@ -159,6 +159,10 @@ def _way_out(config: CorpusConfig, columns_of: Mapping[str, Sequence[str]], sour
     return remedy(columns_of[source], config, source)
 
 
+def _columns(names: Sequence[str]) -> str:
+    return f"column{'' if len(names) == 1 else 's'} {names_of(names)}"
+
+
 def check_columns(
     format: Format, columns: Sequence[str], config: CorpusConfig, source: str, path: str
 ) -> None:
@@ -171,7 +175,7 @@ def check_columns(
     if not missing:
         missing = [" or ".join(renames.get(name, name) for name in format.one_of)]
     raise CorpusError(
-        f"{path}: format `{format.name}` needs the column {names_of(missing)}; the file has {names_of(columns)}. "
+        f"{path}: format `{format.name}` needs the {_columns(missing)}; the file has {names_of(columns)}. "
         f"For these columns {remedy(columns, config, source)}. Files that differ are sources of their own in "
         "corpus.paths, with a format and columns each in corpus.sources"
     )

@@ -2,6 +2,7 @@
 
 finding.py   one thing that was looked at
 examine.py   all of them, in order
+in_time.py   a limit for what may never end
 packages.py  what is required, what is installed, and what lies before it on the path
 probes.py    importing what may crash, each in a process of its own
 machine.py   Python, and the NVIDIA driver beside the build of torch

@@ -1,6 +1,7 @@
 """What a recipe reaches for: its corpus, its models, its storage. No weights are downloaded."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from shlex import quote
 
@@ -9,6 +10,7 @@ from davir_ray.cluster.unexpected import as_ours
 from davir_ray.config import CorpusConfig, ModelConfig
 from davir_ray.corpus.listing import list_corpus
 from davir_ray.doctor.finding import Finding
+from davir_ray.doctor.in_time import look_in_time
 from davir_ray.errors import ModelError, StoreError
 from davir_ray.models.adapter import is_adapter
 from davir_ray.models.fetch import HUB_ID, NO_WEIGHTS, fetch
@@ -61,11 +63,11 @@ def _models(recipe: Recipe) -> Iterator[tuple[str, ModelConfig]]:
 def look_at_reach(recipe: Recipe, path: str) -> Iterator[Finding]:
     """Look at what a recipe reads, loads and writes. path: of its file, or of a run."""
     for name, corpus in _corpora(recipe):
-        yield _look_at_corpus(name, corpus, path)
+        yield look_in_time(name, partial(_look_at_corpus, name, corpus, path))
     for name, model in _models(recipe):
-        yield _look_at_model(name, model)
+        yield look_in_time(name, partial(_look_at_model, name, model))
     for name, uri in (("store", recipe.store), ("output", recipe.output)):
-        yield _look_at_folder(name, uri, path)
+        yield look_in_time(name, partial(_look_at_folder, name, uri, path))
 
 
 def _look_at_corpus(name: str, corpus: CorpusConfig, path: str) -> Finding:

@@ -11,8 +11,9 @@ import yaml
 from davir_ray.config import CorpusConfig
 from davir_ray.corpus.formats import FORMATS
 from davir_ray.corpus.listing import Listing, list_corpus
+from davir_ray.corpus.paths import expand
 from davir_ray.corpus.reading import read_rows
-from davir_ray.errors import RecipeError
+from davir_ray.errors import CorpusError, RecipeError, UnreadableFile
 from davir_ray.foreign_text import printable
 from davir_ray.models.adapter import read_json
 from davir_ray.models.resolve import positions_of
@@ -21,6 +22,8 @@ from davir_ray.recipe.yaml_tree import read_yaml
 
 SMALL_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 ROWS_LOOKED_AT = 256
+FILES_LOOKED_AT = 32
+"""To tell what differs in a corpus that is not of one format."""
 MOST_GROUPS = 50
 MAX_LENGTH = 2048
 NAMES_OF_IDS = ("id", "_id", "uid", "uuid", "key", "example_id", "row_id")
@@ -32,10 +35,43 @@ def draft(corpus: str, base: str | None = None) -> str:
     base: the model; without it a small one of the Hugging Face hub. Raises `CorpusError` for a corpus that cannot be
     read or understood, and `RecipeError` for a name that no recipe may hold.
     """
-    listing = list_corpus(CorpusConfig(paths={"corpus": (corpus,)}))
+    listing = _listing(corpus)
     text = "\n".join([*_heading(), *_corpus(corpus, listing), *_models(base), *_rest(listing)]) + "\n"
     parse_recipe(read_yaml(text)[0], "the draft")
     return text
+
+
+def _listing(corpus: str) -> Listing:
+    """List a corpus as one source. Where its files have several formats, the `CorpusError` names files that differ."""
+    try:
+        return list_corpus(CorpusConfig(paths={"corpus": (corpus,)}))
+    except UnreadableFile:
+        raise
+    except CorpusError as error:
+        if len(formats := _formats(corpus)) < 2:
+            raise
+        found = ", ".join(f"{format} ({path})" for format, path in formats.items())
+        raise CorpusError(
+            f"{corpus}: its files are of several formats: {found}; name a folder or files of one format"
+        ) from error
+
+
+def _formats(corpus: str) -> dict[str, str]:
+    """Return formats, each with the first file that has it: of several folders, one file each is looked at."""
+    paths = [file.path for file in expand({"corpus": (corpus,)})]
+    first_of = {path.rpartition("/")[0]: path for path in reversed(paths)}
+    looked = sorted(first_of.values()) if len(first_of) > 1 else paths
+    found: dict[str, str] = {}
+    for path in looked[:FILES_LOOKED_AT]:
+        found.setdefault(_format_of(path), path)
+    return found
+
+
+def _format_of(path: str) -> str:
+    try:
+        return list_corpus(CorpusConfig(paths={"corpus": (path,)}), 1).formats["corpus"]
+    except CorpusError:
+        return "none that is known"
 
 
 def write_draft(path: str, text: str) -> None:

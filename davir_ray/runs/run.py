@@ -114,8 +114,7 @@ class Run:
     def existing(cls, folder: str) -> "Run":
         """Look at a run that was begun. Raises `RecipeError` if the folder holds none."""
         folder = storage.real_folder(folder)
-        if holds_training(folder):
-            raise RecipeError(f"{folder}: is a training; the command that started it goes on with it")
+        refuse_training(folder)
         if not holds_run(folder) and storage.exists(RunLayout(folder).events):
             raise StoreError(f"{RunLayout(folder).recipe}: is gone; {WRITTEN_AGAIN}")
         if not holds_run(folder):
@@ -206,6 +205,12 @@ def holds_training(folder: str) -> bool:
     return storage.exists(RunLayout(folder).training)
 
 
+def refuse_training(folder: str) -> None:
+    """Raise `RecipeError` for a folder in which a training was begun, where a run that scores is expected."""
+    if holds_training(folder):
+        raise RecipeError(f"{folder}: is a training; the command that started it goes on with it")
+
+
 def finished_run(run_dir: str) -> tuple[Run, RunRecord]:
     """Open a finished run; return it with its record. Raises `RecipeError`."""
     run = Run.existing(run_dir)
@@ -225,6 +230,7 @@ def _checked_event(uri: str, event: Event) -> Event:
 
 def load_run_or_recipe(path: str, overrides: Overrides) -> tuple[Recipe, str]:
     """Read the recipe of a run's folder, or of a file; return it with the name that its runs carry."""
+    refuse_training(path)
     if not holds_run(path):
         return load_recipe(path, overrides), Path(path).stem
     folder = storage.real_folder(path)

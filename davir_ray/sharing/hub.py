@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, DatasetInfo, HfApi
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from davir_ray import storage
 from davir_ray.errors import RecipeError
@@ -31,9 +32,10 @@ def push_to_hub(run_dir: str, repo: str, *, private: bool, licence: str | None) 
 
     repo: `owner/name`; it is made if it is not there. A core-set that was pushed there before is taken out by the same
     commit. Files are written anew, without folders of this machine, into a temporary folder first. licence: in place of
-    what the sources' cards say. Raises `RecipeError` for a run without rows or a licence that is not known,
-    `Unreachable` where the hub refuses.
+    what the sources' cards say. Raises `RecipeError` for a name without an owner, a run without rows or a licence that
+    is not known, `Unreachable` where the hub refuses.
     """
+    _check_name(repo)
     run = Run.existing(run_dir)
     record = run.record(RunRecord)
     if record is None:
@@ -56,6 +58,14 @@ def push_to_hub(run_dir: str, repo: str, *, private: bool, licence: str | None) 
     if gone:
         yield f"took out  {gone:,} files of an earlier push"
     yield f"see       {url}"
+
+
+def _check_name(repo: str) -> None:
+    """Refuse what is no name, or one that the hub would complete with the name of whoever has the token."""
+    with reaching_hub(repo):
+        validate_repo_id(repo)
+    if "/" not in repo:
+        raise RecipeError(f"{repo}: names no owner; expected OWNER/NAME, such as me/{repo}")
 
 
 def _check_rows(run_dir: str, record: RunRecord) -> None:

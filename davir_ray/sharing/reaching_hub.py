@@ -19,7 +19,7 @@ def reaching_hub(repo: str) -> Iterator[None]:
         yield
     except HFValidationError as error:
         raise RecipeError(
-            f"{repo}: is no name of a data set on the hub; expected owner/name ({error})"
+            f"{repo}: is no name of a data set on the hub; expected OWNER/NAME ({error})"
         ) from error
     except LocalTokenNotFoundError as error:
         raise RecipeError(

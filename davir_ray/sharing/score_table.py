@@ -12,7 +12,7 @@ table can make a false one. Compare the digest of the file with one that its mak
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -167,6 +167,12 @@ def _check_rows(uri: str, card: TableCard, rows: pa.Table) -> None:
 def rows_of(rows: pa.Table, measurement: int) -> pa.Table:
     """Return the rows of one of the measurements of a table."""
     return rows.filter(pa.array(rows["measurement"].to_numpy() == measurement)).combine_chunks()
+
+
+def made_up_lines(card: TableCard) -> Iterator[str]:
+    """Warn of what engine `hash` gave: it stands under the identity of a real model."""
+    if any(one.numerics.get("engine") == "hash" for one in card.measurements):
+        yield "warning   engine hash: the losses of this table are made up; they say nothing about models or rows"
 
 
 def models_lines(measurements: Sequence[Measured]) -> list[str]:

@@ -18,7 +18,7 @@ from davir_ray.runs.record import RunRecord
 from davir_ray.runs.run import Run, load_run_or_recipe
 from davir_ray.schema import View
 from davir_ray.sharing.names import shareable_name
-from davir_ray.sharing.score_table import SCORE_TABLE, Measured, TableCard, write_score_table
+from davir_ray.sharing.score_table import SCORE_TABLE, Measured, TableCard, made_up_lines, write_score_table
 from davir_ray.store.holdings import description_in
 from davir_ray.store.measurements import MeasurementStore, bundles, distinct, fingerprint
 from davir_ray.store.prepared import Prepared
@@ -51,6 +51,7 @@ def export_table(run_dir: str, uri: str) -> Iterator[str]:
     )
     parts = [_numbered(index, rows) for index, (_, rows) in enumerate(found)]
     write_score_table(uri, card, pa.concat_tables(parts))
+    yield from made_up_lines(card)
     for one, rows in found:
         failed = rows["loss"].null_count
         more = f", and {failed:,} that could not be measured" if failed else ""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +17,7 @@ from davir_ray.measure.kind import kind_identity
 from davir_ray.sharing.score_table import (
     Measured,
     TableCard,
+    made_up_lines,
     models_lines,
     read_score_table,
     rows_of,
@@ -35,6 +37,7 @@ def import_table(uri: str, store: str) -> Iterator[str]:
     """
     card, rows = read_score_table(uri)
     lacks = [_lack(uri, store, one, rows_of(rows, index)) for index, one in enumerate(card.measurements)]
+    yield from made_up_lines(card)
     for one, lack in zip(card.measurements, lacks, strict=True):
         lack.fill(one)
         yield f"{one.called:<10}{lack.rows:,} sequences of {one.name}; {lack.known:,} were in the store"
@@ -111,13 +114,27 @@ def _description(one: Measured) -> dict[str, object]:
 
 def _recipe_lines(card: TableCard) -> Iterator[str]:
     """Tell what of a recipe has to be as it was where the table was made."""
-    yield "recipe    with these lines `davir select` needs no model, but the tokenizer of the base under its name:"
+    yield "recipe    with these lines `davir select` needs no model, but the base's tokenizer:"
     yield from (f"  {line}" for line in models_lines(card.measurements))
     tokens = card.tokens.model_dump(mode="json", exclude_defaults=True)
     if tokens:
         yield f"  tokens: {yaml.safe_dump(tokens, default_flow_style=True, width=float('inf')).strip()}"
-    first = card.measurements[0].numerics
+    yield from _engine_lines(card.measurements[0].numerics)
+    yield from _tokenizer_lines(card)
+
+
+def _engine_lines(first: dict[str, Any]) -> Iterator[str]:
     if choice_that_gave(first, EngineConfig()) is None:  # as no recipe asks for that does not name it
         settings = {name: first[name] for name in ("tensor_parallel_size", "engine_args") if first.get(name)}
         engine = {"type": first["engine"], **settings}
         yield f"  engine: {yaml.safe_dump(engine, default_flow_style=True, width=float('inf')).strip()}"
+
+
+def _tokenizer_lines(card: TableCard) -> Iterator[str]:
+    """Tell that the name of a folder elsewhere has to be replaced: the tokenizer is read from what stands there."""
+    for one in card.measurements:
+        if "base" in one.models and "/" not in one.name:
+            yield (
+                f"base      {one.name!r} is a folder's name where the table was made: write your own path of its "
+                "tokenizer there, or its hub id"
+            )

@@ -4,10 +4,13 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
+import ray
 from pyarrow.fs import FileSystem, FSSpecHandler, LocalFileSystem, PyFileSystem
+from ray.exceptions import RayActorError
 from ray.train.torch import TorchConfig
 from ray.train.v2.api.config import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.v2.api.exceptions import TrainingFailedError
@@ -30,12 +33,28 @@ LONGEST_WAIT_S = 4 * 3600
 """How long workers wait for each other: for one that fetches rows or writes a large model, too."""
 
 
+class Trainer(TorchTrainer):
+    """Ray Train's, but for Ctrl-C: that one would end the process without a word, as if nothing had happened."""
+
+    def _register_sigint_handler(self, controller: Any) -> None:
+        """Let SIGINT end the workers and raise `KeyboardInterrupt`, unless whoever began the process has it ignored."""
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            signal.signal(signal.SIGINT, partial(_interrupted, controller))
+
+
+def _interrupted(controller: Any, signum: int, frame: Any) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a second one does not wait for the workers
+    with suppress(RayActorError):  # how a controller that has ended answers
+        ray.get(controller.abort.remote())
+    raise KeyboardInterrupt
+
+
 def fit(task: TrainTask) -> None:
     """Run the workers to the end, from the last checkpoint if there is one.
 
     Raises `TrainingError`, or what a worker raised: an error of ours as it is, any other as `Unexpected`.
     """
-    trainer = TorchTrainer(
+    trainer = Trainer(
         train_worker,
         train_loop_config={"task": task},
         scaling_config=scaling(task.train, task.device),

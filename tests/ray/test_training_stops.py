@@ -126,6 +126,17 @@ def test_a_killed_driver_is_resumed_by_the_same_command(recipe_in, calm):
 
 
 @pytest.mark.nightly
+def test_a_driver_that_is_interrupted_says_that_the_same_command_goes_on(recipe_in):
+    _, folder = recipe_in("interrupted")
+    process = command("davir_ray.cli", "train", str(folder / "test.json"))
+    wait_for_checkpoint(folder, alive=lambda: process.poll() is None)
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=120)[0] == ""
+    assert (folder / "test.log").read_text().splitlines()[-1] == "interrupted; the same command goes on"
+    assert process.returncode == 130
+
+
+@pytest.mark.nightly
 def test_a_lost_node_is_replaced_by_another(recipe_in, calm):
     _, folder = recipe_in("node")
     record = finish(command("tests.ray.lost_node", str(folder / "test.json")), folder)

@@ -165,9 +165,14 @@ def test_the_core_set_is_a_dataset_of_each_format_that_holds_rows(tmp_path):
     )
     assert run.coreset().to_list() == rows
     assert run.coreset("trl").to_list() == pairs
-    for format in ("messages", "ids"):
-        with pytest.raises(RecipeError, match=f"no core-set in format {format}; it has parquet, trl, and "):
-            run.coreset(format)
+    with pytest.raises(RecipeError) as told:
+        run.coreset("messages")
+    assert str(told.value) == (
+        f"{run.folder}: has no core-set in format messages; it has parquet, ids, trl; `davir select '{run.folder}' "
+        "--set 'export.formats=[parquet, ids, trl, messages]'` makes a run that has"
+    )
+    with pytest.raises(RecipeError, match=r"^format ids holds no rows; those that do: parquet, jsonl, "):
+        run.coreset("ids")
 
 
 def test_a_core_set_without_rows_is_a_dataset_without_rows(tmp_path):

@@ -2,6 +2,7 @@
 
 import pytest
 
+from davir_ray import storage
 from davir_ray.cli.closing_lines import check_chosen, record_lines, resumed_lines
 from davir_ray.errors import NothingChosen
 from tests.records import run_record
@@ -36,6 +37,14 @@ def test_each_subtask_is_told_with_the_rows_that_serve_it_best():
     one = {"ranked": 8, "selected": 2, "mean": 0.5, "selected_mean": 0.75}
     told = list(record_lines(run_record(subtasks={"code": one})))
     assert "subtask   code: the best score of 2 chosen rows, and of 8 ranked ones" in told
+
+
+@pytest.mark.parametrize("root", ["{}/runs/r-1", "memory://runs-with-pages/r-1"])
+def test_the_page_is_named_where_there_is_one(tmp_path, root):
+    folder = root.format(tmp_path)
+    assert not any(line.startswith("page") for line in record_lines(run_record(run_dir=folder)))
+    storage.write_atomic(f"{folder}/report.html", b"<html>")
+    assert list(record_lines(run_record(run_dir=folder)))[-1] == f"page      {folder}/report.html"
 
 
 def test_a_run_that_chose_rows_is_fine():

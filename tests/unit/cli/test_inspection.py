@@ -58,7 +58,9 @@ def test_the_rows_of_a_target_are_counted_and_one_of_each_subtask_is_shown(recip
     told = list(validate(parse_recipe(tree, "recipe"), colour=False))
     assert "target    sums: 3 rows, format preference" in told
     assert "target    words: 2 rows, format preference" in told
-    assert "warmup    is made by `davir reference`: 4 checkpoints, on 0.5 of the corpus" in told
+    assert (
+        "to make   warmup: by `davir reference` or `davir run`, 4 checkpoints, on 0.5 of the corpus" in told
+    )
     titles = [index for index, line in enumerate(told) if line.startswith("--- target ")]
     assert [told[index].split()[2] for index in titles] == ["sums", "sums", "words", "words"]
     assert "[[That is 2." in told[titles[0] + 1]

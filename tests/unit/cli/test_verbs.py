@@ -67,6 +67,23 @@ def test_every_error_has_the_exit_code_that_the_help_states():
     assert codes == {1, *words}
 
 
+@pytest.mark.parametrize(
+    "words", [["compare", "{}", "--score", "loss"], ["compare", "{}", "{}"], ["select", "{}"], ["plan", "{}"]]
+)
+def test_a_training_is_told_as_one_where_a_run_is_expected(words, tmp_path):
+    (tmp_path / "training.json").write_text("{}")
+    told = CliRunner().invoke(main, [word.format(tmp_path) for word in words])
+    assert told.output == f"error: {tmp_path}: is a training; the command that started it goes on with it\n"
+    assert told.exit_code == 2
+
+
+def test_a_recipe_is_not_compared(tmp_path):
+    (tmp_path / "r.yaml").write_text("{corpus: {paths: rows.jsonl}, models: {base: base}}")
+    told = CliRunner().invoke(main, ["compare", str(tmp_path / "r.yaml"), "--score", "loss"])
+    assert told.output.startswith(f"error: {tmp_path}/r.yaml: holds no run")
+    assert told.exit_code == 2
+
+
 @pytest.fixture
 def nothing_chosen(tmp_path, monkeypatch):
     """A recipe whose scoring chooses nothing, and the record that it ends with."""

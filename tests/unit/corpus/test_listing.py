@@ -200,7 +200,7 @@ def test_a_file_that_lacks_a_column_is_named(tmp_path):
     ):
         list_corpus(config(tmp_path))
     with pytest.raises(
-        CorpusError, match=r"a\.parquet: format `alpaca` needs the column instruction, output"
+        CorpusError, match=r"a\.parquet: format `alpaca` needs the columns instruction, output"
     ):
         list_corpus(config(tmp_path, format="alpaca"))
     with pytest.raises(CorpusError, match=r"no row has a column `task`, which corpus.group_by names"):
@@ -338,7 +338,7 @@ def test_capitalised_columns_get_the_line_of_recipe(tmp_path):
 def test_a_file_of_another_format_is_told_what_would_fit_it(tmp_path):
     write(tmp_path / "a.parquet")
     (tmp_path / "b.jsonl").write_text('{"instruction": "i", "output": "o"}')
-    with pytest.raises(CorpusError, match=r"b\.jsonl: .*needs the column .*`alpaca` fits without a rename"):
+    with pytest.raises(CorpusError, match=r"b\.jsonl: .*needs the columns .*`alpaca` fits without a rename"):
         list_corpus(config(tmp_path, format="question_answer"))
 
 

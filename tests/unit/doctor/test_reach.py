@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 import pytest
 
-from davir_ray.cli.doctor_lines import check_well, doctor_lines
+from davir_ray.cli.doctor_lines import check_well, finding_lines
 from davir_ray.doctor import examine
 from davir_ray.doctor.finding import Finding
 from davir_ray.doctor.reach import extras_of, look_at_reach
@@ -69,7 +69,7 @@ def test_every_place_that_rows_are_read_from_is_looked_at(whole):
 
 
 def test_a_recipe_that_cannot_be_read_is_a_finding_whatever_is_the_matter(tmp_path, monkeypatch):
-    monkeypatch.setattr(examine, "_packages", lambda needed: ([], None))
+    monkeypatch.setattr(examine, "look_at_packages", lambda needed: ())
     (tmp_path / "r.yaml").write_text("corpus: {paths: a}")
     told = {one.name: one for one in examine.examine(str(tmp_path / "r.yaml"))}
     assert "models: is missing" in told["recipe"].problem
@@ -102,12 +102,12 @@ def test_lines_have_what_mends_below_what_is_wrong_and_the_end_counts_it():
         Finding("Python", "ok", "3.11.7"),
         Finding("corpus", "wrong", "", "two files\n  a\n  b", "davir validate r.yaml"),
     ]
-    assert list(doctor_lines(findings)) == [
-        "ok      Python  3.11.7",
-        "wrong   corpus  two files",
-        "                a",
-        "                b",
-        "                -> davir validate r.yaml",
+    assert [line for one in findings for line in finding_lines(one)] == [
+        "ok      Python           3.11.7",
+        "wrong   corpus           two files",
+        "                         a",
+        "                         b",
+        "                         -> davir validate r.yaml",
     ]
     with pytest.raises(BrokenEnvironment, match=r"^1 of 2 are wrong: corpus$") as caught:
         check_well(findings)

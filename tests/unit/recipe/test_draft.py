@@ -1,6 +1,7 @@
 """`davir init`: a first recipe that is a recipe, says what was found, and that `davir validate` takes."""
 
 import json
+import re
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -9,7 +10,7 @@ import yaml
 from click.testing import CliRunner
 
 from davir_ray.cli import main
-from davir_ray.errors import CorpusError, RecipeError, UnknownFormat
+from davir_ray.errors import CorpusError, RecipeError, UnknownFormat, UnreadableFile
 from davir_ray.recipe.draft import SMALL_MODEL, draft
 from davir_ray.recipe.loading import parse_recipe
 
@@ -37,6 +38,29 @@ def test_a_draft_says_what_was_found_and_suggests_columns(tmp_path):
     recipe = parse_recipe(yaml.safe_load(text), "draft")
     assert recipe.models.base.model_name_or_path == SMALL_MODEL
     assert (recipe.corpus.format, recipe.makes) == ("alpaca", ("reference",))
+
+
+@pytest.mark.parametrize("names", [("a/rows.jsonl", "b/rows.jsonl"), ("a.jsonl", "b.jsonl")])
+def test_files_of_several_formats_are_named_with_what_to_do(tmp_path, names):
+    for name, rows in zip(names, (ALPACA, PAIRS), strict=True):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        corpus(tmp_path, rows, name)
+    one, other = (str(tmp_path / name) for name in names)
+    says = f"its files are of several formats: alpaca ({one}), preference ({other}); name a folder or files of one"
+    with pytest.raises(CorpusError, match=re.escape(says)):
+        draft(str(tmp_path))
+
+
+def test_a_file_that_no_format_fits_is_told_of_as_ever(tmp_path):
+    with pytest.raises(UnknownFormat, match="no known format fits"):
+        draft(corpus(tmp_path, [{"weight_kg": 3}]))
+
+
+def test_a_file_that_cannot_be_read_is_told_of_beside_one_that_can(tmp_path):
+    corpus(tmp_path, ALPACA)
+    (tmp_path / "cut.parquet").write_text("PAR1")
+    with pytest.raises(UnreadableFile, match=r"cut\.parquet"):
+        draft(str(tmp_path))
 
 
 def test_a_draft_counts_rows_where_the_files_tell(tmp_path):
@@ -105,7 +129,7 @@ def test_the_recipe_that_is_written_is_one_that_validate_takes(tmp_path, tiny_mo
     assert result.output == "wrote recipe.yaml; what it would do with your rows: davir validate recipe.yaml\n"
     validated = CliRunner().invoke(main, ["validate", "recipe.yaml"])
     assert validated.exit_code == 0, validated.output
-    assert "reference is made by `davir reference`: fit whole" in validated.output
+    assert "to make   reference: by `davir reference` or `davir run`, fit whole" in validated.output
 
 
 def test_a_file_that_is_there_stays_as_it_is(tmp_path, monkeypatch):

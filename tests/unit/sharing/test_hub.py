@@ -170,8 +170,15 @@ def test_what_the_hub_refuses_is_told_without_the_token(hub, corpus, tmp_path):
     with pytest.raises(Unreachable, match=r"me/best: the hub refuses \(403\).*hf auth login") as caught:
         list(push_to_hub(finished(tmp_path, str(corpus)), "me/best", private=False, licence=None))
     assert TOKEN not in str(caught.value)
-    with pytest.raises(RecipeError, match="no name of a data set on the hub"):
-        list(push_to_hub(finished(tmp_path, str(corpus)), "a/b/c", private=False, licence=None))
+
+
+@pytest.mark.parametrize(
+    ("name", "says"), [("a/b/c", "is no name of a data set"), ("best", "names no owner")]
+)
+def test_a_name_that_is_none_is_refused_before_the_hub_is_asked(hub, tmp_path, name, says):
+    with pytest.raises(RecipeError, match=f"^{name}: {says}.*expected OWNER/NAME"):
+        list(push_to_hub(str(tmp_path / "no run"), name, private=False, licence="mit"))
+    assert hub.asked == []
 
 
 @pytest.mark.parametrize(

@@ -83,8 +83,8 @@ def table(tmp_path) -> str:
     return uri
 
 
-def of_model(store: Path, identity: str = BASE) -> MeasurementStore:
-    return MeasurementStore(str(store / "measurements" / fingerprint("loss", identity, NUMERICS)), LOSS)
+def of_model(store: Path, identity: str = BASE, numerics=NUMERICS) -> MeasurementStore:
+    return MeasurementStore(str(store / "measurements" / fingerprint("loss", identity, numerics)), LOSS)
 
 
 def test_what_is_imported_are_ordinary_parts_and_nothing_is_added_twice(tmp_path, table):
@@ -114,6 +114,22 @@ def test_a_recipe_of_what_import_prints_has_the_models_by_their_identity(table, 
     assert recipe.models.base.identity == BASE
     assert recipe.models.reference.identity == REFERENCE
     assert not recipe.models.are_here
+
+
+def test_losses_that_are_made_up_are_told_of_at_both_ends(made_up, tmp_path):
+    warning = (
+        "warning   engine hash: the losses of this table are made up; they say nothing about models or rows"
+    )
+    assert warning in export_table(made_up.run.folder, str(tmp_path / "t.parquet"))
+    assert next(import_table(str(tmp_path / "t.parquet"), str(tmp_path / "other"))) == warning
+
+
+def test_the_name_of_a_folder_elsewhere_is_to_be_replaced(tmp_path, table):
+    uri = str(tmp_path / "t.parquet")
+    write_score_table(uri, card(measured(name="mine")), rows("ab", (0, 0), (4.0, 2.0), (2, 2)))
+    told = "\n".join(import_table(uri, str(tmp_path / "store")))
+    assert "base      'mine' is a folder's name where the table was made: write your own path" in told
+    assert "folder's name" not in "\n".join(import_table(table, str(tmp_path / "store")))
 
 
 def test_what_the_engine_could_not_measure_is_not_asked_for_again(tmp_path):
@@ -246,13 +262,22 @@ class Made:
 
 @pytest.fixture
 def run(tmp_path) -> Made:
-    """A run of three sequences, of which one could not be measured, in a store that holds another corpus too."""
+    return made_run(tmp_path, NUMERICS)
+
+
+@pytest.fixture
+def made_up(tmp_path) -> Made:
+    return made_run(tmp_path, {"engine": "hash"})
+
+
+def made_run(tmp_path, numerics) -> Made:
+    """Make a run of three sequences, of which one could not be measured, in a store that holds another corpus too."""
     store = tmp_path / "store"
     for identity, losses in ((BASE, [1.0, 2.0, 7.0]), (REFERENCE, [0.5, 1.5, 6.5])):
-        one = of_model(store, identity)
+        one = of_model(store, identity, numerics)
         one.write(keys("a", "b", "x"), losses_of(losses))
         one.write_failed("chunk", {keys("c")[0]: "died on /home/alice", keys("y")[0]: "died"})
-        one.describe({"kind": "loss", "model": identity, "path": "p", "adapter": None, "numerics": NUMERICS})
+        one.describe({"kind": "loss", "model": identity, "path": "p", "adapter": None, "numerics": numerics})
     prepared = Prepared(str(store / "prepared" / "s"), ("one",))
     tokens = [(0, "response", keys(name)[0], 1, 3, [7, 8, 9], [False, False, True]) for name in "abc"]
     tables = (
@@ -265,7 +290,10 @@ def run(tmp_path) -> Made:
     tree["models"] = tree["models"] | {"reference": "s3://bucket/reference"}
     made = Run.begin(parse_recipe(tree | {"output": str(tmp_path / "runs")}, "r"), "r-000000000001")
     write_places(made, prepared, [Split("s", "x", "parquet", 0, 3, (0,))])
-    folders = {"base": of_model(store).folder, "reference": of_model(store, REFERENCE).folder}
+    folders = {
+        "base": of_model(store, BASE, numerics).folder,
+        "reference": of_model(store, REFERENCE, numerics).folder,
+    }
     identities = {"base": (BASE,), "reference": (REFERENCE,)}
     made.finish(run_record(run_id=made.run_id, measurements=folders, models=identities))
     return Made(made, store, "abc")

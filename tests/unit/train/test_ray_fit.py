@@ -1,6 +1,7 @@
 """What a training worker raises, as `fit` raises it on the driver."""
 
 import pickle
+import signal
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,7 @@ def raised(tmp_path, monkeypatch):
             def fit(self):
                 raise pickle.loads(pickle.dumps(error))  # from Ray's controller
 
-        monkeypatch.setattr(ray_fit, "TorchTrainer", Trainer)
+        monkeypatch.setattr(ray_fit, "Trainer", Trainer)
         train = TrainConfig(num_cpus_per_worker=1, zero_stage=None)
         base = ModelConfig(model_name_or_path="base")
         with pytest.raises(Exception) as caught:  # noqa: PT011
@@ -72,3 +73,45 @@ def test_a_worker_or_a_cluster_that_is_gone_is_told_in_rays_last_line(raised):
         assert type(told) is TrainingError
         assert str(told).startswith("training stopped: ")
     assert str(told) == "training stopped: last"
+
+
+class Controller:
+    """Ray Train's, as a handler of SIGINT meets it: it ends when it is told to, and then answers so."""
+
+    def __init__(self):
+        self.abort, self.told = self, 0
+
+    def remote(self):
+        self.told += 1
+
+
+@pytest.fixture
+def sigint():
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("sigint")
+def test_an_interrupt_while_workers_train_ends_them_and_is_one(monkeypatch):
+    def ended(_):
+        raise RayActorError
+
+    controller = Controller()
+    monkeypatch.setattr(ray_fit.ray, "get", ended)
+    ray_fit.Trainer._register_sigint_handler(None, controller)
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+    assert controller.told == 1
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.usefixtures("sigint")
+def test_a_process_that_was_begun_deaf_to_interrupts_stays_so():
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ray_fit.Trainer._register_sigint_handler(None, Controller())
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+
+
+def test_the_handler_is_the_one_that_ray_train_registers():
+    assert hasattr(ray_fit.TorchTrainer, "_register_sigint_handler")
