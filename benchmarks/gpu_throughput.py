@@ -11,6 +11,7 @@ figures.
 import argparse
 import importlib.util
 import json
+import os
 import platform
 import resource
 import subprocess
@@ -88,7 +89,7 @@ LOADS = (
     Load("chat", 512, 900, 0.5, spread=0.6),
 )
 LONGEST = 4095
-TINY_LOADS = (Load("short", 16, 24, 0.5), Load("chat", 6, 100, 0.5, spread=0.6, shared=8))
+TINY_LOADS = (Load("short", 16, 24, 0.5), Load("chat, shared", 16, 100, 0.5, spread=0.6, shared=24))
 TINY_LONGEST = 255
 
 
@@ -96,7 +97,8 @@ def main() -> None:
     """Measure every size with every engine that is installed, print a table and write it down."""
     arguments = parse()
     if arguments.one:
-        print(json.dumps(list(measure_one(*arguments.one, tiny=arguments.tiny, loads=arguments.loads))))
+        for result in measure_one(*arguments.one, tiny=arguments.tiny, loads=arguments.loads):
+            print(json.dumps(result), flush=True)  # at once: what comes after it may run out of memory
         return
     device = "cpu" if arguments.tiny else "cuda"
     peak = matmul_peak(device)
@@ -190,10 +192,12 @@ def in_own_process(
     command += ["--tiny"] if arguments.tiny else []
     command += ["--loads", *arguments.loads] if arguments.loads else []
     done = subprocess.run(command, capture_output=True, text=True, check=False)
+    results: list[dict[str, Any]] = [
+        json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"load"')
+    ]
     if done.returncode:
         print(done.stderr[-4000:], file=sys.stderr)
-        return [{"load": "failed", "error": done.stderr.strip().splitlines()[-1:]}]
-    results: list[dict[str, Any]] = json.loads(done.stdout.strip().splitlines()[-1])
+        results.append({"load": "failed", "error": done.stderr.strip().splitlines()[-1:]})
     return results
 
 
@@ -208,35 +212,40 @@ def measure_one(
     vocabulary = json.loads((Path(folder) / "config.json").read_text())["vocab_size"]
     for load in TINY_LOADS if tiny else LOADS:
         if loads is None or load.name in loads:
+            sequences = load.sequences(vocabulary, longest)
             timed = [
-                time_load(score, load.sequences(vocabulary, longest)) | {"how": how}
-                for how, score in scores.items()
+                one for how, score in scores.items() if (one := time_load(score, sequences, how, device))
             ]
-            yield {
-                "load": load.name,
-                **min(timed, key=lambda one: one["seconds"]),
-                **facts,
-                **peak_memory(device),
-            }
+            best = min(timed, key=lambda one: one["seconds"], default={"error": "out of memory"})
+            yield {"load": load.name, **best, **facts}
 
 
-def time_load(score: Score, sequences: list[TokenSequence]) -> dict[str, Any]:
-    """Measure a load once warm; losses come back as numbers, so the device has finished by then."""
-    score(sequences[: max(1, len(sequences) // 8)])
-    started = time.perf_counter()
-    score(sequences)
+def time_load(score: Score, sequences: list[TokenSequence], how: str, device: str) -> dict[str, Any] | None:
+    """Measure a load once warm; losses come back as numbers, so the device is done by then. None: out of memory."""
+    if device == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    try:
+        score(sequences[: max(1, len(sequences) // 8)])
+        started = time.perf_counter()
+        score(sequences)
+    except torch.OutOfMemoryError:
+        print(f"{how}: out of memory", file=sys.stderr)
+        return None
     return {
         "seconds": time.perf_counter() - started,
         "tokens": sum(len(one.ids) for one in sequences),
         "scored": sum(int(one.scored.sum()) for one in sequences),
+        "how": how,
+        "peak_gib": peak_memory(device),
     }
 
 
-def peak_memory(device: str) -> dict[str, float]:
-    """Return the most memory that the process had: of the GPU as PyTorch counts it, or of the machine."""
+def peak_memory(device: str) -> float:
+    """Return the most memory that this process had: of the GPU since it was reset, or of the machine at all."""
     if device == "cuda":
-        return {"peak_gib": torch.cuda.max_memory_allocated() / 2**30}
-    return {"peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}
+        return torch.cuda.max_memory_allocated() / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def dtype_of(device: str) -> str:
@@ -273,6 +282,7 @@ def lm_eval_hf(folder: str, device: str, longest: int, tiny: bool) -> dict[str, 
 
 def lm_eval_vllm(folder: str, device: str, longest: int, tiny: bool) -> dict[str, Score]:
     """Build lm-eval's vLLM backend, whose batches vLLM chooses."""
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # in this process, whose memory is told
     from lm_eval.models.vllm_causallms import VLLM
 
     backend = VLLM(

@@ -170,7 +170,7 @@ def table(fields: dict[str, Any]) -> Iterator[str]:
     """Yield a table of fields, and an empty line."""
     yield from ["| field | type | meaning |", "| --- | --- | --- |"]
     for name, field in fields.items():
-        yield f"| `{name}` | {type_of(field)} | {field['description']} |"
+        yield f"| `{name}` | {type_of(field)} | {' '.join(field['description'].split())} |"
     yield ""
 
 

@@ -95,7 +95,8 @@ class Run:
 
     def _why_absent(self, format: str) -> str:
         has = ", ".join(self.record.coreset)
-        formats = f"export.formats=[{', '.join([*self.record.coreset, format])}]"
+        asked = [name for name in self.record.coreset if name != "scores"]  # that comes with jsonl, unasked
+        formats = f"export.formats=[{', '.join([*asked, format])}]"
         again = f"davir select {quote(self.folder)} --set {quote(formats)}"
         return f"has no core-set in format {format}; it has {has or 'none'}; `{again}` makes a run that has"
 

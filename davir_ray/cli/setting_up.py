@@ -2,7 +2,9 @@
 editors and shells want to know."""
 
 import json
+import os
 import shlex
+import sys
 from dataclasses import asdict
 
 import click
@@ -10,6 +12,8 @@ from click.shell_completion import get_completion_class
 
 from davir_ray.cli.options import argument
 from davir_ray.cli.safe_output import checked_place, print_lines
+from davir_ray.cluster.unexpected import ending
+from davir_ray.errors import BrokenEnvironment
 
 
 @click.command()
@@ -22,14 +26,29 @@ def doctor(recipe: str | None, as_json: bool) -> None:
     """
     from davir_ray.cli.doctor_lines import check_well, finding_lines
     from davir_ray.doctor.examine import examine
+    from davir_ray.doctor.in_time import LEFT
 
-    findings = []
+    findings, left = [], len(LEFT)
     for one in examine(recipe):
         print_lines(finding_lines(one))
         findings.append(one)
     if as_json:
         click.echo(json.dumps({"findings": [asdict(one) for one in findings]}))
-    check_well(findings)
+    try:
+        check_well(findings)
+    except BrokenEnvironment as error:
+        if len(LEFT) == left:
+            raise
+        _end_at_once(error)
+
+
+def _end_at_once(error: BrokenEnvironment) -> None:
+    """End as an error does, without waiting for a look that may never end."""
+    lines, code = ending(error)
+    print_lines(lines, err=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 @click.command()

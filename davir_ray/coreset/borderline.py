@@ -36,6 +36,14 @@ def add_spans(spans: Spans, table: pa.Table, rules: Sequence[Rule]) -> None:
         spans[one["dropped_by"]] = min(first, one["rank_min"]), max(last, one["rank_max"])
 
 
+@dataclass(frozen=True)
+class Cut:
+    """Where a rule, by its name, cut the whole ranking: at these scores."""
+
+    rule: str
+    scores: tuple[float, ...]
+
+
 @dataclass
 class Nearest:
     """The first rows of a scan that a mask takes, or the last, as plain data; at most `size` of them."""
@@ -80,17 +88,23 @@ def sides(rules: Sequence[Rule], spans: Spans, size: int) -> Iterator[Nearest]:
         yield Nearest(_of(name, rules, above=selected[1]), size)
 
 
-def cut_scores(rules: Sequence[Rule], spans: Spans, found: Sequence[Nearest]) -> list[float]:
-    """Return the scores at which the whole ranking was cut, each halfway between the rows on its sides."""
+def cut_of(rules: Sequence[Rule], spans: Spans, found: Sequence[Nearest]) -> Cut | None:
+    """Return the cut of the rule that decides; None where that cuts groups, or nothing was cut. found: by `sides`.
+
+    A rule that does not say at which scores it cuts has cut halfway between the rows on both sides.
+    """
     decided = deciding(rules, spans)
     if decided is None or decided[1].cuts != "ranking":
-        return []
+        return None
+    name, rule = decided
     pairs = zip(found[::2], found[1::2], strict=True)
-    return [
+    halfway = [
         (before.rows[-1]["score"] + behind.rows[0]["score"]) / 2
         for before, behind in pairs
         if before.rows and behind.rows
     ]
+    scores = rule.cut_scores or tuple(halfway)
+    return Cut(name, scores) if scores else None
 
 
 def _of(

@@ -10,18 +10,26 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from davir_ray.config import ScoreConfig
-from davir_ray.coreset.rules.choose import Scan
+from davir_ray.coreset.borderline import Cut
+from davir_ray.coreset.rules.choose import Scan, is_pinned
+from davir_ray.coreset.rules.rule import Rule
 from davir_ray.ids import keys_of
 from davir_ray.schema import View
+from davir_ray.scores import SCORES
 from davir_ray.scores.score import BASE, REFERENCE, Floats, Measured, Score
 from davir_ray.storage.typed import Written
 
 ROUNDING = {"bfloat16": 0.06, "float16": 0.0075}
 """Nats: the error of a row's summed loss over the square root of its tokens. Measured for bfloat16
 (benchmarks/number_noise.py); float16 has 3 bits more and is taken for an eighth of it."""
+COLUMNS = (
+    *("example_id", "source", "rank", "selected", "dropped_by"),
+    *("score", "base_loss", "reference_loss", "num_tokens"),
+)
 BAND = 2.0
 """Errors, on either side of the cut."""
 
@@ -34,9 +42,9 @@ class CutNoise(Written):
     nats: float
     """Error of a row's summed loss over the square root of its tokens, in nats."""
     selected: int
-    """Chosen rows within two errors of the cut."""
+    """Chosen rows within two errors of the cut, without those of kept sources."""
     left_out: int
-    """Ranked rows within two errors of the cut that are not chosen."""
+    """Rows within two errors of the cut that its rule left out."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +57,10 @@ class Rounding:
 
     @property
     def is_known(self) -> bool:
-        """Whether the dtype is narrow and the losses in a scored table give the score."""
+        """Whether the dtype is narrow, and the losses in a scored table give the score: a user's may read more."""
         return (
             self.dtype in ROUNDING
+            and SCORES.get(self.score.name) is self.score
             and self.score.survey is None
             and len(self.score.needs) > 0
             and set(self.score.needs) <= {BASE, REFERENCE}
@@ -77,26 +86,30 @@ def measured_in(table: pa.Table) -> Measured:
     return Measured(known, tokens, keys_of(table["example_id"]))
 
 
-def count_near(scan: Scan, cuts: Sequence[float], rounding: Rounding) -> CutNoise | None:
-    """Count the ranked rows within BAND errors of a score at which the ranking was cut; None where nothing is known."""
-    if not cuts or not rounding.is_known:
+def count_near(
+    scan: Scan, cut: Cut | None, rules: Sequence[Rule], rounding: Rounding | None
+) -> CutNoise | None:
+    """Count the rows within BAND errors of a cut that would be on its other side; None where nothing is known.
+
+    Those are chosen rows that no rule keeps whatever their rank, and rows that the cut's own rule left out.
+    """
+    if cut is None or rounding is None or not rounding.is_known:
         return None
     selected = left_out = 0
-    for table in scan(
-        ["example_id", "rank", "selected", "score", "base_loss", "reference_loss", "num_tokens"]
-    ):
+    for table in scan(COLUMNS):
         ranked = table.filter(table["rank"].is_valid())
-        near = _is_near(ranked, cuts, rounding)
-        chosen = np.asarray(ranked["selected"])
-        selected += int((near & chosen).sum())
-        left_out += int((near & ~chosen).sum())
+        near = _is_near(ranked, cut, rounding)
+        free = np.asarray(ranked["selected"]) & ~is_pinned(ranked, rules)
+        out = np.asarray(pc.fill_null(pc.equal(ranked["dropped_by"], cut.rule), False))
+        selected += int((near & free).sum())
+        left_out += int((near & out).sum())
     return CutNoise(dtype=rounding.dtype, nats=ROUNDING[rounding.dtype], selected=selected, left_out=left_out)
 
 
-def _is_near(ranked: pa.Table, cuts: Sequence[float], rounding: Rounding) -> NDArray[np.bool_]:
+def _is_near(ranked: pa.Table, cut: Cut, rounding: Rounding) -> NDArray[np.bool_]:
     if not len(ranked):
         return np.zeros(0, dtype=bool)
-    distance = np.abs(ranked["score"].to_numpy()[:, None] - np.array(cuts)).min(axis=1)
+    distance = np.abs(ranked["score"].to_numpy()[:, None] - np.array(cut.scores)).min(axis=1)
     near: NDArray[np.bool_] = distance <= BAND * rounding.of(ranked)
     return near
 

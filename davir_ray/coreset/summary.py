@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pydantic import Field
 
-from davir_ray.coreset.borderline import Nearest, Spans, add_spans, cut_scores, sides
+from davir_ray.coreset.borderline import Nearest, Spans, add_spans, cut_of, sides
 from davir_ray.coreset.cut_noise import CutNoise, Rounding, count_near
 from davir_ray.coreset.rank_correlation import RankSample
 from davir_ray.coreset.rules.choose import Scan, rule_names
@@ -122,8 +122,9 @@ class Summary(Written):
     worst: tuple[RankedRow, ...]
     """Some of the rows with the lowest scores; without those among the best."""
     cut_noise: CutNoise | None = None
-    """Rows that the rounding of the measurements could move across the cut; null in float32, for scores that are more
-    than a formula over losses of the response, and where no rule cut the whole ranking."""
+    """Rows that the rounding of the measurements could move across the cut of the last rule that left rows out by their
+    rank; null in float32, for scores that are more than a formula of ours over losses of the response, and where that
+    rule did not cut the whole ranking."""
     subtasks: dict[str, SubtaskShare] = Field(default_factory=dict)
     """Subtask of the target -> how the rows score for it; empty where the score knows none."""
 
@@ -167,7 +168,7 @@ def summarise(
         best=_rows([best]),
         borderline=tuple(row for row in _rows(cut) if row not in ends),
         worst=tuple(row for row in _rows([worst]) if row not in _rows([best])),
-        cut_noise=count_near(scan, cut_scores(rules, totals.spans, cut), rounding) if rounding else None,
+        cut_noise=count_near(scan, cut_of(rules, totals.spans, cut), rules, rounding),
         subtasks=by_subtask.shares(),
     )
 

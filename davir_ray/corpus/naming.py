@@ -4,9 +4,10 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from davir_ray.config import CorpusConfig
 from davir_ray.errors import CorpusError
 
-SETTING = re.compile(r"(?<![\w./-])corpus\.(?=(paths|sources|format|columns|tags|on_bad_file)\b)")
+SETTING = re.compile(rf"(?<![\w./-])corpus\.(?=({'|'.join(CorpusConfig.model_fields)})\b)")
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from davir_ray.doctor.address import look_at_cluster
 from davir_ray.doctor.finding import Finding
-from davir_ray.doctor.in_time import SECONDS, within
+from davir_ray.doctor.in_time import AGAIN, SECONDS, within
 from davir_ray.doctor.machine import look_at_gpus, look_at_python
 from davir_ray.doctor.packages import DISTRIBUTION, Required, look_at_packages
 from davir_ray.doctor.probes import BESIDE_TORCH, IMPORTS, Probe, probe
@@ -56,6 +56,8 @@ def _recipe(path: str | None) -> "tuple[Recipe | None, set[str], list[Finding]]"
         return *within(SECONDS, partial(_read, path)), []
     except DavirError as error:
         why, mend = str(error), f"davir validate {quote(path)}  # when it is put right"
+    except TimeoutError as error:
+        why, mend = str(error), AGAIN
     except Exception as error:
         why, mend = f"cannot be read here: {type(error).__name__}: {error}", "mend the packages below first"
     return None, set(), [Finding("recipe", "wrong", path, why, mend)]

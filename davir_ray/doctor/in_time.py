@@ -9,8 +9,11 @@ from davir_ray.doctor.finding import Finding
 
 T = TypeVar("T")
 
+AGAIN = "davir doctor  # once more: a busy machine, the network or a disk may be why"
 SECONDS = 120.0
 """How long a look may take: a busy machine needs a minute for what an idle one does in a second."""
+LEFT: list[Thread] = []
+"""What was not done in time. A process with such a thread may never end by itself: `os._exit` ends it."""
 
 
 def look_in_time(name: str, look: Callable[[], Finding], seconds: float | None = None) -> Finding:
@@ -18,19 +21,20 @@ def look_in_time(name: str, look: Callable[[], Finding], seconds: float | None =
     try:
         return within(SECONDS if seconds is None else seconds, look)
     except TimeoutError as error:
-        mend = "davir doctor  # once more: a busy machine, the network or a disk may be why"
-        return Finding(name, "wrong", "", str(error), mend)
+        return Finding(name, "wrong", "", str(error), AGAIN)
 
 
 def within(seconds: float, work: Callable[[], T]) -> T:
     """Return what some work returns, or raise what it raises. Raises `TimeoutError` if it is not done in time.
 
-    What is not done goes on in a thread that does not keep the process.
+    What is not done goes on in a thread, and in those that it began, which Python waits for at its end: see `LEFT`.
     """
     future: Future[T] = Future()
-    Thread(target=_do, args=(work, future), daemon=True).start()
+    thread = Thread(target=_do, args=(work, future), daemon=True)
+    thread.start()
     wait([future], seconds)
     if not future.done():
+        LEFT.append(thread)
         raise TimeoutError(f"not done after {seconds:.0f} seconds")
     return future.result()
 

@@ -131,10 +131,10 @@ def _engine_lines(first: dict[str, Any]) -> Iterator[str]:
 
 
 def _tokenizer_lines(card: TableCard) -> Iterator[str]:
-    """Tell that the name of a folder elsewhere has to be replaced: the tokenizer is read from what stands there."""
+    """Tell that a name may be that of a folder elsewhere: the tokenizer is read from what stands there."""
     for one in card.measurements:
         if "base" in one.models and "/" not in one.name:
             yield (
-                f"base      {one.name!r} is a folder's name where the table was made: write your own path of its "
-                "tokenizer there, or its hub id"
+                f"base      {one.name!r} is of the hub, or of a folder where the table was made: there write your own "
+                "path of its tokenizer, or its hub id"
             )

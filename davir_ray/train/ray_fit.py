@@ -10,7 +10,7 @@ from typing import Any
 
 import ray
 from pyarrow.fs import FileSystem, FSSpecHandler, LocalFileSystem, PyFileSystem
-from ray.exceptions import RayActorError
+from ray.exceptions import GetTimeoutError, RayActorError
 from ray.train.torch import TorchConfig
 from ray.train.v2.api.config import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.v2.api.exceptions import TrainingFailedError
@@ -22,7 +22,7 @@ from davir_ray.cluster.unexpected import in_one_line, unwrapped
 from davir_ray.config import TrainConfig
 from davir_ray.errors import DamagedPart, DavirError, TrainingError, Unexpected, Unreachable
 from davir_ray.measure.ray_room import await_room
-from davir_ray.progress import duration, telling
+from davir_ray.progress import duration, say, telling
 from davir_ray.storage.filesystems import filesystem
 from davir_ray.storage.layout import RunLayout
 from davir_ray.train.metrics import metrics_at
@@ -31,6 +31,9 @@ from davir_ray.train.task import TrainTask, train_worker
 SECONDS_BETWEEN_LOOKS = 2.0
 LONGEST_WAIT_S = 4 * 3600
 """How long workers wait for each other: for one that fetches rows or writes a large model, too."""
+
+ABORT_SECONDS = 60.0
+"""How long an interrupted training waits for its workers' end."""
 
 
 class Trainer(TorchTrainer):
@@ -44,8 +47,11 @@ class Trainer(TorchTrainer):
 
 def _interrupted(controller: Any, signum: int, frame: Any) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a second one does not wait for the workers
-    with suppress(RayActorError):  # how a controller that has ended answers
-        ray.get(controller.abort.remote())
+    say("ending the workers; Ctrl-C once more does not wait for them")
+    with suppress(
+        RayActorError, GetTimeoutError
+    ):  # a controller that has ended, and one that cannot be reached
+        ray.get(controller.abort.remote(), timeout=ABORT_SECONDS)
     raise KeyboardInterrupt
 
 

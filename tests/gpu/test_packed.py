@@ -62,7 +62,7 @@ def test_a_call_repeats_bit_for_bit(sequences):
         np.testing.assert_array_equal(one, other)
 
 
-def test_gradients_of_packed_rows_on_the_gpu_are_those_of_the_cpu(sequences, tmp_path):
+def test_gradients_of_packed_rows_on_the_gpu_are_those_of_the_cpu(sequences):
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 

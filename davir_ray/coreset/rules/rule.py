@@ -43,6 +43,11 @@ class Rule(Section):
     rank, and the closing table shows no rows beside its cut."""
 
     @property
+    def cut_scores(self) -> tuple[float, ...]:
+        """The scores at which the rule cuts the ranking, where its settings say them."""
+        return ()
+
+    @property
     def token_column(self) -> TokenColumn | None:
         """A column that the rule reads beside those of the ranked rows, or None."""
         return None

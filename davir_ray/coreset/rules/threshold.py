@@ -26,6 +26,11 @@ class ThresholdRule(Rule):
             raise ValueError("needs min_score, max_score or both")
         return self
 
+    @property
+    def cut_scores(self) -> tuple[float, ...]:
+        """The bounds."""
+        return tuple(one for one in (self.min_score, self.max_score) if one is not None)
+
     def keep(self, rows: Rows) -> Iterator[Mask]:
         """Keep rows whose score lies within the bounds."""
         low = -np.inf if self.min_score is None else self.min_score

@@ -34,6 +34,7 @@ class Packing:
     header: dict[int, KeysValues] | None = None
     recorded: dict[int, KeysValues] | None = None
     masks: dict[tuple[int, int], Tensor] = field(default_factory=dict)
+    spans: varlen_attention.Spans | None = None
     at_once: varlen_attention.Attention | None = None
 
     def mask(self, length: int, past: int, like: Tensor) -> Tensor:
@@ -43,11 +44,12 @@ class Packing:
             self.masks[length, past] = empty.triu(past + 1)
         return self.masks[length, past]
 
-    def attention(self, header: KeysValues | None, device: torch.device) -> varlen_attention.Attention:
-        """Return what attends to all blocks in one call, the same for every layer."""
-        if self.at_once is None:
-            spans = varlen_attention.Spans(self.blocks, len(header[0]) if header else 0)
-            self.at_once = varlen_attention.Attention(spans.queries, spans.keys, spans.index, device)
+    def attention(self, header: KeysValues | None, device: torch.device) -> varlen_attention.Attention | None:
+        """Return what attends to all blocks in one call, the same for every layer; None where that copies too much."""
+        if self.spans is None:
+            self.spans = spans = varlen_attention.Spans(self.blocks, len(header[0]) if header else 0)
+            if spans.fits:
+                self.at_once = varlen_attention.Attention(spans.queries, spans.keys, spans.index, device)
         return self.at_once
 
 
@@ -76,8 +78,7 @@ def packed_attention(
     if packing.recorded is not None:
         packing.recorded[layer] = (tokens[1], tokens[2])
     header = packing.header[layer] if packing.header else None
-    if varlen_attention.takes(tokens[0], tokens[1]):
-        attend = packing.attention(header, query.device)
+    if varlen_attention.takes(tokens[0], tokens[1]) and (attend := packing.attention(header, query.device)):
         return attend(tokens[0], tokens[1], tokens[2], header, scaling).unsqueeze(0), None
     # Splitting is one step of the backward pass; a slice a block would make as many gradients of the whole batch.
     sizes = [block.count * block.length for block in packing.blocks]

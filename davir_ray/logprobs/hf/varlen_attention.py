@@ -1,6 +1,7 @@
 """Attention of a whole batch in one call, whatever the lengths of its segments: torch's FlashAttention on a GPU.
 
-It takes bfloat16 and float16 and no gradients: its backward pass adds up in an order that differs from run to run.
+It takes bfloat16 and float16 and no gradients: its backward pass adds up in an order that differs from run to run. What
+segments see of a header and of ancestors is copied for each of them; a batch that would copy much goes block by block.
 Shapes: N tokens, S segments, K keys, H heads, G heads of keys and values, D a head, P header tokens.
 """
 
@@ -15,7 +16,9 @@ from torch import Tensor
 from torch.nn.attention.varlen import varlen_attn
 from torch.nn.functional import scaled_dot_product_attention
 
+from davir_ray.foreign_text import shortened
 from davir_ray.logprobs.hf.batching import Block
+from davir_ray.progress import warn
 
 DTYPES = (torch.bfloat16, torch.float16)
 MOST_WIDTH = 256
@@ -25,6 +28,8 @@ ROUNDING = 0.05
 NEW, SEEN = (3, 1, 17, 40), (3, 5, 17, 64)
 """What the kernel is tried on: the tokens of each segment, and how many the last of them sees."""
 CAUSAL = (-1, 0)
+MOST_SEEN = 4
+"""Keys a token, on average, that a batch may have copied for its segments."""
 Ends = NDArray[np.int32]
 """Where segments begin and end among tokens: int32 [S + 1]."""
 
@@ -56,6 +61,11 @@ class Spans:
         if not any(map(self._past, self.blocks)):
             return None
         return np.concatenate([part for block in self.blocks for part in self._seen(block)])
+
+    @property
+    def fits(self) -> bool:
+        """Whether what the segments see may be copied."""
+        return int(self.keys[-1]) <= MOST_SEEN * int(self.queries[-1])
 
     def _past(self, block: Block) -> int:
         return self.header + sum(high - low for low, high in block.past)
@@ -107,7 +117,7 @@ class Attention:
 
 def takes(query: Tensor, key: Tensor) -> bool:
     """Tell whether one call can serve these tokens [N, H, D], and gives here what attention is."""
-    if not query.is_cuda or query.dtype not in DTYPES or query.requires_grad:
+    if torch.is_grad_enabled() or not query.is_cuda or query.dtype not in DTYPES:
         return False
     heads, width = query.shape[1:]
     if width > MOST_WIDTH or width % WIDTH_UNIT:
@@ -117,7 +127,10 @@ def takes(query: Tensor, key: Tensor) -> bool:
 
 @lru_cache
 def proven(device: torch.device, dtype: torch.dtype, heads: int, key_heads: int, width: int) -> bool:
-    """Try the kernel on a few random segments; false where it fails, or the last token does not see all of them."""
+    """Try the kernel on a few random segments; false where it fails, or the last token does not see all of them.
+
+    Raises `torch.OutOfMemoryError`: that says nothing about the kernel.
+    """
     random = torch.Generator().manual_seed(0)
     query, key, value = (
         torch.randn(sum(lengths), some, width, generator=random).to(device, dtype)
@@ -125,10 +138,20 @@ def proven(device: torch.device, dtype: torch.dtype, heads: int, key_heads: int,
     )
     try:
         found = Attention(_ends(NEW), _ends(SEEN), None, device)(query, key, value, None, None)
-    except (RuntimeError, NotImplementedError, TypeError):
-        return False
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, NotImplementedError, TypeError) as error:
+        return _told(f"{type(error).__name__}: {error}")
     expected = torch.cat(list(_one_by_one(query, key, value)))
-    return torch.allclose(found.float(), expected, rtol=0, atol=ROUNDING)
+    off = float((found.float() - expected).abs().max())
+    return off <= ROUNDING or _told(f"it is off by {off:.3f}")
+
+
+def _told(why: str) -> bool:
+    """Say that the kernel is not used; return false."""
+    reason = shortened(" ".join(why.split()))
+    warn(f"attention goes block by block: torch's variable-length kernel cannot be used here ({reason})")
+    return False
 
 
 def _one_by_one(query: Tensor, key: Tensor, value: Tensor) -> Iterator[Tensor]:

@@ -171,6 +171,9 @@ def test_the_core_set_is_a_dataset_of_each_format_that_holds_rows(tmp_path):
         f"{run.folder}: has no core-set in format messages; it has parquet, ids, trl; `davir select '{run.folder}' "
         "--set 'export.formats=[parquet, ids, trl, messages]'` makes a run that has"
     )
+    beside = finish(tmp_path / "r-2", files, ("jsonl", "scores"))
+    with pytest.raises(RecipeError, match=r"export\.formats=\[jsonl, trl\]"):
+        beside.coreset("trl")
     with pytest.raises(RecipeError, match=r"^format ids holds no rows; those that do: parquet, jsonl, "):
         run.coreset("ids")
 

@@ -1,12 +1,21 @@
 """Rows that rounding could move across the cut, against a simulation of that rounding."""
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from davir_ray.config import ScoreConfig
 from davir_ray.coreset.cut_noise import ROUNDING, Rounding
-from davir_ray.coreset.rules import CountRule, FractionRule, LengthQuotaRule, ThresholdRule
+from davir_ray.coreset.rules import (
+    CountRule,
+    FractionRule,
+    KeepSourcesRule,
+    LengthQuotaRule,
+    NearDuplicatesRule,
+    ThresholdRule,
+)
 from davir_ray.coreset.summary import summarise
 from davir_ray.schema import SCORED
 from davir_ray.scores import SCORES
@@ -110,6 +119,44 @@ def test_nothing_is_said_where_nothing_is_known(name, dtype, rule):
     some = losses()
     table = table_of(some, davir(some["base"], some["reference"]), 120, rule.type)
     assert summed(table, [rule], name, dtype).cut_noise is None
+
+
+def test_rows_that_other_rules_keep_or_leave_out_are_not_counted():
+    some = losses()
+    table = table_of(some, davir(some["base"], some["reference"]), 120, "count")
+    alone = summed(table, [CountRule(count=120)]).cut_noise
+    rows = table.to_pylist()
+    for (
+        row
+    ) in rows:  # of the rows by the cut every second is kept whatever its rank, or left out by another rule
+        if row["rank"] % 2:
+            row["source"] = "gold" if row["selected"] else "a"
+            row["dropped_by"] = None if row["selected"] else "0:near_duplicates"
+        elif not row["selected"]:
+            row["dropped_by"] = "2:count"
+    other = pa.Table.from_pylist(rows, schema=SCORED)
+    rules = [NearDuplicatesRule(), KeepSourcesRule(sources=["gold"]), CountRule(count=120)]
+    found = summed(other, rules).cut_noise
+    assert 0 < found.selected < alone.selected
+    assert 0 < found.left_out < alone.left_out
+
+
+def test_a_threshold_cuts_at_its_bound_however_far_the_next_row_is():
+    some = losses()
+    value = davir(some["base"], some["reference"])
+    gap = np.where((value > 0.3) & (value < 0.45), 0.3, value)
+    scale = {**some, "reference": some["base"] * (1 - gap)}
+    table = table_of(scale, gap, int((gap >= 0.301).sum()), "threshold")
+    assert summed(table, [ThresholdRule(min_score=0.301)]).cut_noise.left_out > 100
+
+
+def test_of_a_score_of_the_users_nothing_is_said():
+    some = losses()
+    table = table_of(some, davir(some["base"], some["reference"]), 120, "count")
+    own = replace(SCORES["davir"], compute=lambda measured, config: measured.num_tokens["prompt"])
+    rounding = Rounding(own, CONFIG, "bfloat16")
+    summary = summarise(lambda names: iter([table.select(names)]), [CountRule(count=120)], rounding=rounding)
+    assert summary.cut_noise is None
 
 
 def test_a_choice_of_all_rows_has_no_cut():

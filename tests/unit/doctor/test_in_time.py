@@ -1,5 +1,8 @@
 """What is known is told at once, and what never ends is told of and left behind."""
 
+import os
+import subprocess
+import sys
 import time
 
 from click.testing import CliRunner
@@ -33,7 +36,8 @@ def test_a_recipe_that_is_not_read_in_time_is_a_finding(monkeypatch):
     monkeypatch.setattr(examine, "SECONDS", 0.01)
     monkeypatch.setattr("davir_ray.runs.run.load_run_or_recipe", lambda *_: time.sleep(60))
     (found,) = examine._recipe("r.yaml")[2]
-    assert found.problem == "cannot be read here: TimeoutError: not done after 0 seconds"
+    assert found.problem == "not done after 0 seconds"
+    assert found.mend.startswith("davir doctor")
 
 
 def test_address_and_recipe_are_told_of_before_anything_is_imported(tmp_path, monkeypatch):
@@ -58,3 +62,24 @@ def test_a_line_is_printed_once_it_is_known(monkeypatch):
     told = CliRunner().invoke(main, ["doctor"])
     assert told.stdout == "ok      Python           3.12.1\n"
     assert told.exit_code == 130
+
+
+def test_a_look_that_never_ends_does_not_keep_the_process(tmp_path):
+    """Rows are looked at in threads for which Python waits at its end."""
+    os.mkfifo(tmp_path / "rows.jsonl")
+    (tmp_path / "r.yaml").write_text(
+        f"corpus: {{paths: {tmp_path}/rows.jsonl}}\nmodels: {{base: {tmp_path}}}\n"
+    )
+    code = f"""
+from davir_ray.cli import main
+from davir_ray.doctor import examine, in_time, reach
+in_time.SECONDS = 2.0
+examine._packages = lambda needed: (yield from ())
+main(["doctor", "{tmp_path}/r.yaml"])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 9, done.stderr
+    assert "not done after 2 seconds" in done.stdout
+    assert "are wrong" in done.stderr

@@ -128,7 +128,10 @@ def test_the_name_of_a_folder_elsewhere_is_to_be_replaced(tmp_path, table):
     uri = str(tmp_path / "t.parquet")
     write_score_table(uri, card(measured(name="mine")), rows("ab", (0, 0), (4.0, 2.0), (2, 2)))
     told = "\n".join(import_table(uri, str(tmp_path / "store")))
-    assert "base      'mine' is a folder's name where the table was made: write your own path" in told
+    assert (
+        "base      'mine' is of the hub, or of a folder where the table was made: there write your own path"
+        in told
+    )
     assert "folder's name" not in "\n".join(import_table(table, str(tmp_path / "store")))
 
 

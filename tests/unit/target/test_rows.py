@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from davir_ray.config import TargetConfig, TokensConfig
+from davir_ray.config import CorpusConfig, TargetConfig, TokensConfig
 from davir_ray.corpus.listing import list_corpus
 from davir_ray.errors import CorpusError, ModelError, UnreadableFile
 from davir_ray.models.resolve import ResolvedModel
@@ -67,6 +67,12 @@ def test_a_setting_is_named_where_it_stands_in_the_recipe(tmp_path, tiny_models)
         read(tiny_models, paths=str(tmp_path / "hh.jsonl"), format="preference")
     assert "`preference_implicit` and `preference_hh` fit" in str(caught.value)
     assert "target.paths, with a format and columns each in target.sources" in str(caught.value)
+
+
+def test_every_setting_of_a_corpus_is_named_under_its_section(tmp_path):
+    config = CorpusConfig(paths={"corpus": (write(tmp_path / "a.jsonl", 2),)}, id="nope")
+    with pytest.raises(CorpusError, match=r"which train\.eval_corpus\.id names"):
+        list_corpus(config, section="train.eval_corpus")
 
 
 def test_a_file_that_is_not_there_is_no_data_set_of_the_hub(tmp_path, tiny_models, monkeypatch):

@@ -94,7 +94,7 @@ def sigint():
 
 @pytest.mark.usefixtures("sigint")
 def test_an_interrupt_while_workers_train_ends_them_and_is_one(monkeypatch):
-    def ended(_):
+    def ended(_, timeout):
         raise RayActorError
 
     controller = Controller()

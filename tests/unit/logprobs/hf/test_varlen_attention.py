@@ -1,6 +1,6 @@
 """A batch's attention in one call: the kernel needs a GPU, so what it is said to do is done here in plain torch.
 
-tests/gpu/test_packed_gpu.py runs the kernel itself.
+tests/gpu/test_packed.py runs the kernel itself.
 """
 
 import numpy as np
@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from davir_ray.logprobs.hf import varlen_attention
+from davir_ray.logprobs.hf.batching import Block
 from davir_ray.logprobs.hf.engine import TransformersEngine
 from davir_ray.logprobs.hf.model import PACKABLE
 from tests.unit.logprobs.hf.random_models import mixed_call, one_row_at_a_time, plain, save
@@ -67,8 +68,38 @@ def test_a_kernel_that_aligns_queries_with_the_first_keys_is_not_used(monkeypatc
     assert not varlen_attention.proven.__wrapped__(CPU, torch.float32, 4, 4, 16)
 
 
-def test_a_kernel_that_is_not_there_is_not_used():
+def test_a_kernel_that_is_not_there_is_not_used_and_that_is_told(capfd):
     assert not varlen_attention.proven.__wrapped__(CPU, torch.bfloat16, 4, 4, 16)
+    assert "variable-length kernel cannot be used here" in capfd.readouterr().err
+
+
+def test_memory_that_runs_out_says_nothing_about_the_kernel(monkeypatch):
+    def full(*_, **__):
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(varlen_attention, "varlen_attn", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        varlen_attention.proven.__wrapped__(CPU, torch.float32, 4, 4, 16)
+
+
+def test_a_batch_that_would_copy_much_goes_block_by_block():
+    def fits(header, rows, own):
+        return varlen_attention.Spans([Block(0, rows, own, ())], header).fits
+
+    assert fits(0, 1000, 16)
+    assert fits(40, 1000, 16)
+    assert not fits(4000, 1000, 16)
+
+
+def test_where_gradients_may_be_taken_blocks_are_attended_to_one_by_one(monkeypatch):
+    class OnGpu(torch.Tensor):
+        is_cuda = True
+
+    states = torch.zeros(3, 4, 16, dtype=torch.bfloat16).as_subclass(OnGpu)
+    monkeypatch.setattr(varlen_attention, "proven", lambda *_: True)
+    assert not varlen_attention.takes(states, states)
+    with torch.no_grad():
+        assert varlen_attention.takes(states, states)
 
 
 def test_on_a_cpu_blocks_are_attended_to_one_by_one():
