@@ -26,16 +26,17 @@ def main() -> None:
     parser.add_argument("--model", required=True)
     parser.add_argument("--corpus", required=True)
     parser.add_argument("--rows", type=int, default=900)
+    parser.add_argument("--engine", default="transformers", choices=["transformers", "vllm"])
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
-    figures = compare(arguments.model, arguments.corpus, arguments.rows)
+    figures = compare(arguments.model, arguments.corpus, arguments.rows, arguments.engine)
     for name, value in figures.items():
         print(f"{name:<28}{value}")
     if arguments.out:
         arguments.out.write_text(json.dumps(figures, indent=2) + "\n")
 
 
-def compare(model: str, corpus: str, rows: int) -> dict[str, Any]:
+def compare(model: str, corpus: str, rows: int, engine: str) -> dict[str, Any]:
     """Time the measuring stage of the pipeline, then the engine alone on the same chunks."""
     from davir_ray.inputs import check_inputs
     from davir_ray.job import open_job, prepare_corpus
@@ -46,7 +47,7 @@ def compare(model: str, corpus: str, rows: int) -> dict[str, Any]:
         tree = {
             "corpus": {"paths": f"{corpus}/*.parquet", "limit": rows},
             "models": {"base": model},
-            "engine": {"type": "transformers"},
+            "engine": {"type": engine},
             "score": {"name": "base_loss"},
             "store": f"{folder}/store",
             "output": f"{folder}/runs",
@@ -63,7 +64,7 @@ def compare(model: str, corpus: str, rows: int) -> dict[str, Any]:
             ray.get(ray.remote(read_sequences).remote(measurement, row)) for row in planned.chunks.to_pylist()
         ]
         ray.shutdown()
-        alone_seconds = time_alone(model, chunks, threads)
+        alone_seconds = time_alone(job.choice, model, measurement.max_length, chunks, threads)
     return {
         "rows": rows,
         "tokens": planned.tokens,
@@ -87,14 +88,16 @@ def read_sequences(measurement: Any, row: dict[str, Any]) -> list[Any]:
     return [sequence for _, sequence in sequences_of(read_chunk(measurement, batch))]
 
 
-def time_alone(model: str, chunks: list[list[Any]], threads: int) -> float:
+def time_alone(choice: Any, model: str, max_length: int, chunks: list[list[Any]], threads: int) -> float:
     """Time the engine in this process, without loading it."""
     import torch
 
-    from davir_ray.logprobs.hf.engine import TransformersEngine
+    from davir_ray.config import EngineConfig
+    from davir_ray.logprobs.choice import build_engine
+    from davir_ray.models.resolve import ResolvedModel
 
     torch.set_num_threads(threads)
-    engine = TransformersEngine(model)
+    engine = build_engine(choice, EngineConfig(), ResolvedModel(model, None, "", model), max_length)
     engine.logprobs(chunks[-1][:4])
     started = time.monotonic()
     for chunk in chunks:
