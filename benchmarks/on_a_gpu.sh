@@ -16,7 +16,7 @@ cd "$(dirname "$0")/.."
 part=$1 out=$(mkdir -p "$2" && cd "$2" && pwd) tiny=${TINY:-}
 python=${PYTHON:-.venv/bin/python} model=${MODEL:-quickstart/models/smollm2-135m-instruct}
 corpus=$(cd "${CORPUS:-../shared/data/alpaca-5k}" && pwd)
-if [ -n "$tiny" ]; then device=cpu noisy=8 rows=8; else device=cuda noisy=1000 rows=3750; fi
+if [ -n "$tiny" ]; then device=cpu noisy=8 rows=8 share=1.0 times="1" most=400; else device=cuda noisy=1000 rows=3750 share=0.06 times="1 2 3" most=180; fi
 export DAVIR_GPU_MODEL=$model PYTHONPATH=${PYTHONPATH:+$PYTHONPATH:}$PWD
 
 run() { # NAME SECONDS COMMAND...: its output in OUT/NAME.txt, its end in OUT/ends.txt
@@ -48,11 +48,11 @@ job() {
 corpus: {paths: "$corpus/*.parquet", limit: $rows}
 models: {base: "$(cd "$model" && pwd)"}
 reference: {fit: whole, train: {zero_stage: 2, per_device_train_batch_size: 8, num_train_epochs: 1}}
-select: [{type: fraction, fraction: 0.06}]
+select: [{type: fraction, fraction: $share}]
 train: {objective: sft, zero_stage: 2}
 X
-    for time in 1 2 3; do
-        run "job-$time" 180 "$python" -m davir_ray.cli run "$out/job.yaml" --set "store=$out/$time/store" --set "output=$out/$time/runs"
+    for time in $times; do
+        run "job-$time" "$most" "$python" -m davir_ray.cli run "$out/job.yaml" --set "store=$out/$time/store" --set "output=$out/$time/runs"
     done
 }
 
