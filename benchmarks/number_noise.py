@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from benchmarks.projected_ranking import agreement, responses
 from benchmarks.target_planted import LORA, rows_of
 from davir_ray.config import EngineConfig
 from davir_ray.inputs import check_inputs
@@ -25,8 +26,6 @@ from davir_ray.logprobs.choice import Choice, build_engine
 from davir_ray.logprobs.engine import TokenSequence
 from davir_ray.models.resolve import ResolvedModel
 from davir_ray.recipe import parse_recipe
-from davir_ray.schema import View
-from davir_ray.tokens.views import sequences
 from davir_ray.train import steps
 
 NARROW = ("bfloat16", "float16")
@@ -48,13 +47,7 @@ def prepared(folder: Path, model: str, device: str) -> tuple[dict[str, ResolvedM
     }
     _, recipe = steps.make_models(parse_recipe(tree, "noise"), "noise")
     inputs = check_inputs(recipe)
-    rows = [
-        TokenSequence(one.ids, one.scored)
-        for _, parsed in inputs.parsed()
-        if parsed.example is not None
-        for one in sequences(parsed.example, inputs.tokenizer, recipe.tokens, [View.RESPONSE])
-    ]
-    return {role: inputs.models[role][0] for role in ("base", "reference")}, rows
+    return {role: inputs.models[role][0] for role in ("base", "reference")}, responses(inputs)
 
 
 def logprobs(
@@ -84,11 +77,10 @@ def davir(base: list[Floats], reference: list[Floats]) -> Floats:
 
 def ranking_noise(exact: Floats, narrow: Floats) -> str:
     """Return the cells of the second table."""
-    ranks = [np.argsort(np.argsort(one)) for one in (exact, narrow)]
     best = max(1, round(SHARE * len(exact)))
-    same = len(set(np.argsort(-exact)[:best]) & set(np.argsort(-narrow)[:best]))
+    correlation, same = agreement(exact, narrow, best)
     off = narrow - exact
-    return f"{np.corrcoef(*ranks)[0, 1]:.4f} | {same} of {best} | {np.sqrt(np.mean(off**2)):.5f} | {exact.std():.4f}"
+    return f"{correlation:.4f} | {same} of {best} | {np.sqrt(np.mean(off**2)):.5f} | {exact.std():.4f}"
 
 
 def main() -> None:

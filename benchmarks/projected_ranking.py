@@ -30,7 +30,7 @@ from davir_ray.influence.moments import Moments, read_moments
 from davir_ray.influence.projected import Alignment, ProjectedMeasurer
 from davir_ray.influence.projector import Projector, project_target
 from davir_ray.influence.target import Target
-from davir_ray.inputs import check_inputs
+from davir_ray.inputs import Inputs, check_inputs
 from davir_ray.logprobs.engine import TokenSequence
 from davir_ray.models.resolve import ResolvedModel
 from davir_ray.recipe import parse_recipe
@@ -59,13 +59,17 @@ def warmed_up(folder: Path, model: str) -> tuple[ResolvedModel, list[TokenSequen
     inputs = check_inputs(recipe)
     assert inputs.few_shot is not None
     (checkpoint,) = inputs.models["warmup"]
-    rows = [
+    return checkpoint, responses(inputs), inputs.few_shot.target
+
+
+def responses(inputs: Inputs) -> list[TokenSequence]:
+    """Tokenise the rows of a corpus."""
+    return [
         TokenSequence(one.ids, one.scored)
         for _, parsed in inputs.parsed()
         if parsed.example is not None
-        for one in sequences(parsed.example, inputs.tokenizer, recipe.tokens, [View.RESPONSE])
+        for one in sequences(parsed.example, inputs.tokenizer, inputs.recipe.tokens, [View.RESPONSE])
     ]
-    return checkpoint, rows, inputs.few_shot.target
 
 
 def chosen_sides(target: Target) -> Target:
@@ -104,14 +108,20 @@ def projected_scores(
     return found
 
 
+def agreement(exact: Floats, other: Floats, best: int) -> tuple[float, int]:
+    """Return the rank correlation of two scores (Spearman), and how many of their best rows are the same."""
+    ranks = [np.argsort(np.argsort(one)) for one in (exact, other)]
+    same = set(np.argsort(-exact)[:best]) & set(np.argsort(-other)[:best])
+    return float(np.corrcoef(*ranks)[0, 1]), len(same)
+
+
 def compared(exact: Floats, estimated: Floats) -> str:
     """Return the cells of a row of the table."""
-    ranks = [np.argsort(np.argsort(one)) for one in (exact, estimated)]
     best = max(1, len(exact) // 20)
-    same = len(set(np.argsort(-exact)[:best]) & set(np.argsort(-estimated)[:best]))
+    correlation, same = agreement(exact, estimated, best)
     off = estimated - exact
     cells = [
-        f"{np.corrcoef(*ranks)[0, 1]:.3f}",
+        f"{correlation:.3f}",
         f"{same} of {best}",
         f"{np.abs(off).max():.4f}",
         f"{np.sqrt(np.mean(off**2)):.4f}",

@@ -5,23 +5,13 @@ import pytest
 
 from davir_ray.coreset.cut_noise import ROUNDING
 from davir_ray.logprobs.engine import TokenSequence
-from tests.gpu.real_model import MODEL, english, gaps, one_row_at_a_time
+from tests.gpu.real_model import MODEL, gaps
 
 torch = pytest.importorskip("torch")
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")]
 
 FLOAT32 = 1e-3
 """Nats a token between a GPU and a CPU in float32, on a model of 30 layers."""
-
-
-@pytest.fixture(scope="module")
-def sequences() -> list[TokenSequence]:
-    return english(96, 900)
-
-
-@pytest.fixture(scope="module")
-def expected(sequences) -> list[np.ndarray]:
-    return one_row_at_a_time(sequences)
 
 
 def measured(sequences: list[TokenSequence], dtype: str) -> list[np.ndarray]:

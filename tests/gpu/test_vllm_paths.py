@@ -9,7 +9,7 @@ import pytest
 
 from davir_ray.coreset.cut_noise import ROUNDING
 from davir_ray.logprobs.engine import TokenSequence
-from tests.gpu.real_model import MODEL, english, gaps, one_row_at_a_time
+from tests.gpu.real_model import MODEL, gaps
 
 torch = pytest.importorskip("torch")
 pytestmark = [
@@ -40,16 +40,6 @@ def save_llama(folder, vocab_size: int, positions: int) -> str:
     )
     LlamaForCausalLM(config).save_pretrained(folder)
     return str(folder)
-
-
-@pytest.fixture(scope="module")
-def sequences() -> list[TokenSequence]:
-    return english(96, 900)
-
-
-@pytest.fixture(scope="module")
-def expected(sequences) -> list[np.ndarray]:
-    return one_row_at_a_time(sequences)
 
 
 @contextmanager
