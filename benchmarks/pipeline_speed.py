@@ -12,6 +12,7 @@ import json
 import os
 import tempfile
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,10 @@ def compare(model: str, corpus: str, rows: int, engine: str) -> dict[str, Any]:
     """Time the measuring stage of the pipeline, then the engine alone on the same chunks."""
     from davir_ray.inputs import check_inputs
     from davir_ray.job import open_job, prepare_corpus
-    from davir_ray.measure.ray_measure import chunks_left, measure, plan
+    from davir_ray.measure.measurement import Work
+    from davir_ray.measure.ray_measure import measure
+    from davir_ray.measure.ray_meter import Meter
+    from davir_ray.measure.ray_pass_plan import chunks_left, plan
     from davir_ray.recipe import parse_recipe
 
     with tempfile.TemporaryDirectory() as folder:
@@ -58,7 +62,10 @@ def compare(model: str, corpus: str, rows: int, engine: str) -> dict[str, Any]:
         planned = plan(measurement)
         threads = os.cpu_count() or 1
         started = time.monotonic()
-        engine_seconds = measure(measurement, planned, chunks_left(measurement, planned)).busy
+        work = Work(measurement, planned, chunks_left(measurement, planned))
+        meter = Meter(job.run.run_id, work, lambda **_: None)
+        measure([work], lambda _: nullcontext(meter))
+        engine_seconds = meter.counted["engine_seconds"]
         stage_seconds = time.monotonic() - started
         chunks = [
             ray.get(ray.remote(read_sequences).remote(measurement, row)) for row in planned.chunks.to_pylist()
@@ -82,10 +89,10 @@ def read_sequences(measurement: Any, row: dict[str, Any]) -> list[Any]:
     import numpy as np
 
     from davir_ray.measure.chunk_rows import sequences_of
-    from davir_ray.measure.ray_measure import read_chunk
+    from davir_ray.measure.ray_chunks import read_chunk
 
-    batch = {"split": np.array([row["split"]]), "chunk": np.array([row["chunk"]])}
-    return [sequence for _, sequence in sequences_of(read_chunk(measurement, batch))]
+    batch = {name: np.array([row.get(name, 0)]) for name in ("pass", "split", "chunk")}
+    return [sequence for _, sequence in sequences_of(read_chunk([measurement], batch))]
 
 
 def time_alone(choice: Any, model: str, max_length: int, chunks: list[list[Any]], threads: int) -> float:

@@ -20,8 +20,13 @@ class Noted:
     seconds = 0.25
 
     def __init__(self, model_path, **settings):
-        self.folder = Path(model_path)
+        self.folder, self.settings = Path(model_path), settings
         self.engine = self.made(**settings)
+
+    def switch(self, model):
+        """Go over to another model in the same process, as the engines of the project do."""
+        self.close()
+        self.__init__(model.model_path, **self.settings | {"adapter_path": model.adapter_path})
 
     def made(self, *, adapter_path, dtype, device, max_length):
         raise NotImplementedError

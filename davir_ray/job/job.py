@@ -47,6 +47,10 @@ class Job:
         """The passes of one model, or of the references of all folds."""
         return tuple(one for one in self.measurements if one.model == model)
 
+    def model_of(self, measurement: Measurement) -> ResolvedModel:
+        """The model of a pass, on this machine."""
+        return self.inputs.models[measurement.model][measurement.fold.index if measurement.fold else 0]
+
     @property
     def stores(self) -> list[MeasurementStore]:
         """All that the passes read."""

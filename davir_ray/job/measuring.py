@@ -1,8 +1,9 @@
 """The stages that prepare the corpus and measure it under each model."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from time import monotonic
-from typing import Any
 
 from davir_ray import storage
 from davir_ray.cluster import ray_session
@@ -10,9 +11,12 @@ from davir_ray.cluster.unexpected import stage
 from davir_ray.corpus.formats import FORMATS
 from davir_ray.errors import CorpusError, NotMeasured, UnreadableFile
 from davir_ray.job.job import Job
-from davir_ray.measure.measurement import Measurement, Plan
-from davir_ray.measure.ray_measure import chunks_left, count_interrupted, measure, plan
+from davir_ray.measure.in_turn import in_turn
+from davir_ray.measure.kind import Shared
+from davir_ray.measure.measurement import Measurement, Plan, Work
+from davir_ray.measure.ray_measure import measure
 from davir_ray.measure.ray_meter import Meter
+from davir_ray.measure.ray_pass_plan import chunks_left, count_interrupted, plan
 from davir_ray.measure.ray_room import await_engine
 from davir_ray.measure.ray_target import lay_directions
 from davir_ray.progress import say, warn
@@ -57,43 +61,61 @@ def bad_files(job: Job) -> dict[str, str]:
 
 def measure_models(job: Job, may_measure: bool) -> dict[str, Plan]:
     """Measure what the store lacks, one model after the other over the whole cluster."""
-    return {one.label: _measured(job, one, may_measure) for one in job.measurements}
+    plans: dict[str, Plan] = {}
+    for passes in in_turn(job.measurements, partial(_switches, job)):
+        works = [_work(job, one, may_measure) for one in passes]
+        for work in works:
+            if work.chunks:
+                await_engine(work.measurement.engine, work.measurement.choice)
+                _lay_directions(job, work.measurement)
+        measure(works, partial(_turn, job))
+        plans |= {work.measurement.label: work.planned for work in works}
+    return plans
 
 
-def _measured(job: Job, measurement: Measurement, may_measure: bool) -> Plan:
-    """Plan one pass, and do what is left of it."""
-    label, anew = measurement.label, not storage.exists(measurement.plan_uri)
+def _switches(job: Job, one: Measurement, other: Measurement) -> bool:
+    """Tell whether the engine that measures one pass can be switched to another."""
+    kind, config = one.kind, job.inputs.recipe.engine
+    if not isinstance(kind, Shared) or not job.inputs.recipe.models.are_here:
+        return False
+    return kind.can_switch(job.choice, config, job.model_of(one), job.model_of(other))
+
+
+def _work(job: Job, measurement: Measurement, may_measure: bool) -> Work:
+    """Plan one pass; return what is left of it. Raises `NotMeasured`."""
+    anew = not storage.exists(measurement.plan_uri)
     planned = plan(measurement)
     if planned.missing and not may_measure:
-        raise NotMeasured(_not_measured(job, label, planned))
+        raise NotMeasured(_not_measured(job, measurement.label, planned))
     todo = chunks_left(measurement, planned)
-    tokens_left = sum(row["tokens"] for row in todo)
+    return Work(measurement, planned, todo, anew, count_interrupted(measurement, todo))
+
+
+def _lay_directions(job: Job, measurement: Measurement) -> None:
+    """Compute the target's directions where the pass needs them, and note it."""
+    if seconds := lay_directions(measurement):
+        job.run.event("target", role=measurement.label, seconds=round(seconds, 1))
+
+
+@contextmanager
+def _turn(job: Job, work: Work) -> Iterator[Meter]:
+    """Note that a pass has its turn, and that it is measured; meanwhile tell of it, with figures as they come."""
+    label, planned = work.measurement.label, work.planned
     job.run.event(
         "measure",
         role=label,
-        anew=anew,
+        anew=work.anew,
         sequences=planned.missing,
         tokens=planned.tokens,
-        tokens_left=tokens_left,
-        retried_sequences=count_interrupted(measurement, todo),
-        store=measurement.store.folder,
+        tokens_left=work.tokens,
+        retried_sequences=work.retried,
+        store=work.measurement.store.folder,
     )
-    left = sum(row["sequences"] for row in todo)
-    say(f"{label}: {left:,} of {planned.asked:,} sequences to measure ({tokens_left:,} tokens)")
-    if todo:
-        await_engine(measurement.engine, measurement.choice)
-        if seconds := lay_directions(measurement):
-            job.run.event("target", role=label, seconds=round(seconds, 1))
-    _measure_chunks(job, measurement, planned, todo)
-    return planned
-
-
-def _measure_chunks(job: Job, measurement: Measurement, planned: Plan, todo: list[dict[str, Any]]) -> None:
-    """Measure the chunks that are left, with figures as they come."""
-    label = measurement.label
-    meter = Meter(job.run.run_id, label, planned, todo, partial(job.run.event, "progress"))
+    say(f"{label}: {work.sequences:,} of {planned.asked:,} sequences to measure ({work.tokens:,} tokens)")
+    meter = Meter(job.run.run_id, work, partial(job.run.event, "progress"))
     started = monotonic()
-    measure(measurement, planned, todo, meter)
+    with meter.telling() if work.chunks else nullcontext():
+        yield meter
     meter.note()
     job.run.event(
         "measured",

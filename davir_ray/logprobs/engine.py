@@ -10,6 +10,8 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from davir_ray.models.resolve import ResolvedModel
+
 
 @dataclass(frozen=True, slots=True)
 class TokenSequence:
@@ -79,5 +81,16 @@ class TokenEngine(Engine, Protocol):
         """Return what is wanted of the scored tokens, one `TokenValues` a sequence, in order.
 
         Takes and raises what `logprobs` does, and `EngineError` where it cannot give a wanted value at all.
+        """
+        ...
+
+
+class SwitchingEngine(Engine, Protocol):
+    """An engine that can go over to another model without being started again."""
+
+    def switch(self, model: ResolvedModel) -> None:
+        """Give the numbers of another model from now on: those that an engine made for it gives.
+
+        Raises `ModelError` for one that cannot be loaded, and `EngineDied` when the engine can serve neither any more.
         """
         ...

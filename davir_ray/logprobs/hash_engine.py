@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from davir_ray.ids import GOLDEN, mixed
 from davir_ray.logprobs.engine import MOST_RANK, TokenSequence, TokenValues, Wanted
+from davir_ray.models.resolve import ResolvedModel
 
 
 class HashEngine:
@@ -18,6 +19,9 @@ class HashEngine:
     """
 
     def __init__(self, model_name: str) -> None:
+        self._name(model_name)
+
+    def _name(self, model_name: str) -> None:
         digest = blake2b(model_name.encode("utf-8", "surrogatepass"), digest_size=8).digest()
         self._seed = np.frombuffer(digest, dtype="<u8")
 
@@ -28,6 +32,10 @@ class HashEngine:
     def token_values(self, sequences: Sequence[TokenSequence], wanted: Wanted) -> list[TokenValues]:
         """Return what is wanted: ranks uniform in 1 to `MOST_RANK`, entropies with a mean of 1."""
         return [_values(self._hash(sequence), wanted) for sequence in sequences]
+
+    def switch(self, model: ResolvedModel) -> None:
+        """Give the numbers of another model from now on."""
+        self._name(model.identity)
 
     def close(self) -> None:
         """Do nothing: there is nothing to free."""

@@ -18,8 +18,16 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from davir_ray.config import EngineConfig
+from davir_ray.logprobs import switching
 from davir_ray.logprobs.choice import Choice, build_engine, check_values
-from davir_ray.logprobs.engine import MOST_RANK, Engine, TokenEngine, TokenSequence, TokenValue
+from davir_ray.logprobs.engine import (
+    MOST_RANK,
+    Engine,
+    SwitchingEngine,
+    TokenEngine,
+    TokenSequence,
+    TokenValue,
+)
 from davir_ray.models.resolve import ResolvedModel
 from davir_ray.schema import ID
 
@@ -66,7 +74,20 @@ class LossKind:
         self, choice: Choice, config: EngineConfig, model: ResolvedModel, max_length: int
     ) -> "LossMeasurer":
         """Load the engine in this process. Raises `EngineError`."""
-        return LossMeasurer(self, build_engine(choice, config, model, max_length))
+        return self.open_for(choice, config, [model], max_length)
+
+    def can_switch(
+        self, choice: Choice, config: EngineConfig, one: ResolvedModel, other: ResolvedModel
+    ) -> bool:
+        """Tell whether an engine of one model can be switched to the other, and back."""
+        return switching.can_switch(choice, config, one, other)
+
+    def open_for(
+        self, choice: Choice, config: EngineConfig, models: Sequence[ResolvedModel], max_length: int
+    ) -> "LossMeasurer":
+        """Load the engine of the first model in this process; the others may follow. Raises `EngineError`."""
+        first, *others = models
+        return LossMeasurer(self, build_engine(choice, config, first, max_length, others))
 
     def flaws(self, measured: pa.Table) -> dict[int, str]:
         """Return row -> what no measurement has: a loss that is not finite or negative, or not one value a token."""
@@ -129,6 +150,10 @@ class LossMeasurer:
         sums = [pa.array([loss_of(one) for one in logprobs], pa.float64())]
         counts = [pa.array([len(one) for one in logprobs], pa.int32())]
         return pa.table([*sums, *counts, *lists], schema=self.kind.columns.remove(0))
+
+    def switch(self, model: ResolvedModel) -> None:
+        """Measure under another model from now on."""
+        cast(SwitchingEngine, self.engine).switch(model)
 
     def close(self) -> None:
         """Free the engine."""

@@ -15,6 +15,7 @@ CHUNK_ROWS = pa.schema([("sequence_id", ID), ("ids", pa.list_(pa.int32())), ("sc
 
 CHUNK = pa.schema(
     [
+        ("pass", pa.int32()),  # position among the passes that the engine measures
         ("name", pa.string()),
         *((field.name, pa.list_(field.type)) for field in CHUNK_ROWS),
         ("error", pa.string()),
@@ -22,16 +23,27 @@ CHUNK = pa.schema(
 )
 
 
-def chunk_of(name: str, rows: pa.Table, error: str = "") -> pa.Table:
-    """Make one row of the sequences of a chunk: its tokens are too many to become Python objects on the way."""
-    columns = [column.combine_chunks() for column in rows.cast(CHUNK_ROWS).columns]
+def chunk_of(at: int, name: str, rows: pa.Table, error: str = "") -> pa.Table:
+    """Make one row of the sequences of a chunk: its tokens are too many to become Python objects on the way.
+
+    at: the pass. rows: CHUNK_ROWS.
+    """
+    columns = [column.combine_chunks() for column in rows.columns]
     lists = [pa.ListArray.from_arrays(pa.array([0, len(rows)], pa.int32()), column) for column in columns]
-    return pa.Table.from_arrays([pa.array([name]), *lists, pa.array([error])], schema=CHUNK)
+    return pa.Table.from_arrays(
+        [pa.array([at], pa.int32()), pa.array([name]), *lists, pa.array([error])], schema=CHUNK
+    )
 
 
 def sequences_of(chunk: pa.Table) -> list[tuple[bytes, TokenSequence]]:
     """Return the sequences of a CHUNK, each with its id."""
-    keys, ids, scored = (chunk[name].combine_chunks().flatten() for name in CHUNK_ROWS.names)
+    columns = [chunk[name].combine_chunks().flatten() for name in CHUNK_ROWS.names]
+    return sequences_in(pa.Table.from_arrays(columns, schema=CHUNK_ROWS))
+
+
+def sequences_in(rows: pa.Table) -> list[tuple[bytes, TokenSequence]]:
+    """Return the sequences of CHUNK_ROWS, each with its id."""
+    keys, ids, scored = (rows[name].combine_chunks() for name in CHUNK_ROWS.names)
     sequences = (TokenSequence(*one) for one in zip(_pieces(ids), _pieces(scored), strict=True))
     return list(zip(keys.to_pylist(), sequences, strict=True))
 

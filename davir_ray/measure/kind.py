@@ -54,7 +54,7 @@ and a score that uses it:
     HARDNESS = Score("hardness", "tokens above 2 nats", (NEED,), "none",
                      lambda measured, config: measured.floats(NEED, "hard"))
 
-What some kinds have beside these members is in `ChecksModel`, `Aimed` and `ReadBeside`.
+What some kinds have beside these members is in `ChecksModel`, `Shared`, `Aimed` and `ReadBeside`.
 '''
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -121,6 +121,34 @@ class ChecksModel(Protocol):
 
     def check_model(self, model: ResolvedModel) -> None:
         """Check, from its files alone, that it can be measured under a model. Raises `ModelError`."""
+        ...
+
+
+class SwitchingMeasurer(Measurer, Protocol):
+    """A measurer that can go over to another model."""
+
+    def switch(self, model: ResolvedModel) -> None:
+        """Measure under another of the models that it was opened for, from now on.
+
+        Raises `EngineError`, `ModelError`, and `EngineDied` when it can measure under neither any more.
+        """
+        ...
+
+
+@runtime_checkable
+class Shared(Protocol):
+    """What a kind may have beside the members of `Kind`: one process can measure it under several models in turn."""
+
+    def can_switch(
+        self, choice: Choice, config: EngineConfig, one: ResolvedModel, other: ResolvedModel
+    ) -> bool:
+        """Tell whether what measures under one model can be switched to the other, and back."""
+        ...
+
+    def open_for(
+        self, choice: Choice, config: EngineConfig, models: Sequence[ResolvedModel], max_length: int
+    ) -> SwitchingMeasurer:
+        """Load the first of some models, of which each can be switched to each other. Raises `EngineError`."""
         ...
 
 

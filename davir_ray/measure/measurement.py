@@ -1,6 +1,7 @@
 """One pass of measuring: one kind and model over the rows of a corpus, and the plan that is written down for it."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 
@@ -10,6 +11,7 @@ from davir_ray.corpus.folds import Fold
 from davir_ray.errors import DamagedPart
 from davir_ray.logprobs.choice import Choice
 from davir_ray.measure.kind import Aimed, Kind
+from davir_ray.models.resolve import ResolvedModel, resolve, resolve_reference
 from davir_ray.schema import View
 from davir_ray.storage.damage import expecting
 from davir_ray.storage.layout import MeasurementsLayout, PassLayout, numbered
@@ -137,3 +139,37 @@ def plan_of(table: pa.Table) -> Plan:
     """Sum up a PLAN."""
     sequences, tokens = (sum(table[name].to_pylist()) for name in ("sequences", "tokens"))
     return Plan(int(table.schema.metadata[b"asked"]), sequences, tokens, table)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is left of a pass. chunks: those of its plan that nobody has measured yet, as rows.
+
+    anew: whether the plan was made by this start. retried: sequences that engines had begun when an earlier start was
+    stopped.
+    """
+
+    measurement: Measurement
+    planned: Plan
+    chunks: list[dict[str, Any]]
+    anew: bool = True
+    retried: int = 0
+
+    @property
+    def sequences(self) -> int:
+        """How many sequences are left."""
+        return sum(chunk["sequences"] for chunk in self.chunks)
+
+    @property
+    def tokens(self) -> int:
+        """How many token ids these have."""
+        return sum(chunk["tokens"] for chunk in self.chunks)
+
+
+def model_of(measurement: Measurement) -> ResolvedModel:
+    """Bring the model of a pass to this machine."""
+    base = resolve(measurement.models.base)
+    if measurement.model == "base":
+        return base
+    index = measurement.fold.index if measurement.fold else 0
+    return resolve_reference(base, measurement.models.called(measurement.model, index))

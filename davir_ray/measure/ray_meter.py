@@ -1,12 +1,11 @@
 """What a pass counts while it measures: told to people, to Prometheus, and to the events of its run."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from time import monotonic
-from typing import Any
 
 from davir_ray.cluster.ray_metrics import METRICS, publish
-from davir_ray.measure.measurement import Plan
+from davir_ray.measure.measurement import Work
 from davir_ray.progress import Progress
 
 COUNTED = tuple(one.name for one in METRICS if one.kind == "counter")
@@ -15,21 +14,15 @@ SECONDS_BETWEEN_NOTES = 60.0
 
 
 class Meter:
-    """Counts one pass of a run. role: its label. todo: its chunks. note: writes an event down, given its values."""
+    """Counts one pass of a run, from when it has its turn. note: writes an event down, given its values."""
 
-    def __init__(
-        self,
-        run_id: str,
-        role: str,
-        planned: Plan,
-        todo: Sequence[Mapping[str, Any]],
-        note: Callable[..., None],
-    ) -> None:
+    def __init__(self, run_id: str, work: Work, note: Callable[..., None]) -> None:
+        role, planned = work.measurement.label, work.planned
         self.run_id, self.role, self._note = run_id, role, note
         self.counted: dict[str, int | float] = dict.fromkeys(COUNTED, 0)
-        self.missing = sum(chunk["sequences"] for chunk in todo)
+        self.missing = work.sequences
         self.reuse_share = 1 - planned.missing / planned.asked if planned.asked else 1.0
-        self.progress = Progress(f"measure {role}", sum(chunk["tokens"] for chunk in todo), "tokens")
+        self.progress = Progress(f"measure {role}", work.tokens, "tokens")
         self._noted = monotonic()
         publish(run_id, role, self._state())
 

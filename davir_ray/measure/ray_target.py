@@ -24,8 +24,8 @@ from davir_ray.influence.projected import ProjectedKind
 from davir_ray.influence.target import Target
 from davir_ray.logprobs.engine import TokenSequence
 from davir_ray.measure.kind import Aimed
-from davir_ray.measure.measurement import Measurement
-from davir_ray.measure.ray_measure import engine_cpus, engine_gpus, model_of
+from davir_ray.measure.measurement import Measurement, model_of
+from davir_ray.measure.ray_measure import engine_cpus, engine_gpus
 from davir_ray.progress import duration, say
 from davir_ray.storage.damage import expecting
 

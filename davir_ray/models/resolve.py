@@ -19,7 +19,7 @@ from davir_ray.models.adapter import CONFIG as ADAPTER_CONFIG
 from davir_ray.models.adapter import MOMENTS, Adapter, check_fit, is_adapter, read_adapter, read_json
 from davir_ray.models.adapter import WEIGHTS as ADAPTER_WEIGHTS
 from davir_ray.models.fetch import NO_WEIGHTS, fetch, is_wanted
-from davir_ray.models.safetensors_header import tensor_shapes
+from davir_ray.models.safetensors_header import Shapes, tensor_shapes
 from davir_ray.schema import ROLES, model_names
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "vocab.txt")
@@ -190,7 +190,7 @@ def tokenizer_folder(config: ModelConfig, cache_dir: str | Path = CACHE) -> str:
 def _describe(folder: Path, adapter: Path | None, name: str) -> ResolvedModel:
     """Check a model in a folder, with an adapter over it or none. name: what the recipe calls the model."""
     _check_files(folder)
-    weights = {name: shape for path in _weights(folder) for name, shape in tensor_shapes(path).items()}
+    weights = weight_shapes(folder)
     doubt = ""
     if adapter:
         read = read_adapter(adapter)
@@ -282,6 +282,11 @@ def _identity(folder: Path, adapter: Path | None) -> str:
         digests = list(pool.map(_content, paths))
     parts = [[path.name, digest] for path, digest in zip(paths, digests, strict=True)]
     return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
+
+
+def weight_shapes(folder: Path) -> Shapes:
+    """Return the tensors of a model folder by name, with their shapes."""
+    return {name: shape for path in _weights(folder) for name, shape in tensor_shapes(path).items()}
 
 
 def _weights(folder: Path) -> list[Path]:

@@ -21,14 +21,8 @@ from davir_ray.inputs import check_inputs
 from davir_ray.job import Job, engine_for, facts, job_of, name_run, tokenise
 from davir_ray.measure.kind import Aimed
 from davir_ray.measure.measurement import Measurement
-from davir_ray.measure.ray_measure import (
-    asked_of,
-    engine_cpus,
-    engine_gpus,
-    engine_replicas,
-    failed_keys,
-    look_up_held,
-)
+from davir_ray.measure.ray_measure import engine_cpus, engine_gpus, engine_replicas
+from davir_ray.measure.ray_pass_plan import asked_of, failed_keys, look_up_held
 from davir_ray.planning.estimate import (
     Pass,
     PastPass,

@@ -16,9 +16,8 @@ from davir_ray.errors import EngineError, RecipeError
 from davir_ray.influence.projected import ProjectedKind
 from davir_ray.job import Job
 from davir_ray.logprobs.engine import TokenSequence
-from davir_ray.measure.chunk_rows import chunk_of, sequences_of
-from davir_ray.measure.measurement import Measurement
-from davir_ray.measure.ray_measure import model_of
+from davir_ray.measure.chunk_rows import sequences_in
+from davir_ray.measure.measurement import Measurement, model_of
 from davir_ray.measure.ray_target import in_one_process
 from davir_ray.models.resolve import resolve
 from davir_ray.planning.estimate import Speed
@@ -66,7 +65,7 @@ def _some_rows(job: Job) -> list[TokenSequence]:
     for split in range(job.prepared.splits):
         positions = job.prepared.sequences(split, [View.RESPONSE])["position"].to_pylist()
         rows = job.prepared.token_rows(split, positions[:: max(1, len(positions) // ROWS)][:ROWS])
-        found += [one for _, one in sequences_of(chunk_of("", rows))]
+        found += [one for _, one in sequences_in(rows)]
         if len(found) >= ROWS:
             break
     return found[:ROWS]

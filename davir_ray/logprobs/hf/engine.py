@@ -6,6 +6,7 @@ plain    all others, and what is longer than a sliding window: sequences of one 
 """
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import chain, pairwise
 
 import numpy as np
@@ -18,9 +19,10 @@ from davir_ray.errors import EngineDied
 from davir_ray.logprobs.engine import Represented, TokenSequence, TokenValues, Wanted
 from davir_ray.logprobs.hf import packed_attention
 from davir_ray.logprobs.hf.batching import Batch, Block, equal_lengths, plan_batches, plan_whole
-from davir_ray.logprobs.hf.model import Takes, load_model, packed_limit, set_attention
+from davir_ray.logprobs.hf.model import Takes, load_model, packed_limit, put_adapter, set_attention
 from davir_ray.logprobs.hf.packed_attention import KeysValues, Packing
 from davir_ray.logprobs.hf.token_head import WHOLE_CHUNK_BYTES, HeadValues, proven_head, values_of_rows
+from davir_ray.models.resolve import ResolvedModel
 
 BATCH_TOKENS = {"cpu": 768, "cuda": 16_384}
 """A CPU is fastest where a batch's activations stay in its cache; a GPU wants much work at once."""
@@ -45,14 +47,33 @@ class TransformersEngine:
         device: str = "cpu",
         batch_tokens: int | None = None,
     ) -> None:
-        self._model: PreTrainedModel = load_model(model_path, adapter_path, dtype, device)
-        self._takes = Takes.of(self._model)
-        self._own_attention = self._model.config._attn_implementation
-        limit = packed_limit(self._model)
-        self._head = proven_head(self._model, sliceable=limit > 0)
-        self._packed_limit = limit if self._head else 0
+        self._load = partial(load_model, dtype=dtype, device=device)
         self._batch_tokens = batch_tokens or BATCH_TOKENS[device]
+        self._take(self._load(model_path, adapter_path), model_path, adapter_path)
+
+    def _take(self, model: PreTrainedModel, model_path: str, adapter_path: str | None) -> None:
+        """Make ready to measure with a model in memory."""
+        self._model, self._loaded = model, (model_path, adapter_path)
+        self._takes = Takes.of(model)
+        self._own_attention = model.config._attn_implementation
+        limit = packed_limit(model)
+        self._head = proven_head(model, sliceable=limit > 0)
+        self._packed_limit = limit if self._head else 0
         self._headers: dict[bytes, dict[int, KeysValues]] = {}
+
+    def switch(self, model: ResolvedModel) -> None:
+        """Give the numbers of another model from now on.
+
+        An adapter goes over the base that is loaded; else weights are read anew. Raises `ModelError`; then the engine
+        cannot be used any more.
+        """
+        wanted = (model.model_path, model.adapter_path)
+        if model.adapter_path and self._loaded == (model.model_path, None):
+            set_attention(self._model, self._own_attention)
+            self._take(put_adapter(self._model, model.adapter_path), *wanted)
+        elif wanted != self._loaded:
+            self.close()  # first: two models may not fit
+            self._take(self._load(*wanted), *wanted)
 
     def logprobs(self, sequences: Sequence[TokenSequence]) -> list[NDArray[np.float32]]:
         """Return the scored tokens' log-probabilities: one float32 [S] array a sequence, in order.

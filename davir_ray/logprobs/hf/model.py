@@ -1,6 +1,7 @@
 """Loading a causal language model, and knowing how far it may take packed batches."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,18 +34,25 @@ def load_model(model_path: str, adapter_path: str | None, dtype: str, device: st
     """Load a model for inference, from safetensors alone, without code from its folder. Raises `ModelError`."""
     disable_progress_bar()  # an actor's bars would end up in the output of the job
     options: dict[str, Any] = {"dtype": getattr(torch, dtype), "use_safetensors": True}
-    try:
+    with _loading(model_path):
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
             model_path, trust_remote_code=False, **options
         )
-        if getattr(model.config, "attn_logit_softcapping", None):
-            model.set_attn_implementation("eager")  # the others leave the soft cap out
-        if adapter_path:
-            model = _with_adapter(model, adapter_path)
-    except (OSError, ValueError, SafetensorError) as error:
-        raise ModelError(f"{adapter_path or model_path}: cannot be loaded: {error}") from error
+    if getattr(model.config, "attn_logit_softcapping", None):
+        model.set_attn_implementation("eager")  # the others leave the soft cap out
+    if adapter_path:
+        model = put_adapter(model, adapter_path)
     model.to(torch.device(device))  # type: ignore[arg-type]
     return model.eval()
+
+
+@contextmanager
+def _loading(path: str) -> Iterator[None]:
+    """Let what is raised while a model or an adapter is read name its folder."""
+    try:
+        yield
+    except (OSError, ValueError, SafetensorError) as error:
+        raise ModelError(f"{path}: cannot be loaded: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -92,18 +100,19 @@ def depends_on_longest(model: PreTrainedModel) -> bool:
     return any(part.get("rope_type") in LENGTH_DEPENDENT_ROPE for part in parts)
 
 
-def _with_adapter(model: PreTrainedModel, adapter_path: str) -> PreTrainedModel:
-    """Put a LoRA adapter over a model.
+def put_adapter(model: PreTrainedModel, adapter_path: str) -> PreTrainedModel:
+    """Put a LoRA adapter over a model, which is changed. Raises `ModelError`.
 
     In float32 it is merged: the same function, and no slower than the base. bfloat16 weights have 8 bits, so
     that most of an adapter's small change would be rounded away: there it stays apart, in float32.
     """
     if not Path(adapter_path, "adapter_model.safetensors").is_file():
         raise ModelError(f"{adapter_path}: holds no adapter_model.safetensors")
-    adapted: Any = PeftModel.from_pretrained(model, adapter_path, is_trainable=False)
+    with _loading(adapter_path):
+        adapted: Any = PeftModel.from_pretrained(model, adapter_path, is_trainable=False)
     adapted = adapted.merge_and_unload() if model.dtype == torch.float32 else adapted.get_base_model()
     assert isinstance(adapted, PreTrainedModel)
-    return adapted
+    return adapted.eval()
 
 
 def set_attention(model: PreTrainedModel, name: str) -> None:

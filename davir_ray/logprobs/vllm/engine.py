@@ -29,6 +29,7 @@ from davir_ray.logprobs.engine import TokenSequence, TokenValues, Wanted
 from davir_ray.logprobs.vllm.answers import check_wanted, cut_tail, first_scored, read_asked, read_flat
 from davir_ray.logprobs.vllm.limits import await_room, batch_tokens, cache_bytes, spare_gpu_bytes
 from davir_ray.logprobs.vllm.lora import lora_arguments
+from davir_ray.models.resolve import ResolvedModel
 
 MOST_SEQUENCES = 256
 GPU_TOKENS = 16_384
@@ -41,6 +42,8 @@ ROOM_SECONDS = 60.0
 class VllmEngine:
     """One model in vLLM. Values may differ in the last bits with what else is in the call.
 
+    other_adapters: with which it may be measured later (`switch`), each made like `adapter_path`, if there is one.
+
     Starting takes seconds on a CPU once vLLM is imported (itself 7 to 30 s) and about a minute on a GPU.
     """
 
@@ -49,6 +52,7 @@ class VllmEngine:
         model_path: str,
         *,
         adapter_path: str | None = None,
+        other_adapters: Sequence[str] = (),
         dtype: str = "bfloat16",
         max_length: int,
         tensor_parallel_size: int = 1,
@@ -62,8 +66,9 @@ class VllmEngine:
             "tensor_parallel_size": tensor_parallel_size,
             "gpu_memory_utilization": gpu_memory_utilization,
         }
+        adapters = list(dict.fromkeys([*([adapter_path] if adapter_path else []), *other_adapters]))
         try:
-            arguments = _arguments(own, max_length, adapter_path, engine_args or {})
+            arguments = _arguments(own, max_length, adapters, engine_args or {})
             if current_platform.is_cuda_alike():
                 await_room(partial(_free_share, tensor_parallel_size), gpu_memory_utilization, ROOM_SECONDS)
             self._llm = LLM(**arguments)
@@ -75,7 +80,11 @@ class VllmEngine:
         self.asks = bool(config.use_v2_model_runner)
         self._vocab_size = config.model_config.get_vocab_size()
         self._max_length = config.model_config.max_model_len - 1
-        self._lora = LoRARequest("reference", 1, adapter_path) if adapter_path else None
+        self._model_path = model_path
+        self._adapters = {
+            path: LoRARequest(f"adapter-{number}", number, path) for number, path in enumerate(adapters, 1)
+        }
+        self._lora = self._adapters[adapter_path] if adapter_path else None
 
     def logprobs(self, sequences: Sequence[TokenSequence]) -> list[NDArray[np.float32]]:
         """Return the scored tokens' log-probabilities: one float32 [S] array a sequence, in order."""
@@ -96,6 +105,23 @@ class VllmEngine:
         for index, values in zip(missing, self._classic([cut[i] for i in missing], wanted), strict=True):
             results[index] = values
         return [_present(index, values) for index, values in enumerate(results)]
+
+    def switch(self, model: ResolvedModel) -> None:
+        """Give the numbers of another model from now on; `can_switch` (../switching.py) tells of which that is true.
+
+        The base of adapters stays where it is, and an adapter is put on or off; other weights are read into the places
+        of those that are there, so that nothing is compiled or captured again.
+        """
+        if model.model_path != self._model_path:
+            self._reload(model.model_path)
+        self._lora = self._adapters[model.adapter_path] if model.adapter_path else None
+
+    def _reload(self, model_path: str) -> None:
+        try:
+            self._llm.collective_rpc("reload_weights", kwargs={"weights_path": model_path})
+        except Exception as error:  # what was there may be half overwritten
+            raise EngineDied(f"vLLM could not read {model_path} in place: {error}") from error
+        self._model_path = model_path
 
     def close(self) -> None:
         """Free the model and its device; the engine cannot be used afterwards."""
@@ -189,7 +215,7 @@ def _prepare_process(dtype: str) -> None:
 
 
 def _arguments(
-    own: dict[str, Any], max_length: int, adapter_path: str | None, users: dict[str, Any]
+    own: dict[str, Any], max_length: int, adapters: Sequence[str], users: dict[str, Any]
 ) -> dict[str, Any]:
     """Put together what `LLM` receives: ours, the limits that follow from the model, then the user's."""
     overrides = {"head_dtype": "float32"} | users.get("hf_overrides", {})
@@ -200,7 +226,7 @@ def _arguments(
         "enable_prefix_caching": False,
         "seed": 0,
         "use_tqdm_on_load": False,
-        **(lora_arguments(adapter_path) if adapter_path else {}),
+        **(lora_arguments(adapters) if adapters else {}),
         **{name: value for name, value in users.items() if name != "hf_overrides"},
     }
     if own["tensor_parallel_size"] > 1:

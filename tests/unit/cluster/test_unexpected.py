@@ -15,7 +15,8 @@ from davir_ray.config import TrainConfig
 from davir_ray.errors import CorpusError, EngineError, StoreError, TrainingError, Unexpected
 from davir_ray.inputs import checks
 from davir_ray.job import look_up_need, rank_corpus, select_and_export, tokenise
-from davir_ray.measure import ray_measure
+from davir_ray.measure import ray_measure, ray_pass_plan
+from davir_ray.measure.measurement import Plan, Work
 from davir_ray.runs import rows
 from davir_ray.runs import run as runs
 from davir_ray.runs.run import Run
@@ -102,9 +103,9 @@ def broken_job():
     ("call", "code"),
     [
         (lambda job: tokenise(job), CorpusError.exit_code),
-        (lambda job: ray_measure.plan(job), StoreError.exit_code),
+        (lambda job: ray_pass_plan.plan(job), StoreError.exit_code),
         (lambda job: look_up_need(job, "loss", "base"), StoreError.exit_code),
-        (lambda job: ray_measure.measure(job, job_with_chunks(), [], job), EngineError.exit_code),
+        (lambda job: ray_measure.measure([Work(job, job_with_chunks(), [])], job), EngineError.exit_code),
         (lambda job: rank_corpus(job, None), 1),
         (lambda job: select_and_export(job, job), 1),
         (lambda job: run_training(job, None, TrainConfig(zero_stage=None), "name"), TrainingError.exit_code),
@@ -119,7 +120,7 @@ def test_each_stage_gives_a_foreign_exception_its_exit_code(call, code):
 
 
 def job_with_chunks():
-    return ray_measure.Plan(1, 1, 1, pa.table({"split": [0]}))
+    return Plan(1, 1, 1, pa.table({"split": [0]}))
 
 
 def test_what_an_engine_raises_comes_back_with_the_workers_traceback():

@@ -16,8 +16,9 @@ ROWS = pa.Table.from_pylist(
 
 def test_what_goes_in_comes_out_in_order():
     some = pa.concat_tables([ROWS.slice(4), ROWS.slice(1, 2)])  # parts of larger buffers, in pieces
-    chunk = chunk_of("a", some)
+    chunk = chunk_of(1, "a", some)
     assert chunk.schema == CHUNK
+    assert (chunk["pass"].to_pylist(), chunk["name"].to_pylist()) == ([1], ["a"])
     found = [
         {"sequence_id": key, "ids": one.ids.tolist(), "scored": one.scored.tolist()}
         for key, one in sequences_of(chunk)
@@ -29,6 +30,6 @@ def test_what_goes_in_comes_out_in_order():
 
 
 def test_a_chunk_that_could_not_be_read_has_no_sequences_and_says_why():
-    chunk = chunk_of("", CHUNK_ROWS.empty_table(), "StoreError: gone")
+    chunk = chunk_of(0, "", CHUNK_ROWS.empty_table(), "StoreError: gone")
     assert sequences_of(chunk) == []
     assert chunk["error"].to_pylist() == ["StoreError: gone"]

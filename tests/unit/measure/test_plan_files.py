@@ -14,9 +14,10 @@ from davir_ray.config import EngineConfig, ModelsConfig
 from davir_ray.errors import DamagedPart
 from davir_ray.logprobs.choice import Choice
 from davir_ray.logprobs.kinds import LOSS
-from davir_ray.measure.chunk_rows import sequences_of
+from davir_ray.measure.chunk_rows import sequences_in
 from davir_ray.measure.measurement import Measurement
-from davir_ray.measure.ray_measure import _read_chunk, plan, plan_split
+from davir_ray.measure.ray_chunks import _read_chunk
+from davir_ray.measure.ray_pass_plan import plan, plan_split
 from davir_ray.schema import EXAMPLES, TOKENS, View
 from davir_ray.store.measurements import MeasurementStore
 from davir_ray.store.prepared import Prepared
@@ -81,8 +82,8 @@ def test_a_plan_is_read_back_with_its_chunks(measurement):
     assert (planned.asked, planned.missing, planned.tokens) == (5, 5, 10)
     rows = planned.chunks.to_pylist()
     chunks = [_read_chunk(measurement, row["split"], row["chunk"]) for row in rows]
-    assert [chunk["name"][0].as_py() for chunk in chunks] == [row["name"] for row in rows]
-    assert sum(len(sequences_of(chunk)) for chunk in chunks) == 5
+    assert [name for name, _ in chunks] == [row["name"] for row in rows]
+    assert sum(len(sequences_in(found)) for _, found in chunks) == 5
 
 
 def test_a_plan_of_another_run_or_pass_is_none(measurement):

@@ -1,10 +1,12 @@
 """What a pass counts, without a cluster."""
 
+from types import SimpleNamespace
+
 import pyarrow as pa
 import pytest
 
 from davir_ray.measure import ray_meter
-from davir_ray.measure.measurement import Plan
+from davir_ray.measure.measurement import Plan, Work
 from davir_ray.measure.ray_meter import COUNTED, Meter
 from davir_ray.runs.events import ANY_EVENT
 
@@ -24,7 +26,8 @@ def chunk(sequences: int, tokens: int) -> dict[str, float]:
 
 
 def meter(notes: list[dict], planned: Plan, todo=TODO) -> Meter:
-    return Meter("run-1", "base", planned, todo, lambda **event: notes.append(event))
+    work = Work(SimpleNamespace(label="base"), planned, todo)
+    return Meter("run-1", work, lambda **event: notes.append(event))
 
 
 def test_what_is_counted_is_published_by_the_chunk_and_noted_with_its_sums(published):

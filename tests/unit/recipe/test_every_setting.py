@@ -124,7 +124,7 @@ CASES = {
     "engine.replicas": Case(2, reader=MEASURE),
     "engine.tensor_parallel_size": Case(2, idle=(*NOT_VLLM, {"engine.type": "vllm"} | ON_CPU)),
     "engine.num_cpus": Case(2.0, reader=MEASURE),
-    "engine.stall_seconds": Case(60.0, reader=MEASURE),
+    "engine.stall_seconds": Case(60.0, reader="measure/ray_chunks.py"),
     "engine.gpu_memory_utilization": Case(
         0.5, idle=(*NOT_VLLM, {"engine.type": "vllm"} | ON_CPU), reader="logprobs/choice.py"
     ),
