@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# What a GPU has to show, in three calls of less than ten minutes, each step with a limit and its output in a file:
+# What a GPU has to show, in four calls of less than ten minutes, each step with a limit and its output in a file:
 #
-#   bash benchmarks/on_a_gpu.sh correct|speed|job OUT
+#   bash benchmarks/on_a_gpu.sh correct|speed|job|start OUT
 #
 #   correct  tests/gpu, and what rounding does to DavIR on 1,000 rows (both engines)
 #   speed    tokens a second of all engines, and how much of the engine's speed the pipeline keeps
 #   job      the whole job on 3,750 rows, from a training to a training, three times from nothing
+#   start    where the seconds of an engine's start go, and what the second model of a run takes
 #
 #   PYTHON   the interpreter                     (.venv/bin/python)
 #   MODEL    a folder with SmolLM2-135M-Instruct (quickstart/models/smollm2-135m-instruct)
@@ -53,6 +54,15 @@ train: {objective: sft, zero_stage: 2}
 X
     for time in $times; do
         run "job-$time" "$most" "$python" -m davir_ray.cli run "$out/job.yaml" --set "store=$out/$time/store" --set "output=$out/$time/runs"
+    done
+}
+
+start() {
+    run start-transformers 120 "$python" -m benchmarks.second_model --model "$model" --device "$device" --rounds 1 \
+        --engines transformers --out "$out/start-transformers.json"
+    for how in "" --eager; do
+        run "start-vllm$how" 230 "$python" -m benchmarks.second_model --model "$model" --device "$device" --rounds 1 \
+            --engines vllm $how --out "$out/start-vllm$how.json"
     done
 }
 

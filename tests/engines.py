@@ -26,8 +26,16 @@ class PathHash(HashEngine):
     """The hash engine by import path: its numbers follow the path of the model, and of its adapter."""
 
     def __init__(self, model_path, *, adapter_path, dtype, device, max_length) -> None:
+        self.go_over(model_path, adapter_path)
+
+    def go_over(self, model_path, adapter_path) -> None:
+        """Give the numbers of a model from now on."""
         super().__init__(f"{model_path}+{adapter_path}" if adapter_path else model_path)
         self.model_path = model_path
+
+    def switch(self, model) -> None:
+        """Go over to another model in the same process, as the engines of the project do."""
+        self.go_over(model.model_path, model.adapter_path)
 
     def meet(self, sequences) -> None:
         """Do what the engine does before it measures sequences."""

@@ -12,7 +12,7 @@ from davir_ray.corpus.formats import FORMATS
 from davir_ray.errors import CorpusError, NotMeasured, UnreadableFile
 from davir_ray.job.job import Job
 from davir_ray.measure.in_turn import in_turn
-from davir_ray.measure.kind import Shared
+from davir_ray.measure.kind import shared
 from davir_ray.measure.measurement import Measurement, Plan, Work
 from davir_ray.measure.ray_measure import measure
 from davir_ray.measure.ray_meter import Meter
@@ -75,10 +75,10 @@ def measure_models(job: Job, may_measure: bool) -> dict[str, Plan]:
 
 def _switches(job: Job, one: Measurement, other: Measurement) -> bool:
     """Tell whether the engine that measures one pass can be switched to another."""
-    kind, config = one.kind, job.inputs.recipe.engine
-    if not isinstance(kind, Shared) or not job.inputs.recipe.models.are_here:
+    kind, recipe = shared(one.kind), job.inputs.recipe
+    if kind is None or not recipe.models.are_here:
         return False
-    return kind.can_switch(job.choice, config, job.model_of(one), job.model_of(other))
+    return kind.can_switch(job.choice, recipe.engine, job.model_of(one), job.model_of(other))
 
 
 def _work(job: Job, measurement: Measurement, may_measure: bool) -> Work:

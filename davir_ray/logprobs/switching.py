@@ -3,10 +3,12 @@
 transformers   any: an adapter goes over the base that is loaded, else weights are read anew
 vllm           a base and adapters over it: an adapter is put on or off;
                models that differ in their weights alone: these are read into the places of those that are there
-your own       any, if its class has `switch` (`SwitchingEngine` in engine.py)
+your own       any, if its class has `switch` (`SwitchingEngine` in engine.py); one that it inherits does not count
+               where it has an `__init__` of its own
 """
 
 from davir_ray.config import EngineConfig
+from davir_ray.config.by_path import knows
 from davir_ray.logprobs.choice import BUILDERS, WITHOUT_EFFECT, Choice
 from davir_ray.logprobs.custom import engine_class
 from davir_ray.models.alike import config_of, differ_in_weights_alone
@@ -23,6 +25,9 @@ RELOADED = frozenset(
 vLLM itself says no more than a line in its log where it leaves weights as they were.
 """
 
+NOT_OF_WEIGHTS = WITHOUT_EFFECT | {"block_size", "compilation_config", "enforce_eager", "max_model_len"}
+"""Arguments of vLLM beside which weights are read in place: others, as `quantization`, may change what they become."""
+
 
 def can_switch(choice: Choice, config: EngineConfig, one: ResolvedModel, other: ResolvedModel) -> bool:
     """Tell whether an engine that measures one model can be switched to the other, and back.
@@ -31,15 +36,15 @@ def can_switch(choice: Choice, config: EngineConfig, one: ResolvedModel, other: 
     """
     if choice.type == "vllm":
         return one.model_path == other.model_path or _vllm_reloads(choice, config, one, other)
-    return choice.type in BUILDERS or hasattr(engine_class(choice.type), "switch")
+    return choice.type in BUILDERS or knows(engine_class(choice.type), "switch", "__init__")
 
 
 def _vllm_reloads(choice: Choice, config: EngineConfig, one: ResolvedModel, other: ResolvedModel) -> bool:
     """Tell whether vLLM can read the weights of one model into the places of the other's."""
     if one.adapter_path or other.adapter_path or one.model_type not in RELOADED:
         return False
-    if not WITHOUT_EFFECT.issuperset(config.engine_args):
-        return False  # some of them, as `quantization`, change what becomes of weights
+    if not NOT_OF_WEIGHTS.issuperset(config.engine_args):
+        return False
     # On a CPU vLLM copies the head's weights into another layout, and does not see that tied ones have changed.
     tied = config_of(one.model_path).get("tie_word_embeddings", True)
     return not (choice.device == "cpu" and tied) and differ_in_weights_alone(one.model_path, other.model_path)

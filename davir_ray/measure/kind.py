@@ -66,7 +66,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from davir_ray.config import EngineConfig
-from davir_ray.config.by_path import import_by_path, source_of
+from davir_ray.config.by_path import import_by_path, knows, source_of
 from davir_ray.errors import RecipeError
 from davir_ray.influence.kinds import GRADIENT_COSINE, LESS, ROSE
 from davir_ray.influence.projected import PROJECTED_STEP
@@ -204,6 +204,14 @@ def resolve_kind(name: str) -> Kind:
         raise RecipeError(f"kind {name}: expected module:attribute or one of {', '.join(KINDS)}")
     kind: Kind = import_by_path(f"kind {name}", name)
     return kind
+
+
+def shared(kind: Kind) -> Shared | None:
+    """Return a kind that one process can measure under several models in turn; None for others.
+
+    A user's kind that is derived from such a one and is opened otherwise says by a `can_switch` of its own that it can.
+    """
+    return kind if isinstance(kind, Shared) and knows(type(kind), "can_switch", "open") else None
 
 
 def kind_identity(name: str, kind: Kind) -> str:

@@ -17,7 +17,7 @@ from davir_ray.ids import keys_of
 from davir_ray.logprobs.engine import TokenSequence
 from davir_ray.measure.chunk_rows import CHUNK_ROWS, chunk_of, sequences_in, sequences_of
 from davir_ray.measure.chunks import CHUNKS
-from davir_ray.measure.kind import Measurer, Shared, SwitchingMeasurer
+from davir_ray.measure.kind import Measurer, SwitchingMeasurer, shared
 from davir_ray.measure.loading import deaths_while_loading, load_watched
 from davir_ray.measure.measurement import Measurement, model_of
 from davir_ray.measure.trial import Journal, try_ranges
@@ -135,11 +135,10 @@ class HeldEngine:
         return self._measurer, deaths
 
     def _load(self, one: Measurement) -> Measurer:
-        kind, choice, config = one.ready_kind(), one.choice, one.engine
-        if not isinstance(kind, Shared):
-            return kind.open(choice, config, _seen_model(one), one.max_length)
-        others = [_seen_model(other) for other in self._passes if other is not one]
-        return kind.open_for(choice, config, [_seen_model(one), *others], one.max_length)
+        model, others = _seen_model(one), [_seen_model(other) for other in self._passes if other is not one]
+        if (kind := shared(one.kind)) and others:
+            return kind.open_for(one.choice, one.engine, [model, *others], one.max_length)
+        return one.ready_kind().open(one.choice, one.engine, model, one.max_length)
 
     def _switched(self, one: Measurement) -> Measurer:
         cast(SwitchingMeasurer, self._measurer).switch(_seen_model(one))

@@ -31,6 +31,17 @@ class Switched(Unswitched):
         """Go over to another model."""
 
 
+class MadeOtherwise(Switched):
+    """Inherits `switch`, which knows nothing of what it is made of."""
+
+    def __init__(self, model_path, **settings):
+        self.lamp = model_path
+
+
+class Called(Switched):
+    """Inherits both."""
+
+
 def model(folder, adapter=None) -> ResolvedModel:
     return ResolvedModel(str(folder), adapter, "m", str(folder))
 
@@ -107,7 +118,7 @@ def test_quantised_weights_and_arguments_that_change_weights_are_loaded_anew(fol
     )
     assert not vllm(model(one), model(two))
     pair = (model(folders["one"]), model(folders["two"]))
-    assert vllm(*pair, engine_args={"max_num_seqs": 8})
+    assert vllm(*pair, engine_args={"max_num_seqs": 8, "enforce_eager": True})
     assert not vllm(*pair, engine_args={"quantization": "fp8"})
 
 
@@ -118,6 +129,10 @@ def test_quantised_weights_and_arguments_that_change_weights_are_loaded_anew(fol
         ("hash", True),
         (f"{__name__}:Switched", True),
         (f"{__name__}:Unswitched", False),
+        (f"{__name__}:Called", True),
+        (f"{__name__}:MadeOtherwise", False),
+        ("tests.engines:PathHash", True),
+        ("tests.engines:FailsToLoad", False),
     ],
 )
 def test_other_engines_go_over_to_any_model_if_they_can_at_all(engine, can):

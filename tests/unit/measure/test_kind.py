@@ -10,7 +10,8 @@ from davir_ray import storage
 from davir_ray.errors import DamagedPart, ModelError
 from davir_ray.influence.target import Target
 from davir_ray.inputs import Inputs
-from davir_ray.measure.kind import KINDS, Aimed, ChecksModel, ReadBeside
+from davir_ray.logprobs.kinds import LossKind
+from davir_ray.measure.kind import KINDS, Aimed, ChecksModel, ReadBeside, shared
 from davir_ray.measure.measurement import Measurement
 from davir_ray.models.resolve import ResolvedModel
 from davir_ray.recipe import parse_recipe
@@ -91,3 +92,30 @@ def test_a_kind_of_a_user_s_own_is_grounded_before_it_measures(tmp_path):
     storage.write_atomic(one.directions_uri, b"other")
     with pytest.raises(DamagedPart, match="is no ground"):
         one.ready_kind()
+
+
+class OpenedOtherwise(LossKind):
+    """Derived from a kind that is shared, with another measurer."""
+
+    def open(self, choice, config, model, max_length):
+        return None
+
+
+class SharedAgain(OpenedOtherwise):
+    """Says itself that it can be shared."""
+
+    def can_switch(self, choice, config, one, other):
+        return True
+
+
+def test_a_kind_is_shared_by_models_if_it_says_so_of_the_way_it_is_opened():
+    alone, again = OpenedOtherwise("own"), SharedAgain("own")
+    assert {name for name, kind in KINDS.items() if shared(kind)} == {
+        "loss",
+        "token_loss",
+        "token_rank",
+        "token_entropy",
+    }
+    assert shared(Own()) is None
+    assert shared(alone) is None
+    assert shared(again) is again

@@ -1,0 +1,93 @@
+"""A vLLM engine that was switched gives the numbers of one that was started for the model, to the bit."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM
+
+from davir_ray.logprobs.switching import RELOADED
+from tests.conftest import ROOT
+from tests.unit.logprobs.hf.random_models import save
+
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vllm is not installed"),
+]
+
+OFTEN = ("llama", "qwen2")
+SIZES = {"hidden_size": 128, "intermediate_size": 256, "head_dim": 32, "n_embd": 128, "sliding_window": 4096}
+CANNOT_BE_UNTIED = ("gemma2",)
+
+
+def in_child(families: list[dict], folder: Path) -> None:
+    """Measure families of models (vllm_switches.py) in a process of its own."""
+    (folder / "families.json").write_text(json.dumps(families))
+    command = [sys.executable, "-m", "tests.real.vllm_switches", str(folder / "families.json")]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+
+
+def family(folder: Path, models: list[tuple[str, str | None]]) -> dict:
+    (folder / "out").mkdir()
+    return {"models": models, "out": str(folder / "out")}
+
+
+def two_of(model_type: str, folder: Path) -> dict:
+    """Make two models that differ in their weights alone; their heads have weights of their own (see `can_switch`)."""
+    changes = SIZES | {"tie_word_embeddings": model_type in CANNOT_BE_UNTIED}
+    return family(folder, [(save(folder / str(seed), model_type, seed, **changes), None) for seed in (0, 1)])
+
+
+def base_with_adapters(folder: Path) -> dict:
+    """Make a base, and two adapters over it of other ranks and modules."""
+    base = save(folder / "base", "llama", **SIZES)
+    models: list[tuple[str, str | None]] = [(base, None)]
+    for number, (rank, modules) in enumerate(((4, ["q_proj", "v_proj"]), (9, ["down_proj", "o_proj"]))):
+        model = AutoModelForCausalLM.from_pretrained(base)
+        adapted = get_peft_model(
+            model, LoraConfig(r=rank, target_modules=modules, init_lora_weights=False, task_type="CAUSAL_LM")
+        )
+        adapted.save_pretrained(folder / f"adapter-{number}")
+        models.append((base, str(folder / f"adapter-{number}")))
+    return family(folder, models)
+
+
+def numbers(made: dict, name: str) -> list[np.ndarray]:
+    return list(np.load(Path(made["out"], f"{name}.npz")).values())
+
+
+def same(one: list[np.ndarray], other: list[np.ndarray]) -> bool:
+    return len(one) == len(other) and all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def check(made: dict) -> None:
+    alone = [numbers(made, f"alone-{number}") for number in range(len(made["models"]))]
+    for number, expected in enumerate(alone):
+        assert same(numbers(made, f"switched-{number}"), expected), made["models"][number]
+        assert number == 0 or not same(alone[0], expected)
+    assert same(numbers(made, "back"), alone[0])
+
+
+def test_adapters_are_put_on_and_off_and_weights_read_in_place(tmp_path):
+    folders = {name: tmp_path / name for name in ("adapters", *OFTEN)}
+    made = [base_with_adapters(folders["adapters"]), *(two_of(name, folders[name]) for name in OFTEN)]
+    in_child(made, tmp_path)
+    for one in made:
+        check(one)
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(1200)
+def test_weights_of_every_architecture_that_is_listed_are_read_in_place(tmp_path):
+    made = {name: two_of(name, tmp_path / name) for name in sorted(RELOADED)}
+    in_child(list(made.values()), tmp_path)
+    for one in made.values():
+        check(one)
