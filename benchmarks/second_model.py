@@ -108,7 +108,7 @@ def save_adapter(model: str, folder: Path) -> str:
         for name, weight in adapted.named_parameters():
             if "lora_B" in name:
                 weight.normal_(0, 0.02)
-    adapted.save_pretrained(folder)
+    adapted.save_pretrained(str(folder))
     return str(folder)
 
 
