@@ -6,7 +6,7 @@
 #   correct  tests/gpu, and what rounding does to DavIR on 1,000 rows (both engines)
 #   speed    tokens a second of all engines, and how much of the engine's speed the pipeline keeps
 #   job      the whole job on 3,750 rows, from a training to a training, three times from nothing
-#   start    where the seconds of an engine's start go, and what the second model of a run takes
+#   start    where the seconds of an engine's start go, what the second model of a run takes, and whether it is measured right
 #
 #   PYTHON   the interpreter                     (.venv/bin/python)
 #   MODEL    a folder with SmolLM2-135M-Instruct (quickstart/models/smollm2-135m-instruct)
@@ -28,7 +28,7 @@ run() { # NAME SECONDS COMMAND...: its output in OUT/NAME.txt, its end in OUT/en
 
 correct() {
     mkdir -p "$out/data" && ln -sfn "$corpus" "$out/data/alpaca-5k"
-    run tests 240 "$python" -m pytest -m gpu tests/gpu -rP -p no:cacheprovider
+    run tests 240 "$python" -m pytest -m gpu tests/gpu -rP -p no:cacheprovider --deselect tests/gpu/test_switching.py
     for engine in transformers vllm; do
         run "noise-$engine" 150 "$python" -m benchmarks.number_noise --model "$model" --data "$out/data" --engine "$engine" \
             --device "$device" --rows "$noisy" --dtypes bfloat16 --out "$out/noise-$engine"
@@ -58,10 +58,11 @@ X
 }
 
 start() {
-    run start-transformers 120 "$python" -m benchmarks.second_model --model "$model" --device "$device" --rounds 1 \
+    run switching 200 "$python" -m pytest -m gpu tests/gpu/test_switching.py -rP -p no:cacheprovider
+    run start-transformers 60 "$python" -m benchmarks.second_model --model "$model" --device "$device" --rounds 1 \
         --engines transformers --out "$out/start-transformers.json"
     for how in "" --eager; do
-        run "start-vllm$how" 230 "$python" -m benchmarks.second_model --model "$model" --device "$device" --rounds 1 \
+        run "start-vllm$how" 160 "$python" -m benchmarks.second_model --model "$model" --device "$device" --rounds 1 \
             --engines vllm $how --out "$out/start-vllm$how.json"
     done
 }

@@ -54,21 +54,15 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.measure:
         return print(json.dumps(seconds_of(**json.loads(arguments.measure))))
+    figures = []
     with tempfile.TemporaryDirectory() as folder:
         base, references = make_models(arguments.model, Path(folder), untied=arguments.device == "cpu")
-        figures = [
-            {"engine": engine, "device": arguments.device, "reference": name}
-            | compared(
-                {"engine": engine, "device": arguments.device, "eager": arguments.eager},
-                base,
-                reference,
-                arguments.rounds,
-            )
-            for engine in arguments.engines
-            for name, reference in references.items()
-        ]
-    for one in figures:
-        print(json.dumps(one))
+        for engine in arguments.engines:
+            settings = {"engine": engine, "device": arguments.device, "eager": arguments.eager}
+            for name, reference in references.items():
+                found = compared(settings, base, reference, arguments.rounds)
+                figures.append(settings | {"reference": name} | found)
+                print(json.dumps(figures[-1]), flush=True)
     if arguments.out:
         arguments.out.write_text(json.dumps(figures, indent=2) + "\n")
     return None
@@ -128,10 +122,14 @@ def compared(settings: dict[str, Any], base: list[Any], reference: list[Any], ro
 def weights_seconds(model: list[Any], device: str) -> float:
     """Time reading what the reference does not share with the base."""
     path, adapter = model
+    if device == "cuda":
+        torch.cuda.synchronize()  # makes the context, too
     started = time.monotonic()
     for file in Path(adapter or path).glob("*.safetensors"):
         for weight in load_file(file, device=device).values():
             weight.clone()  # what is mapped only is not read yet
+    if device == "cuda":
+        torch.cuda.synchronize()
     return time.monotonic() - started
 
 
@@ -139,7 +137,7 @@ def in_process(**job: Any) -> dict[str, float]:
     """Measure in a process of its own; return what it tells, and its seconds up to the first row."""
     begun = time.time()
     command = [sys.executable, "-m", "benchmarks.second_model", "--model", "", "--measure", json.dumps(job)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     told: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return told | {
         "started": told["measured at"] - begun,

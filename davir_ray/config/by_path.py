@@ -21,14 +21,14 @@ def source_of(path: str) -> str:
     return getsource(import_module(path.partition(":")[0]))
 
 
-def knows(found: type, method: str, other: str) -> bool:
-    """Tell whether a class has a method that knows what another does: it is not inherited past an own one of that name.
+def is_as_new(owner: type, method: str, than: str) -> bool:
+    """Tell whether a class has `method`, defined in the same class as `than` or in one derived from it.
 
-    A user's class may be derived from one of ours, and do one thing otherwise of which both speak.
+    A user's class may be derived from one of ours and have a `than` of its own, of which our `method` knows nothing.
     """
-    order = [
-        next((at for at, one in enumerate(found.__mro__) if name in vars(one)), None)
-        for name in (method, other)
-    ]
-    has, makes = order
-    return has is not None and (makes is None or has <= makes)
+    defined = {
+        name: next((at for at, one in enumerate(owner.__mro__) if name in vars(one)), None)
+        for name in (method, than)
+    }
+    found, other = defined[method], defined[than]
+    return found is not None and (other is None or found <= other)

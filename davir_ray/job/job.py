@@ -148,6 +148,7 @@ def _measurement(
         engine=recipe.engine,
         choice=job.choice,
         identity=model.identity,
+        adapted=model.adapter_path is not None,
         max_length=recipe.tokens.max_length,
         chunk_tokens=CHUNK_TOKENS[job.choice.device],
         prepared=job.prepared,

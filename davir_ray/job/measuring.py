@@ -64,10 +64,6 @@ def measure_models(job: Job, may_measure: bool) -> dict[str, Plan]:
     plans: dict[str, Plan] = {}
     for passes in in_turn(job.measurements, partial(_switches, job)):
         works = [_work(job, one, may_measure) for one in passes]
-        for work in works:
-            if work.chunks:
-                await_engine(work.measurement.engine, work.measurement.choice)
-                _lay_directions(job, work.measurement)
         measure(works, partial(_turn, job))
         plans |= {work.measurement.label: work.planned for work in works}
     return plans
@@ -75,10 +71,9 @@ def measure_models(job: Job, may_measure: bool) -> dict[str, Plan]:
 
 def _switches(job: Job, one: Measurement, other: Measurement) -> bool:
     """Tell whether the engine that measures one pass can be switched to another."""
-    kind, recipe = shared(one.kind), job.inputs.recipe
-    if kind is None or not recipe.models.are_here:
-        return False
-    return kind.can_switch(job.choice, recipe.engine, job.model_of(one), job.model_of(other))
+    kind = shared(one.kind)
+    models = (job.model_of(one), job.model_of(other))
+    return kind is not None and kind.can_switch(job.choice, job.inputs.recipe.engine, *models)
 
 
 def _work(job: Job, measurement: Measurement, may_measure: bool) -> Work:
@@ -91,15 +86,12 @@ def _work(job: Job, measurement: Measurement, may_measure: bool) -> Work:
     return Work(measurement, planned, todo, anew, count_interrupted(measurement, todo))
 
 
-def _lay_directions(job: Job, measurement: Measurement) -> None:
-    """Compute the target's directions where the pass needs them, and note it."""
-    if seconds := lay_directions(measurement):
-        job.run.event("target", role=measurement.label, seconds=round(seconds, 1))
-
-
 @contextmanager
 def _turn(job: Job, work: Work) -> Iterator[Meter]:
-    """Note that a pass has its turn, and that it is measured; meanwhile tell of it, with figures as they come."""
+    """Note that a pass has its turn, and that it is measured; meanwhile tell of it, with figures as they come.
+
+    Engines start when the first result of a turn is asked for, so that what they need is waited for and made here.
+    """
     label, planned = work.measurement.label, work.planned
     job.run.event(
         "measure",
@@ -112,6 +104,10 @@ def _turn(job: Job, work: Work) -> Iterator[Meter]:
         store=work.measurement.store.folder,
     )
     say(f"{label}: {work.sequences:,} of {planned.asked:,} sequences to measure ({work.tokens:,} tokens)")
+    if work.chunks:
+        await_engine(work.measurement.engine, work.measurement.choice)
+        if seconds := lay_directions(work.measurement):
+            job.run.event("target", role=label, seconds=round(seconds, 1))
     meter = Meter(job.run.run_id, work, partial(job.run.event, "progress"))
     started = monotonic()
     with meter.telling() if work.chunks else nullcontext():

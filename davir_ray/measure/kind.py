@@ -66,7 +66,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from davir_ray.config import EngineConfig
-from davir_ray.config.by_path import import_by_path, knows, source_of
+from davir_ray.config.by_path import import_by_path, is_as_new, source_of
 from davir_ray.errors import RecipeError
 from davir_ray.influence.kinds import GRADIENT_COSINE, LESS, ROSE
 from davir_ray.influence.projected import PROJECTED_STEP
@@ -209,9 +209,11 @@ def resolve_kind(name: str) -> Kind:
 def shared(kind: Kind) -> Shared | None:
     """Return a kind that one process can measure under several models in turn; None for others.
 
-    A user's kind that is derived from such a one and is opened otherwise says by a `can_switch` of its own that it can.
+    A user's kind that is derived from such a one, and has an `open` of its own, needs an `open_for` of its own too.
     """
-    return kind if isinstance(kind, Shared) and knows(type(kind), "can_switch", "open") else None
+    if isinstance(kind, Aimed) or not isinstance(kind, Shared):
+        return None
+    return kind if is_as_new(type(kind), "open_for", than="open") else None
 
 
 def kind_identity(name: str, kind: Kind) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from davir_ray import storage
-from davir_ray.errors import EngineError
+from davir_ray.errors import EngineDied, EngineError
 from davir_ray.measure.watchdog import Watchdog
 
 LOADS = 3
@@ -17,7 +17,8 @@ E = TypeVar("E")
 def load_watched(mark: str, load: Callable[[], E], stall_seconds: float) -> E:
     """Load an engine. mark: a URI that outlives the process, where its attempts are counted.
 
-    A process that stalls on it ends. Raises `EngineError` at the attempt after the last that is allowed.
+    A process that stalls on it ends. Raises `EngineError` at the attempt after the last that is allowed; after an
+    `EngineDied` of `load` the process is to end, which counts.
     """
     died = deaths_while_loading(mark)
     if died >= LOADS:
@@ -25,9 +26,14 @@ def load_watched(mark: str, load: Callable[[], E], stall_seconds: float) -> E:
     storage.write_atomic(mark, str(died + 1).encode())
     watchdog = Watchdog(max(stall_seconds, LOAD_SECONDS))
     try:
-        return watchdog.watch(lambda _: load(), lambda _: None)(None)
-    finally:
+        loaded = watchdog.watch(lambda _: load(), lambda _: None)(None)
+    except EngineDied:
+        raise
+    except BaseException:
         storage.delete(mark)
+        raise
+    storage.delete(mark)
+    return loaded
 
 
 def deaths_while_loading(mark: str) -> int:

@@ -26,7 +26,8 @@ class Measurement:
 
     model: what needs call it. stores: what has been measured already, under each kind that holds what this one does;
     its own first, which is added to. fold: the rows that it measures, where several references share the corpus.
-    identity: the model's content, as the driver saw it. folder: where the plan and its progress are kept.
+    identity: the model's content, as the driver saw it. adapted: whether it is an adapter over the base. folder: where
+    the plan and its progress are kept.
     """
 
     model: str
@@ -37,6 +38,7 @@ class Measurement:
     engine: EngineConfig
     choice: Choice
     identity: str
+    adapted: bool
     max_length: int
     chunk_tokens: int
     prepared: Prepared
@@ -85,7 +87,7 @@ class Measurement:
 
     @property
     def plan_uri(self) -> str:
-        """Name the file whose existence says that this pass has begun."""
+        """Name the file whose existence says that this pass is planned."""
         return PassLayout(self.folder).plan
 
     def journal_uri(self, *chunk: str) -> str:

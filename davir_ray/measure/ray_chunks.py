@@ -12,6 +12,7 @@ import ray
 
 from davir_ray import storage
 from davir_ray.cluster.ray_session import encode_error
+from davir_ray.cluster.unexpected import in_one_line
 from davir_ray.errors import DamagedPart, EngineDied, EngineError, ModelError
 from davir_ray.ids import keys_of
 from davir_ray.logprobs.engine import TokenSequence
@@ -23,6 +24,7 @@ from davir_ray.measure.measurement import Measurement, model_of
 from davir_ray.measure.trial import Journal, try_ranges
 from davir_ray.measure.watchdog import Watchdog, end_process
 from davir_ray.models.resolve import ResolvedModel
+from davir_ray.progress import warn
 from davir_ray.store.measurements import part_name
 from davir_ray.tokens.views import sequence_id
 
@@ -63,7 +65,6 @@ class ChunkMeasurer:
         os.environ["OMP_NUM_THREADS"] = str(max(1, int(cpus + READER_CPUS)))
         self.passes = passes
         self.engine = HeldEngine(passes)
-        self.watchdog = Watchdog(passes[0].engine.stall_seconds)
 
     def __call__(self, batch: pa.Table) -> dict[str, Any]:
         """Measure a batch of one chunk; an error of ours comes back as text."""
@@ -71,26 +72,27 @@ class ChunkMeasurer:
         one, sequences = self.passes[at], sequences_of(batch)
         deaths, again, started = 0, 0, monotonic()
         try:
-            measurer, deaths = self.engine.ready(one)
-            started = monotonic()
-            if not error:
+            if not error and not _is_measured(one, name):
+                measurer, deaths = self.engine.ready(one)
+                started = monotonic()
                 again, died = self._measure(one, name, sequences, measurer)
                 deaths += died
-        except EngineDied:
+        except EngineDied as problem:
             # Raising would leave Ray with a dead engine in a live actor; ending the process gets a new one.
+            warn(f"the engine's process ends: {problem}")
             end_process()
         except Exception as problem:
             error = encode_error(problem)
         told_of = {
             "sequences": len(sequences),
-            "tokens": sum(len(one.ids) for _, one in sequences),
-            "counted_tokens": sum(int(one.scored.sum()) for _, one in sequences),
+            "tokens": sum(len(sequence.ids) for _, sequence in sequences),
+            "counted_tokens": sum(int(sequence.scored.sum()) for _, sequence in sequences),
             "engine_seconds": monotonic() - started,
             "engine_restarts": deaths,
             "retried_sequences": again,
             "error": error,
         }
-        return {name: np.array([value]) for name, value in told_of.items()}
+        return {column: np.array([value]) for column, value in told_of.items()}
 
     def _measure(
         self,
@@ -100,12 +102,8 @@ class ChunkMeasurer:
         measurer: Measurer,
     ) -> tuple[int, int]:
         """Measure a chunk and add it to the store; return how many sequences were begun once more, and deaths."""
-        uri = one.journal_uri(name)
-        if one.store.holds(name):  # from a process that died before Ray heard of it, or another run
-            storage.delete(uri)
-            return 0, 0
-        journal = Journal.open(uri, len(sequences))
-        watched = self.watchdog.watch(measurer.measure, journal.note_stall)
+        journal = Journal.open(one.journal_uri(name), len(sequences))
+        watched = self.engine.watchdog.watch(measurer.measure, journal.note_stall)
         for current, measured in try_ranges(journal, [sequence for _, sequence in sequences], watched):
             _store(one, journal, current[0], [key for key, _ in sequences[slice(*current)]], measured)
         _settle(one, name, journal, [key for key, _ in sequences])
@@ -119,11 +117,12 @@ class HeldEngine:
         self._passes = passes
         self._ready_for: Measurement | None = None
         self._measurer: Measurer
+        self.watchdog: Watchdog
 
     def ready(self, one: Measurement) -> tuple[Measurer, int]:
         """Return what measures a pass, and how often a process of this actor has died while it was made ready.
 
-        Raises `EngineError`, `ModelError`, and `EngineDied` if a switch leaves nothing that could measure.
+        Raises `EngineError` and `ModelError` where it cannot be loaded, and `EngineDied` where it cannot be switched.
         """
         deaths = 0
         if self._ready_for is not one:
@@ -131,18 +130,31 @@ class HeldEngine:
             deaths = deaths_while_loading(mark)
             make = self._load if self._ready_for is None else self._switched
             self._measurer = load_watched(mark, partial(make, one), one.engine.stall_seconds)
-            self._ready_for = one
+            self._ready_for, self.watchdog = one, Watchdog(one.engine.stall_seconds)
         return self._measurer, deaths
 
     def _load(self, one: Measurement) -> Measurer:
-        model, others = _seen_model(one), [_seen_model(other) for other in self._passes if other is not one]
-        if (kind := shared(one.kind)) and others:
+        model, kind = _seen_model(one), shared(one.kind)
+        others = [_seen_model(other) for other in self._passes if other.adapted and other is not one]
+        if kind and len(self._passes) > 1:
             return kind.open_for(one.choice, one.engine, [model, *others], one.max_length)
         return one.ready_kind().open(one.choice, one.engine, model, one.max_length)
 
     def _switched(self, one: Measurement) -> Measurer:
-        cast(SwitchingMeasurer, self._measurer).switch(_seen_model(one))
+        """Switch the engine. Raises `EngineDied` whatever fails: the next process loads the model, or tells why."""
+        try:
+            cast(SwitchingMeasurer, self._measurer).switch(_seen_model(one))
+        except Exception as error:
+            raise EngineDied(f"cannot go over to {one.label}: {in_one_line(error)}") from error
         return self._measurer
+
+
+def _is_measured(one: Measurement, name: str) -> bool:
+    """Tell whether a chunk is in the store: from a process that died before Ray heard of it, or from another run."""
+    if not one.store.holds(name):
+        return False
+    storage.delete(one.journal_uri(name))
+    return True
 
 
 def _mark(one: Measurement) -> str:

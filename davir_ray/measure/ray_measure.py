@@ -76,10 +76,13 @@ def _counted(batches: Iterator[Any]) -> Iterator[dict[str, float]]:
 
 def _dataset(works: Sequence[Work]) -> ray.data.Dataset:
     """Chunks -> what came of each; a block a chunk, so that they are dealt out one by one and read in time."""
+    works = [work for work in works if work.chunks]
     passes = [work.measurement for work in works]
     todo = [{"pass": at, **chunk} for at, work in enumerate(works) for chunk in work.chunks]
     cpus = engine_cpus(passes[0])
-    replicas = min(engine_replicas(passes[0], cpus), len(todo))
+    replicas = min(engine_replicas(passes[0], cpus), max(len(work.chunks) for work in works))
+    # Else an engine would be switched to and fro where the chunks of two passes meet.
+    in_order = len(works) > 1
     dataset = (
         ray.data.from_items(todo, override_num_blocks=len(todo))
         .map_batches(partial(read_chunk, passes), batch_size=1, num_cpus=READER_CPUS)
@@ -91,10 +94,10 @@ def _dataset(works: Sequence[Work]) -> ray.data.Dataset:
             num_cpus=cpus,
             num_gpus=engine_gpus(passes[0]) or None,
             compute=ray.data.ActorPoolStrategy(min_size=1, max_size=replicas),
+            allow_out_of_order_execution=not in_order,
         )
     )
-    # Else an engine would be switched to and fro where the chunks of two passes meet.
-    dataset.context.execution_options.preserve_order = True
+    dataset.context.execution_options.preserve_order = in_order
     return dataset
 
 

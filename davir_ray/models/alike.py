@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig
-
 from davir_ray.errors import ModelError
 from davir_ray.models.resolve import LOCATION_KEYS, weight_shapes
 
@@ -18,6 +16,8 @@ INDIFFERENT = (
 
 def config_of(folder: str) -> dict[str, Any]:
     """Read the config of a model as transformers completes it, whatever version wrote it. Raises `ModelError`."""
+    from transformers import AutoConfig  # torch comes with it, which takes seconds
+
     try:
         config: dict[str, Any] = AutoConfig.from_pretrained(folder, trust_remote_code=False).to_dict()
     except (OSError, ValueError) as error:

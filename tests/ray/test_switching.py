@@ -21,7 +21,7 @@ FILES = 6
 
 
 class FallsOnce(QuickHash):
-    """Has no engine left after its first switch: `fallen` beside the models says that this has been."""
+    """Falls at its first switch: `fallen` beside the models says that this has been."""
 
     def switch(self, model):
         fallen = Path(model.model_path).parent / "fallen"
@@ -35,20 +35,20 @@ class FallsOnce(QuickHash):
         raise EngineDied("half overwritten")
 
 
+class RefusesOnce(FallsOnce):
+    """The same with an error that need not end it."""
+
+    def fall(self):
+        """Say why."""
+        raise EngineError("no room")
+
+
 class DiesOnce(FallsOnce):
     """The same, and says nothing."""
 
     def fall(self):
         """End as a process that is killed."""
         os._exit(1)
-
-
-class Refuses(QuickHash):
-    """Cannot be switched."""
-
-    def switch(self, model):
-        """Say so."""
-        raise EngineError(f"no room for {Path(model.model_path).name}")
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +73,10 @@ def run(corpus, tmp_path):
 def models(tiny_models, tmp_path):
     """The models, in a folder of this test: engines note their calls beside them."""
     return tuple(str(shutil.copytree(path, tmp_path / "models" / Path(path).name)) for path in tiny_models)
+
+
+def events(record: RunRecord) -> list[dict]:
+    return [json.loads(line) for line in Path(record.run_dir, "events.jsonl").read_text().splitlines()]
 
 
 def calls(tmp_path) -> list[dict]:
@@ -100,15 +104,46 @@ def test_one_process_measures_both_and_never_goes_back(run, tmp_path, models):
     assert len(calls(tmp_path)) == 2 * FILES
 
 
-@pytest.mark.parametrize("engine", [FallsOnce, DiesOnce])
+@pytest.mark.parametrize("engine", [FallsOnce, DiesOnce, RefusesOnce])
 def test_a_switch_that_ends_the_engine_costs_a_process_and_nothing_else(run, tmp_path, models, engine):
     record = run(models, f"{__name__}:{engine.__name__}")
     assert record.status == {"ok": len(ROWS) - 3, "duplicate": 3}
     assert len({call["process"] for call in calls(tmp_path)}) == 2
     measured = [(call["model"], key) for call in calls(tmp_path) for key in call["ids"]]
     assert len(measured) == len(set(measured)) == 2 * (len(ROWS) - 3)
+    last = {event["role"]: event for event in events(record) if event["event"] == "progress"}
+    restarts = {role: event["engine_restarts"] for role, event in last.items()}
+    assert restarts == {"base": 0, "reference": 1}
+    assert record.measured_again == {"base": 0, "reference": 0}
 
 
-def test_a_switch_that_is_refused_ends_the_run_with_its_reason(run, models):
-    with pytest.raises(EngineError, match="no room for reference"):
-        run(models, f"{__name__}:Refuses")
+def test_a_run_that_stops_between_two_passes_goes_on_with_the_second(run, tiny_models, monkeypatch):
+    calm = run(tiny_models, "hash", "calm")
+    turn = measuring._turn
+
+    def until_the_second(job, work):
+        if work.measurement.model == "reference":
+            raise KeyboardInterrupt
+        return turn(job, work)
+
+    monkeypatch.setattr(measuring, "_turn", until_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        run(tiny_models, "hash", "stopped")
+    monkeypatch.undo()
+    record = run(tiny_models, "hash", "stopped")
+    assert digest(record) == digest(calm)
+    assert (record.measured, record.measured_again) == (calm.measured, calm.measured_again)
+    told = [event["role"] for event in events(record) if event["event"] == "measured"]
+    assert told == ["base", "base", "reference"]
+
+
+def test_references_of_three_parts_of_the_corpus_are_measured_by_one_process(run, tmp_path, models):
+    folders = [models[1], *(shutil.copytree(models[1], f"{models[1]}-{part}") for part in (1, 2))]
+    for number, folder in enumerate(folders):
+        config = Path(folder) / "config.json"
+        config.write_text(json.dumps(json.loads(config.read_text()) | {"number": number}))
+    record = run((models[0], [str(folder) for folder in folders]), "tests.noted_engines:QuickHash")
+    assert record.status == {"ok": len(ROWS) - 3, "duplicate": 3}
+    order = [model for model, _ in groupby(call["model"] for call in calls(tmp_path))]
+    assert order == ["base", *(Path(folder).name for folder in folders)]
+    assert len({call["process"] for call in calls(tmp_path)}) == 1

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
@@ -35,15 +36,29 @@ def in_child(families: list[dict], folder: Path) -> None:
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
 
 
-def family(folder: Path, models: list[tuple[str, str | None]]) -> dict:
+def family(folder: Path, models: list[tuple[str, str | None]], dtype: str = "float32") -> dict:
     (folder / "out").mkdir()
-    return {"models": models, "out": str(folder / "out")}
+    return {"models": models, "out": str(folder / "out"), "dtype": dtype}
 
 
 def two_of(model_type: str, folder: Path) -> dict:
-    """Make two models that differ in their weights alone; their heads have weights of their own (see `can_switch`)."""
+    """Make two models that differ in every weight, and only so; heads have weights of their own (see `can_switch`)."""
     changes = SIZES | {"tie_word_embeddings": model_type in CANNOT_BE_UNTIED}
-    return family(folder, [(save(folder / str(seed), model_type, seed, **changes), None) for seed in (0, 1)])
+    folders = [save(folder / str(seed), model_type, seed, **changes) for seed in (0, 1)]
+    states = [with_noise(one, seed) for seed, one in enumerate(folders)]
+    assert not any(torch.equal(weight, states[1][name]) for name, weight in states[0].items())
+    return family(folder, [(one, None) for one in folders])
+
+
+def with_noise(folder: str, seed: int) -> dict[str, torch.Tensor]:
+    """Add noise to all weights of a saved model, biases and norms too, which random models have alike; return them."""
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(torch.randn_like(weight) * 0.05)
+    model.save_pretrained(folder)
+    return dict(model.named_parameters())
 
 
 def base_with_adapters(folder: Path) -> dict:
@@ -58,6 +73,13 @@ def base_with_adapters(folder: Path) -> dict:
         adapted.save_pretrained(folder / f"adapter-{number}")
         models.append((base, str(folder / f"adapter-{number}")))
     return family(folder, models)
+
+
+def in_half(made: dict) -> str:
+    """Make a folder for what the same models give in bfloat16."""
+    folder = Path(made["out"]).with_name("bfloat16")
+    folder.mkdir()
+    return str(folder)
 
 
 def numbers(made: dict, name: str) -> list[np.ndarray]:
@@ -79,6 +101,7 @@ def check(made: dict) -> None:
 def test_adapters_are_put_on_and_off_and_weights_read_in_place(tmp_path):
     folders = {name: tmp_path / name for name in ("adapters", *OFTEN)}
     made = [base_with_adapters(folders["adapters"]), *(two_of(name, folders[name]) for name in OFTEN)]
+    made += [one | {"dtype": "bfloat16", "out": in_half(one)} for one in made[:2]]
     in_child(made, tmp_path)
     for one in made:
         check(one)

@@ -2,9 +2,9 @@
 
     python -m tests.real.vllm_switches FAMILIES.json
 
-A family is {"models": [[path, adapter or null], ...], "out": FOLDER}: models that one engine is switched between. What
-it gives of the n-th is written to FOLDER/switched-n.npz, and of the first once more to FOLDER/back.npz. What an engine
-of its own gives of the n-th is written to FOLDER/alone-n.npz.
+A family is {"models": [[path, adapter or null], ...], "out": FOLDER, "dtype": DTYPE}: models that one engine is
+switched between. What it gives of the n-th is written to FOLDER/switched-n.npz, and of the first once more to
+FOLDER/back.npz. What an engine of its own gives of the n-th is written to FOLDER/alone-n.npz.
 """
 
 import json
@@ -19,18 +19,18 @@ from davir_ray.logprobs.vllm.engine import VllmEngine
 from davir_ray.models.resolve import ResolvedModel
 from tests.unit.logprobs.hf.random_models import mixed_call
 
-CHOICE, MAX_LENGTH = Choice("vllm", "float32", "cpu", ""), 200
+MAX_LENGTH = 200
 
 
 def main(path: str) -> None:
     for family in json.loads(Path(path).read_text()):
         models = [ResolvedModel(folder, adapter, "", "") for folder, adapter in family["models"]]
-        measure_family(models, Path(family["out"]))
+        measure_family(models, Path(family["out"]), family["dtype"])
 
 
-def measure_family(models: list[ResolvedModel], out: Path) -> None:
-    call = mixed_call()
-    engine = build_engine(CHOICE, EngineConfig(), models[0], MAX_LENGTH, models[1:])
+def measure_family(models: list[ResolvedModel], out: Path, dtype: str) -> None:
+    choice, call = Choice("vllm", dtype, "cpu", ""), mixed_call()
+    engine = build_engine(choice, EngineConfig(), models[0], MAX_LENGTH, models[1:])
     assert isinstance(engine, VllmEngine)
     for number, model in enumerate(models):
         engine.switch(model)
@@ -39,7 +39,7 @@ def measure_family(models: list[ResolvedModel], out: Path) -> None:
     np.savez(out / "back", *engine.logprobs(call))
     engine.close()
     for number, model in enumerate(models):
-        alone = build_engine(CHOICE, EngineConfig(), model, MAX_LENGTH)
+        alone = build_engine(choice, EngineConfig(), model, MAX_LENGTH)
         np.savez(out / f"alone-{number}", *alone.logprobs(call))
         alone.close()
 

@@ -5,6 +5,7 @@ plain    all others, and what is longer than a sliding window: sequences of one 
          the model's own code without padding or mask
 """
 
+import gc
 from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import chain, pairwise
@@ -112,6 +113,7 @@ class TransformersEngine:
     def close(self) -> None:
         """Free the model's memory; the engine cannot be used afterwards."""
         del self._model, self._head, self._headers
+        gc.collect()  # a model may hold itself
         if torch.cuda.is_initialized():
             torch.cuda.empty_cache()
 

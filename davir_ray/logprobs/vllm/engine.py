@@ -27,6 +27,7 @@ from vllm.platforms import current_platform
 from davir_ray.errors import EngineDied, EngineError
 from davir_ray.logprobs.engine import TokenSequence, TokenValues, Wanted
 from davir_ray.logprobs.vllm.answers import check_wanted, cut_tail, first_scored, read_asked, read_flat
+from davir_ray.logprobs.vllm.checksum import checksum_of_files, checksum_of_worker
 from davir_ray.logprobs.vllm.limits import await_room, batch_tokens, cache_bytes, spare_gpu_bytes
 from davir_ray.logprobs.vllm.lora import lora_arguments
 from davir_ray.models.resolve import ResolvedModel
@@ -119,9 +120,23 @@ class VllmEngine:
     def _reload(self, model_path: str) -> None:
         try:
             self._llm.collective_rpc("reload_weights", kwargs={"weights_path": model_path})
+            # On a CPU vLLM keeps matrices in a layout of their own: there tests alone compare.
+            as_it_is = current_platform.is_cpu() or self._holds(model_path)
         except Exception as error:  # what was there may be half overwritten
             raise EngineDied(f"vLLM could not read {model_path} in place: {error}") from error
+        if not as_it_is:
+            raise EngineDied(f"vLLM read {model_path} in place, and holds other weights")
         self._model_path = model_path
+
+    def _holds(self, model_path: str) -> bool:
+        """Tell whether the worker holds the weights of a folder."""
+        config = self._llm.llm_engine.vllm_config.model_config
+        dtype, tied = (
+            cast(torch.dtype, config.dtype),
+            getattr(config.hf_text_config, "tie_word_embeddings", True),
+        )
+        (held,) = self._llm.collective_rpc(checksum_of_worker, args=(dtype,))
+        return held == checksum_of_files(model_path, dtype, current_platform.device_type, tied=tied)
 
     def close(self) -> None:
         """Free the model and its device; the engine cannot be used afterwards."""

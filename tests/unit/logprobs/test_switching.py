@@ -120,6 +120,8 @@ def test_quantised_weights_and_arguments_that_change_weights_are_loaded_anew(fol
     pair = (model(folders["one"]), model(folders["two"]))
     assert vllm(*pair, engine_args={"max_num_seqs": 8, "enforce_eager": True})
     assert not vllm(*pair, engine_args={"quantization": "fp8"})
+    assert not vllm(*pair, engine_args={"load_format": "dummy"})
+    assert not vllm(*pair, tensor_parallel_size=2)
 
 
 @pytest.mark.parametrize(
@@ -138,6 +140,14 @@ def test_quantised_weights_and_arguments_that_change_weights_are_loaded_anew(fol
 def test_other_engines_go_over_to_any_model_if_they_can_at_all(engine, can):
     choice = Choice(engine, "float32", "cpu", "")
     assert can_switch(choice, EngineConfig(), model("a"), model("b", "adapter")) == can
+
+
+@pytest.mark.parametrize("engine", ["vllm", "transformers", "hash"])
+def test_a_model_that_is_known_by_its_identity_alone_is_switched_to_by_none(folders, engine):
+    choice = Choice(engine, "float32", "cuda", "")
+    gone = ResolvedModel("", None, "m", "")
+    assert not can_switch(choice, EngineConfig(), model(folders["one"]), gone)
+    assert not can_switch(choice, EngineConfig(), gone, model(folders["one"]))
 
 
 def test_the_hash_engine_takes_the_name_of_the_other_model():

@@ -11,7 +11,7 @@ from davir_ray.errors import DamagedPart, ModelError
 from davir_ray.influence.target import Target
 from davir_ray.inputs import Inputs
 from davir_ray.logprobs.kinds import LossKind
-from davir_ray.measure.kind import KINDS, Aimed, ChecksModel, ReadBeside, shared
+from davir_ray.measure.kind import KINDS, Aimed, ChecksModel, ReadBeside, Shared, shared
 from davir_ray.measure.measurement import Measurement
 from davir_ray.models.resolve import ResolvedModel
 from davir_ray.recipe import parse_recipe
@@ -85,8 +85,15 @@ def test_a_kind_of_a_user_s_own_is_grounded_before_it_measures(tmp_path):
     kind = Own()
     stores = (MeasurementStore(str(tmp_path), kind),)
     none = dict.fromkeys(("models", "engine", "choice", "prepared"))
-    sizes = {"max_length": 1, "chunk_tokens": 1, "identity": "id", "folder": "", "views": (), "fold": None}
-    one = Measurement(model="base", kind=kind, stores=stores, **none, **sizes)
+    sizes = {
+        "max_length": 1,
+        "chunk_tokens": 1,
+        "identity": "id",
+        "adapted": False,
+        "folder": "",
+        "views": (),
+    }
+    one = Measurement(model="base", kind=kind, fold=None, stores=stores, **none, **sizes)
     storage.write_atomic(one.directions_uri, b"ground")
     assert one.ready_kind().seen == b"ground"
     storage.write_atomic(one.directions_uri, b"other")
@@ -102,10 +109,17 @@ class OpenedOtherwise(LossKind):
 
 
 class SharedAgain(OpenedOtherwise):
-    """Says itself that it can be shared."""
+    """Opens itself for several models."""
 
-    def can_switch(self, choice, config, one, other):
-        return True
+    def open_for(self, choice, config, models, max_length):
+        return None
+
+
+class AimedToo(Own, LossKind):
+    """Is about the target's rows."""
+
+    def __init__(self):
+        super().__init__()
 
 
 def test_a_kind_is_shared_by_models_if_it_says_so_of_the_way_it_is_opened():
@@ -119,3 +133,5 @@ def test_a_kind_is_shared_by_models_if_it_says_so_of_the_way_it_is_opened():
     assert shared(Own()) is None
     assert shared(alone) is None
     assert shared(again) is again
+    assert isinstance(AimedToo(), Shared)
+    assert shared(AimedToo()) is None

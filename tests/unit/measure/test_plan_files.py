@@ -64,6 +64,7 @@ def measurement(tmp_path):
         engine=EngineConfig(),
         choice=Choice("hash", "float32", "cpu", "made up"),
         identity="m",
+        adapted=False,
         max_length=8,
         chunk_tokens=4,
         prepared=prepared,
