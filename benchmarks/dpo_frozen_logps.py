@@ -41,7 +41,7 @@ def main() -> None:
         print(json.dumps(train(arguments)))
         return
     with tempfile.TemporaryDirectory() as folder:
-        figures = {"pairs": write_pairs(arguments, folder)}
+        figures: dict[str, Any] = {"pairs": write_pairs(arguments, folder)}
         figures |= {way: in_own_process(way, folder) for way in WAYS}
     print(json.dumps(figures, indent=2))
     if arguments.out:
@@ -91,6 +91,7 @@ def train(arguments: argparse.Namespace) -> dict[str, float]:
     """Train one way; return seconds before the first step, seconds a step, and the peak of memory."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+    from trl.trainer.dpo_config import DPOConfig
 
     from davir_ray.config import TrainConfig
     from davir_ray.train.arguments import arguments_of
@@ -118,6 +119,7 @@ def train(arguments: argparse.Namespace) -> dict[str, float]:
     )
     output = f"{arguments.folder}/{arguments.way}"
     trl = arguments_of(config, output, "cpu", max_length=192, evaluates=False, resumes=False)
+    assert isinstance(trl, DPOConfig)
     trl.save_strategy = "no"
     trl.precompute_ref_log_probs = arguments.way != "ref_model"
     model = AutoModelForCausalLM.from_pretrained(arguments.model, dtype=torch.float32)

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -73,7 +73,7 @@ def read_rows(corpus: Path, model: str, count: int) -> list[TokenSequence]:
 def measure_work(model: PreTrainedModel, sequences: Sequence[TokenSequence]) -> Work:
     """Count 2 x body parameters a token and 2 x head parameters a scored token."""
     head = model.get_output_embeddings().weight.numel()
-    embeddings = model.get_input_embeddings().weight
+    embeddings = cast(torch.Tensor, model.get_input_embeddings().weight)
     tied = embeddings is model.get_output_embeddings().weight
     body = sum(p.numel() for p in model.parameters()) - head - (0 if tied else embeddings.numel())
     tokens = sum(len(sequence.ids) for sequence in sequences)

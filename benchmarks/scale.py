@@ -29,10 +29,12 @@ import ray
 
 from davir_ray.cluster import ray_session
 from davir_ray.config import CorpusConfig, ExportConfig, ScoreConfig
-from davir_ray.coreset.ray_export import Export, choose_places, write_scored
+from davir_ray.coreset.export import Template
+from davir_ray.coreset.export_plan import Export
+from davir_ray.coreset.ray_export import choose_places, write_scored
 from davir_ray.coreset.ray_rank import Ranked, Ranking, rank
 from davir_ray.coreset.rules import FractionRule
-from davir_ray.coreset.rules.choose import choose
+from davir_ray.coreset.rules.choose import choose, rule_names
 from davir_ray.corpus.listing import ROWS_PER_SPLIT
 from davir_ray.corpus.split import Split
 from davir_ray.ids import Keys, column_of, keys_of
@@ -45,6 +47,7 @@ from davir_ray.store.ray_lookup import look_up
 
 ROWS_PER_PART = 50_000
 ROLES = ("base", "reference")
+RULES = (FractionRule(fraction=0.06),)
 RAY = ("raylet", "gcs_server")
 MIB = 2**20
 
@@ -74,13 +77,13 @@ def measure(rows: int, folder: str) -> dict[str, Any]:
     seconds: dict[str, float] = {}
     with memory() as peaks:
         with timed(seconds, "look_up"):
-            found = {role: look_up(prepared, (View.RESPONSE,), store(folder, role)) for role in ROLES}
+            found = {(LOSS.name, role): looked_up(prepared, store(folder, role)) for role in ROLES}
         with timed(seconds, "rank"):
             ranked = rank(ranking(prepared), found, prepared.count_rows(), f"{folder}/ranked")
         with timed(seconds, "select_and_write"):
-            selections = choose([FractionRule(type="fraction", fraction=0.06)], ranked.scan)
+            selections = choose(RULES, ranked.scan)
             to = export(folder, prepared.splits)
-            counts = write_scored(ranked, selections, ["0:fraction"], to)
+            counts = write_scored(ranked, selections, rule_names(RULES), to)
             ray.get(choose_places(to, ranked, selections, counts))
     apart(check, ranked, folder)
     total = sum(seconds.values())
@@ -129,18 +132,37 @@ def store(folder: str, role: str) -> MeasurementStore:
     return MeasurementStore(f"{folder}/store/measurements/{role}", LOSS)
 
 
+def looked_up(prepared: Prepared, measured: MeasurementStore) -> list[Any]:
+    """Return what a model measured of the corpus, a table a split."""
+    return look_up(prepared, (View.RESPONSE,), (measured,), pa.schema([LOSS.columns.field("loss")]))
+
+
 def ranking(prepared: Prepared) -> Ranking:
     """Rank by DavIR."""
     config = ScoreConfig(name="davir")
     score = resolve_score(config.name)
     files = tuple(split.path for split in corpus_splits(prepared.splits))
-    return Ranking(prepared, score.needs, score, config, (), {role: {} for role in ROLES}, files)
+    return Ranking(
+        prepared=prepared,
+        needs=score.needs,
+        score=score,
+        config=config,
+        target=None,
+        token_columns=(),
+        failed={(LOSS.name, role): {} for role in ROLES},
+        files=files,
+    )
 
 
 def export(folder: str, splits: int) -> Export:
     """Say where the scored table goes; no row is fetched from a source."""
     return Export(
-        CorpusConfig(paths="x"), {"x": "text"}, corpus_splits(splits), ExportConfig(), f"{folder}/run", {}
+        corpus=CorpusConfig(paths="x"),
+        formats={"x": "text"},
+        splits=corpus_splits(splits),
+        config=ExportConfig(),
+        run_dir=f"{folder}/run",
+        template=Template({}),
     )
 
 

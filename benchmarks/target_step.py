@@ -141,6 +141,7 @@ def main() -> None:
     write_data(folder, asked.data, asked.rows, asked.shots, asked.unseen, asked.seed)
     recipe = recipe_of(folder, base)
     record = pipeline.run_all(recipe, "step")
+    assert record.reference is not None
     checkpoint = record.reference.models["warmup"][-1]
     found = check_inputs(recipe, needs=())
     unseen = check_inputs(recipe_of(folder, base, "unseen"), needs=()).few_shot

@@ -10,8 +10,14 @@ learning rate, and take their frozen log-probabilities from one store.
 import argparse
 import json
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from davir_ray.cli.training_lines import training_lines
+from davir_ray.recipe import parse_recipe
+from davir_ray.runs.record import TrainingRecord
+from davir_ray.train.steps import train
 
 LORA = {
     "r": 16,
@@ -19,9 +25,9 @@ LORA = {
     "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
     "layers_to_transform": list(range(15, 30)),
 }
-SFT = {"objective": "sft", "learning_rate": 5e-4}
+SFT: dict[str, Any] = {"objective": "sft", "learning_rate": 5e-4}
 PLACES = ("run_dir", "model", "metrics")
-PREFERENCES = {
+PREFERENCES: dict[str, dict[str, Any]] = {
     "dpo": {"objective": "dpo"},
     "dpo, sigmoid_norm": {"objective": "dpo", "loss_type": "sigmoid_norm", "beta": 10.0},
     "davir_dpo": {"objective": "davir_dpo"},
@@ -50,18 +56,14 @@ def told(record: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in record.items() if name not in PLACES}
 
 
-def trainings(arguments: argparse.Namespace, work: str) -> Any:
+def trainings(arguments: argparse.Namespace, work: str) -> Iterator[tuple[str, TrainingRecord]]:
     """Run every training; yield its name and its record."""
     gsm8k, hh = arguments.data / "gsm8k", arguments.data / "hh-helpful"
     jobs = [("sft", SFT, f"{gsm8k}/train-00000*", f"{gsm8k}/test-*", 384)]
     jobs += [
-        (name, {"learning_rate": 1e-4} | train, f"{hh}/train-00000*", f"{hh}/train-00001*", 192)
-        for name, train in PREFERENCES.items()
+        (name, {"learning_rate": 1e-4} | objective, f"{hh}/train-00000*", f"{hh}/train-00001*", 192)
+        for name, objective in PREFERENCES.items()
     ]
-    from davir_ray.cli.training_lines import training_lines
-    from davir_ray.recipe import parse_recipe
-    from davir_ray.train.steps import train
-
     for name, settings, rows, held_out, max_length in jobs:
         tree = {
             "corpus": {"paths": rows},
