@@ -7,7 +7,7 @@ For each engine, and for a reference that is a whole model and one that is an ad
     weights    reading the reference's weights into memory, and nothing else
     switched   from the last row under the base to the first under the reference, by the engine that measured the base
     started    the same by a process of its own, as before engines were switched; and what of that goes into `imports`
-               of libraries, into making the `engine` and into its `first row`
+               of libraries, the `load` of the engine and its `first row`
 
 All are seconds; `--eager` starts vLLM without compiled and captured kernels. The models have the sizes of the one that
 is named: the reference is that with noise on its weights. vLLM on a CPU does not read tied weights in place, so there
@@ -113,7 +113,7 @@ def compared(settings: dict[str, Any], base: list[Any], reference: list[Any], ro
         weights = weights_seconds(reference, settings["device"])
         switched = in_process(**settings, models=[base, reference])
         started = in_process(**settings, models=[reference])
-        phases = {name: started[name] for name in ("started", "imports", "engine", "first row")}
+        phases = {name: started[name] for name in ("started", "imports", "load", "first row")}
         times.append({"weights": weights, "switched": switched["last"]} | phases)
     seconds = {name: round(float(np.median([one[name] for one in times])), 2) for name in times[0]}
     return seconds | {"started / switched": round(seconds["started"] / seconds["switched"], 1)}
@@ -142,7 +142,7 @@ def in_process(**job: Any) -> dict[str, float]:
     return told | {
         "started": told["measured at"] - begun,
         "imports": told["imported at"] - begun,
-        "engine": told["made at"] - told["imported at"],
+        "load": told["made at"] - told["imported at"],
         "first row": told["measured at"] - told["made at"],
     }
 

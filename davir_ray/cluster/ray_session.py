@@ -152,12 +152,12 @@ def quiet_ray_data() -> None:
 
 
 def batches(dataset: ray.data.Dataset) -> AbstractContextManager[Iterator[Any]]:
-    """Run a dataset and iterate over its blocks.
+    """Run a dataset and iterate over its blocks, each as soon as it is there: none is fetched ahead.
 
     Leaving the context ends the run and lets its actors go, also when an error is on its way out: the
     traceback would keep the iterator, and with it the actors' CPUs, for as long as somebody holds the error.
     """
-    return closing(iter(dataset.iter_batches(batch_size=None)))  # type: ignore[type-var]
+    return closing(iter(dataset.iter_batches(batch_size=None, prefetch_batches=0)))  # type: ignore[type-var]
 
 
 def encode_error(error: Exception) -> str:

@@ -18,7 +18,7 @@ def load_watched(mark: str, load: Callable[[], E], stall_seconds: float) -> E:
     """Load an engine. mark: a URI that outlives the process, where its attempts are counted.
 
     A process that stalls on it ends. Raises `EngineError` at the attempt after the last that is allowed; after an
-    `EngineDied` of `load` the process is to end, which counts.
+    `EngineDied` of `load` the process is to end: that counts, and the reason is kept for the next.
     """
     died = deaths_while_loading(mark)
     if died >= LOADS:
@@ -27,7 +27,8 @@ def load_watched(mark: str, load: Callable[[], E], stall_seconds: float) -> E:
     watchdog = Watchdog(max(stall_seconds, LOAD_SECONDS))
     try:
         loaded = watchdog.watch(lambda _: load(), lambda _: None)(None)
-    except EngineDied:
+    except EngineDied as error:
+        storage.write_atomic(mark, f"{died + 1} {error}".encode())
         raise
     except BaseException:
         storage.delete(mark)
@@ -38,4 +39,16 @@ def load_watched(mark: str, load: Callable[[], E], stall_seconds: float) -> E:
 
 def deaths_while_loading(mark: str) -> int:
     """Count the processes that died or stalled while they loaded the engine."""
-    return int(storage.read_bytes(mark)) if storage.exists(mark) else 0
+    return _told_by(mark)[0]
+
+
+def why_died(mark: str) -> str:
+    """Return what the last process said before it ended; empty if it could say nothing."""
+    return _told_by(mark)[1]
+
+
+def _told_by(mark: str) -> tuple[int, str]:
+    if not storage.exists(mark):
+        return 0, ""
+    count, _, why = storage.read_bytes(mark).decode().partition(" ")
+    return int(count), why

@@ -19,12 +19,11 @@ from davir_ray.logprobs.engine import TokenSequence
 from davir_ray.measure.chunk_rows import CHUNK_ROWS, chunk_of, sequences_in, sequences_of
 from davir_ray.measure.chunks import CHUNKS
 from davir_ray.measure.kind import Measurer, SwitchingMeasurer, shared
-from davir_ray.measure.loading import deaths_while_loading, load_watched
+from davir_ray.measure.loading import deaths_while_loading, load_watched, why_died
 from davir_ray.measure.measurement import Measurement, model_of
 from davir_ray.measure.trial import Journal, try_ranges
 from davir_ray.measure.watchdog import Watchdog, end_process
 from davir_ray.models.resolve import ResolvedModel
-from davir_ray.progress import warn
 from davir_ray.store.measurements import part_name
 from davir_ray.tokens.views import sequence_id
 
@@ -70,16 +69,15 @@ class ChunkMeasurer:
         """Measure a batch of one chunk; an error of ours comes back as text."""
         (at,), (name,), (error,) = (batch[column].to_pylist() for column in ("pass", "name", "error"))
         one, sequences = self.passes[at], sequences_of(batch)
-        deaths, again, started = 0, 0, monotonic()
+        deaths, fell, again, started = 0, "", 0, monotonic()
         try:
             if not error and not _is_measured(one, name):
-                measurer, deaths = self.engine.ready(one)
+                measurer, deaths, fell = self.engine.ready(one)
                 started = monotonic()
                 again, died = self._measure(one, name, sequences, measurer)
                 deaths += died
-        except EngineDied as problem:
+        except EngineDied:
             # Raising would leave Ray with a dead engine in a live actor; ending the process gets a new one.
-            warn(f"the engine's process ends: {problem}")
             end_process()
         except Exception as problem:
             error = encode_error(problem)
@@ -90,6 +88,7 @@ class ChunkMeasurer:
             "engine_seconds": monotonic() - started,
             "engine_restarts": deaths,
             "retried_sequences": again,
+            "fell": fell,
             "error": error,
         }
         return {column: np.array([value]) for column, value in told_of.items()}
@@ -119,19 +118,19 @@ class HeldEngine:
         self._measurer: Measurer
         self.watchdog: Watchdog
 
-    def ready(self, one: Measurement) -> tuple[Measurer, int]:
-        """Return what measures a pass, and how often a process of this actor has died while it was made ready.
+    def ready(self, one: Measurement) -> tuple[Measurer, int, str]:
+        """Return what measures a pass, how often a process of this actor has died while it was made ready, and why.
 
         Raises `EngineError` and `ModelError` where it cannot be loaded, and `EngineDied` where it cannot be switched.
         """
-        deaths = 0
+        deaths, why = 0, ""
         if self._ready_for is not one:
             mark = _mark(one)
-            deaths = deaths_while_loading(mark)
+            deaths, why = deaths_while_loading(mark), why_died(mark)
             make = self._load if self._ready_for is None else self._switched
             self._measurer = load_watched(mark, partial(make, one), one.engine.stall_seconds)
             self._ready_for, self.watchdog = one, Watchdog(one.engine.stall_seconds)
-        return self._measurer, deaths
+        return self._measurer, deaths, why
 
     def _load(self, one: Measurement) -> Measurer:
         model, kind = _seen_model(one), shared(one.kind)

@@ -23,6 +23,7 @@ from davir_ray.measure.measurement import Measurement, Work
 from davir_ray.measure.ray_chunks import READER_CPUS, ChunkMeasurer, read_chunk
 from davir_ray.measure.ray_meter import COUNTED, Meter
 from davir_ray.measure.ray_pass_plan import chunks_left
+from davir_ray.progress import warn
 
 
 @stage(EngineError)
@@ -71,6 +72,8 @@ def _counted(batches: Iterator[Any]) -> Iterator[dict[str, float]]:
     for batch in batches:
         for index, error in enumerate(batch["error"].tolist()):
             ray_session.raise_encoded(error, EngineError)
+            if fell := batch["fell"][index]:
+                warn(f"an engine's process ended, and another went on: {fell}")
             yield {name: batch[name][index].item() for name in COUNTED}
 
 
@@ -81,8 +84,6 @@ def _dataset(works: Sequence[Work]) -> ray.data.Dataset:
     todo = [{"pass": at, **chunk} for at, work in enumerate(works) for chunk in work.chunks]
     cpus = engine_cpus(passes[0])
     replicas = min(engine_replicas(passes[0], cpus), max(len(work.chunks) for work in works))
-    # Else an engine would be switched to and fro where the chunks of two passes meet.
-    in_order = len(works) > 1
     dataset = (
         ray.data.from_items(todo, override_num_blocks=len(todo))
         .map_batches(partial(read_chunk, passes), batch_size=1, num_cpus=READER_CPUS)
@@ -94,10 +95,11 @@ def _dataset(works: Sequence[Work]) -> ray.data.Dataset:
             num_cpus=cpus,
             num_gpus=engine_gpus(passes[0]) or None,
             compute=ray.data.ActorPoolStrategy(min_size=1, max_size=replicas),
-            allow_out_of_order_execution=not in_order,
         )
     )
-    dataset.context.execution_options.preserve_order = in_order
+    # Else engines would be switched to and fro where the chunks of two passes meet. An actor may still take two chunks
+    # out of order, when the first is on its way from another node.
+    dataset.context.execution_options.preserve_order = len(works) > 1
     return dataset
 
 

@@ -104,9 +104,21 @@ def test_one_process_measures_both_and_never_goes_back(run, tmp_path, models):
     assert len(calls(tmp_path)) == 2 * FILES
 
 
-@pytest.mark.parametrize("engine", [FallsOnce, DiesOnce, RefusesOnce])
-def test_a_switch_that_ends_the_engine_costs_a_process_and_nothing_else(run, tmp_path, models, engine):
+@pytest.mark.parametrize(
+    ("engine", "why"),
+    [
+        (FallsOnce, "cannot go over to reference: half overwritten"),
+        (DiesOnce, ""),
+        (RefusesOnce, "cannot go over to reference: no room"),
+    ],
+)
+def test_a_switch_that_ends_the_engine_costs_a_process_and_nothing_else(
+    run, tmp_path, models, capfd, engine, why
+):
     record = run(models, f"{__name__}:{engine.__name__}")
+    told = capfd.readouterr().err
+    assert ("another went on: " in told) == bool(why)
+    assert why in told
     assert record.status == {"ok": len(ROWS) - 3, "duplicate": 3}
     assert len({call["process"] for call in calls(tmp_path)}) == 2
     measured = [(call["model"], key) for call in calls(tmp_path) for key in call["ids"]]

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
-from safetensors import SafetensorError
+from peft import PeftModel, get_peft_model_state_dict
+from safetensors import SafetensorError, safe_open
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
@@ -110,6 +110,13 @@ def put_adapter(model: PreTrainedModel, adapter_path: str) -> PreTrainedModel:
         raise ModelError(f"{adapter_path}: holds no adapter_model.safetensors")
     with _loading(adapter_path):
         adapted: Any = PeftModel.from_pretrained(model, adapter_path, is_trainable=False)
+        with safe_open(Path(adapter_path, "adapter_model.safetensors"), framework="pt") as file:
+            given = set(file.keys())
+    if not given.intersection(get_peft_model_state_dict(adapted)):
+        raise ModelError(
+            f"{adapter_path}: none of its tensors belongs to a module of the model (the first is {min(given)}); "
+            "it was made for another architecture"
+        )
     adapted = adapted.merge_and_unload() if model.dtype == torch.float32 else adapted.get_base_model()
     assert isinstance(adapted, PreTrainedModel)
     return adapted.eval()

@@ -2,8 +2,8 @@
 
 import pytest
 
-from davir_ray.errors import EngineError, ModelError
-from davir_ray.measure.loading import LOADS, load_watched
+from davir_ray.errors import EngineDied, EngineError, ModelError
+from davir_ray.measure.loading import LOADS, deaths_while_loading, load_watched, why_died
 
 
 class Killed(BaseException):
@@ -44,3 +44,17 @@ def test_an_error_of_loading_is_no_death(tmp_path):
     with pytest.raises(ModelError):
         load_watched(str(tmp_path / "loading.json"), load, 60.0)
     assert not list(tmp_path.iterdir())
+
+
+def test_an_engine_that_cannot_go_on_counts_as_dead_and_leaves_its_reason(tmp_path):
+    mark = tmp_path / "loading.json"
+
+    def load():
+        raise EngineDied("half overwritten, twice")
+
+    for deaths in (1, 2):
+        with pytest.raises(EngineDied):
+            load_watched(str(mark), load, 60.0)
+        assert (deaths_while_loading(str(mark)), why_died(str(mark))) == (deaths, "half overwritten, twice")
+    assert load_watched(str(mark), lambda: "engine", 60.0) == "engine"
+    assert (deaths_while_loading(str(mark)), why_died(str(mark))) == (0, "")

@@ -1,7 +1,10 @@
 """An engine that was switched gives the numbers of one that was made for the model, to the bit."""
 
+import shutil
+
 import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
 
 from davir_ray.errors import ModelError
 from davir_ray.logprobs.hf.engine import TransformersEngine
@@ -60,3 +63,14 @@ def test_a_model_that_cannot_be_loaded_is_named(models, tmp_path):
     engine = TransformersEngine(models["base"][0])
     with pytest.raises(ModelError, match="nothing-there"):
         engine.switch(resolved(str(tmp_path / "nothing-there"), None))
+
+
+def test_an_adapter_of_which_nothing_belongs_to_the_model_is_refused(models, tmp_path):
+    base, adapter = models["adapted"]
+    shutil.copytree(adapter, tmp_path / "renamed")
+    file = tmp_path / "renamed" / "adapter_model.safetensors"
+    save_file({name.replace(".layers.", ".blocks."): one for name, one in load_file(file).items()}, file)
+    with pytest.raises(
+        ModelError, match=r"renamed: none of its tensors belongs to a module of the model .*blocks"
+    ):
+        TransformersEngine(base, adapter_path=str(tmp_path / "renamed"))
