@@ -49,6 +49,6 @@ looked at. A class with `token_values` as well can give ranks and entropies of t
 
 With `switch` one process measures base and reference in turn; without it each has its own. `model` has the `model_path`
 and `adapter_path` of the other model, which may be the base again. What was loaded is still there: free it first. If it
-raises, the process ends, and another makes an engine for that model. A `switch` that a class inherits does not count where
-the class has an `__init__` of its own.
+raises, the process ends, and another makes an engine for that model. A `switch` that a class inherits does not count
+where the class has an `__init__` of its own.
 '''
