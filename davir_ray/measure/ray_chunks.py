@@ -13,7 +13,7 @@ import ray
 from davir_ray import storage
 from davir_ray.cluster.ray_session import encode_error
 from davir_ray.cluster.unexpected import in_one_line
-from davir_ray.errors import DamagedPart, EngineDied, EngineError, ModelError
+from davir_ray.errors import DamagedPart, DavirError, EngineDied, EngineError, ModelError
 from davir_ray.ids import keys_of
 from davir_ray.logprobs.engine import TokenSequence
 from davir_ray.measure.chunk_rows import CHUNK_ROWS, chunk_of, sequences_in, sequences_of
@@ -144,7 +144,8 @@ class HeldEngine:
         try:
             cast(SwitchingMeasurer, self._measurer).switch(_seen_model(one))
         except Exception as error:
-            raise EngineDied(f"cannot go over to {one.label}: {in_one_line(error)}") from error
+            why = error if isinstance(error, DavirError) else in_one_line(error)
+            raise EngineDied(f"cannot go over to {one.label}: {why}") from error
         return self._measurer
 
 
