@@ -66,7 +66,7 @@ def measure_models(job: Job, may_measure: bool) -> dict[str, Plan]:
         works = [_work(job, one, may_measure) for one in passes]
         measure(works, partial(_turn, job))
         plans |= {work.measurement.label: work.planned for work in works}
-    return plans
+    return {one.label: plans[one.label] for one in job.measurements}
 
 
 def _switches(job: Job, one: Measurement, other: Measurement) -> bool:

@@ -33,7 +33,7 @@ def measure(works: Sequence[Work], turn: Callable[[Work], AbstractContextManager
     turn: the context in which a pass is measured, and what counts it. Raises `EngineError` if no engine can be had.
     """
     for work in works:
-        _begin(work.measurement, work)
+        _begin(work)
     with _results(works) as results:
         for work in works:
             with turn(work) as meter:
@@ -42,8 +42,9 @@ def measure(works: Sequence[Work], turn: Callable[[Work], AbstractContextManager
                 _await_parts(work)
 
 
-def _begin(one: Measurement, work: Work) -> None:
-    """Write down that a pass begins."""
+def _begin(work: Work) -> None:
+    """Write down what a pass is to measure."""
+    one = work.measurement
     if len(work.planned.chunks):
         storage.write_table(one.plan_uri, work.planned.chunks)
         # A journal tells of deaths while this driver lived: those of an earlier one may be its own.
