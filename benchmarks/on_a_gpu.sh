@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# What a GPU has to show, in four calls of less than ten minutes, each step with a limit and its output in a file:
+# What a GPU has to show, in five calls of less than ten minutes, each step with a limit and its output in a file:
 #
-#   bash benchmarks/on_a_gpu.sh correct|speed|job|start OUT
+#   bash benchmarks/on_a_gpu.sh correct|speed|job|switch|start OUT
 #
 #   correct  tests/gpu, and what rounding does to DavIR on 1,000 rows (both engines)
 #   speed    tokens a second of all engines, and how much of the engine's speed the pipeline keeps
 #   job      the whole job on 3,750 rows, from a training to a training, three times from nothing
-#   start    where the seconds of an engine's start go, what the second model of a run takes, and whether it is measured right
+#   switch   whether an engine that goes over to another model gives that model's numbers
+#   start    where the seconds of an engine's start go, and what the second model of a run takes
 #
 #   PYTHON   the interpreter                     (.venv/bin/python)
 #   MODEL    a folder with SmolLM2-135M-Instruct (quickstart/models/smollm2-135m-instruct)
@@ -57,12 +58,15 @@ X
     done
 }
 
+switch() {
+    run switching 540 "$python" -m pytest -m gpu tests/gpu/test_switching.py -v -s -p no:cacheprovider
+}
+
 start() {
-    run switching 200 "$python" -m pytest -m gpu tests/gpu/test_switching.py -rP -p no:cacheprovider
     run start-transformers 60 "$python" -m benchmarks.second_model --model "$model" --device "$device" --rounds 1 \
         --engines transformers --out "$out/start-transformers.json"
     for how in "" --eager; do
-        run "start-vllm$how" 160 "$python" -m benchmarks.second_model --model "$model" --device "$device" --rounds 1 \
+        run "start-vllm$how" 260 "$python" -m benchmarks.second_model --model "$model" --device "$device" --rounds 1 \
             --engines vllm $how --out "$out/start-vllm$how.json"
     done
 }

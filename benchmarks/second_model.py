@@ -63,8 +63,8 @@ def main() -> None:
                 found = compared(settings, base, reference, arguments.rounds)
                 figures.append(settings | {"reference": name} | found)
                 print(json.dumps(figures[-1]), flush=True)
-    if arguments.out:
-        arguments.out.write_text(json.dumps(figures, indent=2) + "\n")
+                if arguments.out:
+                    arguments.out.write_text(json.dumps(figures, indent=2) + "\n")
     return None
 
 

@@ -16,7 +16,7 @@ from davir_ray.models.resolve import ResolvedModel
 
 RELOADED = frozenset(
     {
-        *("apertus", "cohere", "gemma", "gemma2", "gemma3_text", "gpt2", "granite", "llama"),
+        *("cohere", "gemma", "gemma2", "gemma3_text", "gpt2", "granite", "llama"),
         *("mistral", "olmo2", "phi", "phi3", "qwen2", "qwen3", "seed_oss", "smollm3", "starcoder2"),
     }
 )

@@ -27,6 +27,7 @@ LOCATION_KEYS = ("_name_or_path", "base_model_name_or_path", "transformers_versi
 """Keys of a config that tell where or with what it was saved, not what the model computes."""
 ADAPTER_FILES = (ADAPTER_CONFIG, ADAPTER_WEIGHTS, MOMENTS)
 """What of an adapter is told by its identity: moments are a part of what is measured under a warm-up checkpoint."""
+INDEX = "model.safetensors.index.json"
 COUNTED_ROPE = frozenset({"su", "longrope", "llama3", "yarn", "deepseek_yarn", "deepseek_llama_scaling"})
 """Rotary embeddings whose `max_position_embeddings` has their factor in it already."""
 ALONE = (
@@ -212,7 +213,7 @@ def _doubt(adapter: Adapter, folder: Path, name: str) -> str:
     if not made_for or made_for in (name, str(folder)):
         return ""
     other = Path(made_for).expanduser()
-    if (other / "config.json").is_file() and _weights(other):
+    if (other / "config.json").is_file() and weight_files(other):
         ours, theirs = (read_json(one / "config.json").get("model_type") for one in (folder, other))
         if ours != theirs:
             raise ModelError(
@@ -244,7 +245,7 @@ def _check_files(folder: Path) -> None:
         raise ModelError(f"{folder}: has no config.json; expected a model as `save_pretrained` writes it")
     if (folder / ADAPTER_CONFIG).exists():
         raise ModelError(f"{folder}: holds a model and an adapter; give each a folder of its own")
-    index = folder / "model.safetensors.index.json"
+    index = folder / INDEX
     shards = set(read_json(index)["weight_map"].values()) if index.exists() else set()
     missing = sorted(name for name in shards if not (folder / name).is_file())
     if missing:
@@ -275,7 +276,7 @@ def _has(folder: Path, *patterns: str) -> bool:
 
 def _identity(folder: Path, adapter: Path | None) -> str:
     """Hash names, sizes and content. Files are read at once: hashing large weights is worth the threads."""
-    paths = [folder / "config.json", *_weights(folder)]
+    paths = [folder / "config.json", *weight_files(folder)]
     if adapter:
         paths += [path for name in ADAPTER_FILES if (path := adapter / name).is_file()]
     with ThreadPoolExecutor(max_workers=8) as pool:
@@ -286,10 +287,11 @@ def _identity(folder: Path, adapter: Path | None) -> str:
 
 def weight_shapes(folder: Path) -> Shapes:
     """Return the tensors of a model folder by name, with their shapes."""
-    return {name: shape for path in _weights(folder) for name, shape in tensor_shapes(path).items()}
+    return {name: shape for path in weight_files(folder) for name, shape in tensor_shapes(path).items()}
 
 
-def _weights(folder: Path) -> list[Path]:
+def weight_files(folder: Path) -> list[Path]:
+    """Return the safetensors of a model folder."""
     return sorted(path for path in folder.glob("*.safetensors") if is_wanted(path.name))
 
 

@@ -37,8 +37,8 @@ def models(tmp_path_factory) -> dict[str, ResolvedModel]:
 @pytest.mark.parametrize(
     ("type", "other", "dtype", "eager"),
     [
+        *((type, "tuned", "bfloat16", False) for type in reversed(ENGINES)),
         *((type, other, "float32", True) for type in ENGINES for other in ("tuned", "adapted")),
-        *((type, "tuned", "bfloat16", False) for type in ENGINES),
     ],
 )
 def test_a_switched_engine_is_one_made_for_the_model(sequences, models, type, other, dtype, eager):

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel, get_peft_model_state_dict
-from safetensors import SafetensorError, safe_open
+from peft import PeftModel
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
@@ -110,12 +110,13 @@ def put_adapter(model: PreTrainedModel, adapter_path: str) -> PreTrainedModel:
         raise ModelError(f"{adapter_path}: holds no adapter_model.safetensors")
     with _loading(adapter_path):
         adapted: Any = PeftModel.from_pretrained(model, adapter_path, is_trainable=False)
-        with safe_open(Path(adapter_path, "adapter_model.safetensors"), framework="pt") as file:
-            given = set(file.keys())
-    if not given.intersection(get_peft_model_state_dict(adapted)):
+        missing = set(
+            adapted.load_adapter(adapter_path, "default").missing_keys
+        )  # once more: to be told of them
+    placed = {name for name in adapted.state_dict() if ".lora_" in name}
+    if placed and placed <= missing:
         raise ModelError(
-            f"{adapter_path}: none of its tensors belongs to a module of the model (the first is {min(given)}); "
-            "it was made for another architecture"
+            f"{adapter_path}: none of its tensors belongs to a module of the model that it is put on"
         )
     adapted = adapted.merge_and_unload() if model.dtype == torch.float32 else adapted.get_base_model()
     assert isinstance(adapted, PreTrainedModel)

@@ -13,6 +13,15 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from davir_ray.models.adapter import read_json
+from davir_ray.models.resolve import INDEX, weight_files
+
+NO_WEIGHTS = (
+    *("rotary_emb.inv_freq", "rotary_emb.cos_cached", "rotary_emb.sin_cached"),
+    *(".attn.bias", ".attn.masked_bias"),
+)
+"""Ends of names in older files that are no weights: what a model computes from its config."""
+HEAD = "lm_head.weight"
 BITS = {torch.bfloat16: torch.int16, torch.float16: torch.int16, torch.float32: torch.int32}
 
 
@@ -32,7 +41,15 @@ def checksum_of_worker(worker: Any, dtype: torch.dtype) -> int:
 
 
 def _weights(folder: str, device: str, tied: bool) -> Iterable[Tensor]:
-    for path in sorted(Path(folder).glob("*.safetensors")):
+    for path in _files(Path(folder)):
         with safe_open(path, framework="pt", device=device) as file:
-            names = [name for name in file.keys() if not (tied and name == "lm_head.weight")]  # noqa: SIM118
-            yield from (file.get_tensor(name) for name in names)
+            for name in file.keys():  # noqa: SIM118
+                if not name.endswith(NO_WEIGHTS) and not (tied and name == HEAD):
+                    yield file.get_tensor(name)
+
+
+def _files(folder: Path) -> list[Path]:
+    """Return the files that a model is read from: those of its index, where it has one."""
+    index = folder / INDEX
+    named = set(read_json(index)["weight_map"].values()) if index.exists() else None
+    return [path for path in weight_files(folder) if named is None or path.name in named]
