@@ -84,6 +84,7 @@ def measurement_in(folder: Path, run: str = "n-1") -> Measurement:
         engine=EngineConfig(),
         choice=Choice("hash", "float32", "cpu", "made up"),
         identity="m",
+        adapted=False,
         max_length=8,
         chunk_tokens=8,
         prepared=Prepared(str(folder / "p"), ("one",)),
