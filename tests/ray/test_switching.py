@@ -93,14 +93,14 @@ def test_the_result_is_that_of_an_engine_for_each_model(run, tiny_models, monkey
     assert together.measured == apart.measured == {"base": len(ROWS) - 3, "reference": len(ROWS) - 3}
 
 
-def test_one_process_measures_both_and_never_goes_back(run, tmp_path, models):
+def test_one_process_measures_both_one_after_the_other(run, tmp_path, models):
     run(models, "tests.noted_engines:QuickHash", num_cpus=0.5, replicas=2)
     by_process: dict[int, list[str]] = {}
     for call in calls(tmp_path):
         by_process.setdefault(call["process"], []).append(call["model"])
-    for order in by_process.values():
-        assert [model for model, _ in groupby(order)] in (["base", "reference"], ["base"], ["reference"])
-    assert ["base", "reference"] in [[model for model, _ in groupby(order)] for order in by_process.values()]
+    orders = [[model for model, _ in groupby(order)] for order in by_process.values()]
+    assert {"base", "reference"} in map(set, orders)
+    assert all(len(order) <= 4 for order in orders), "a chunk that is still on its way may cost a switch"
     assert len(calls(tmp_path)) == 2 * FILES
 
 
@@ -157,5 +157,6 @@ def test_references_of_three_parts_of_the_corpus_are_measured_by_one_process(run
     record = run((models[0], [str(folder) for folder in folders]), "tests.noted_engines:QuickHash")
     assert record.status == {"ok": len(ROWS) - 3, "duplicate": 3}
     order = [model for model, _ in groupby(call["model"] for call in calls(tmp_path))]
-    assert order == ["base", *(Path(folder).name for folder in folders)]
+    assert set(order) == {"base", *(Path(folder).name for folder in folders)}
+    assert len(order) <= 2 * 4, "a chunk that is still on its way may cost a switch, and not each does"
     assert len({call["process"] for call in calls(tmp_path)}) == 1
