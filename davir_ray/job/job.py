@@ -49,7 +49,7 @@ class Job:
 
     def model_of(self, measurement: Measurement) -> ResolvedModel:
         """The model of a pass, on this machine."""
-        return self.inputs.models[measurement.model][measurement.fold.index if measurement.fold else 0]
+        return self.inputs.models[measurement.model][measurement.number]
 
     @property
     def stores(self) -> list[MeasurementStore]:

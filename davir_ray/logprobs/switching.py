@@ -50,5 +50,6 @@ def _vllm_reloads(choice: Choice, config: EngineConfig, one: ResolvedModel, othe
     if not NOT_OF_WEIGHTS.issuperset(config.engine_args) or config.tensor_parallel_size > 1:
         return False  # what a GPU of several holds cannot be compared with the files (vllm/checksum.py)
     # On a CPU vLLM copies the head's weights into another layout, and does not see that tied ones have changed.
-    tied = config_of(one.model_path).get("tie_word_embeddings", True)
-    return not (choice.device == "cpu" and tied) and differ_in_weights_alone(one.model_path, other.model_path)
+    if choice.device == "cpu" and config_of(one.model_path).get("tie_word_embeddings", True):
+        return False
+    return differ_in_weights_alone(one.model_path, other.model_path)

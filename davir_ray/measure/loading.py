@@ -20,7 +20,7 @@ def load_watched(mark: str, load: Callable[[], E], stall_seconds: float) -> E:
     A process that stalls on it ends. Raises `EngineError` at the attempt after the last that is allowed; after an
     `EngineDied` of `load` the process is to end: that counts, and the reason is kept for the next.
     """
-    died = deaths_while_loading(mark)
+    died, _ = deaths_while_loading(mark)
     if died >= LOADS:
         raise EngineError(f"the engine's process died or stalled {died} times while it loaded the model")
     storage.write_atomic(mark, str(died + 1).encode())
@@ -37,17 +37,8 @@ def load_watched(mark: str, load: Callable[[], E], stall_seconds: float) -> E:
     return loaded
 
 
-def deaths_while_loading(mark: str) -> int:
-    """Count the processes that died or stalled while they loaded the engine."""
-    return _told_by(mark)[0]
-
-
-def why_died(mark: str) -> str:
-    """Return what the last process said before it ended; empty if it could say nothing."""
-    return _told_by(mark)[1]
-
-
-def _told_by(mark: str) -> tuple[int, str]:
+def deaths_while_loading(mark: str) -> tuple[int, str]:
+    """Count the processes that died or stalled while they loaded the engine, and return what the last could say."""
     if not storage.exists(mark):
         return 0, ""
     count, _, why = storage.read_bytes(mark).decode().partition(" ")

@@ -52,6 +52,11 @@ class Measurement:
         return f"{self.model}{kind}{'' if self.fold is None else f'-{self.fold.index}'}"
 
     @property
+    def number(self) -> int:
+        """Which of the models of that name it is of: 0 but where several share the corpus."""
+        return self.fold.index if self.fold else 0
+
+    @property
     def store(self) -> MeasurementStore:
         """What the pass adds to."""
         return self.stores[0]
@@ -173,5 +178,4 @@ def model_of(measurement: Measurement) -> ResolvedModel:
     base = resolve(measurement.models.base)
     if measurement.model == "base":
         return base
-    index = measurement.fold.index if measurement.fold else 0
-    return resolve_reference(base, measurement.models.called(measurement.model, index))
+    return resolve_reference(base, measurement.models.called(measurement.model, measurement.number))

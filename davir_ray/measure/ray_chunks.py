@@ -19,7 +19,7 @@ from davir_ray.logprobs.engine import TokenSequence
 from davir_ray.measure.chunk_rows import CHUNK_ROWS, chunk_of, sequences_in, sequences_of
 from davir_ray.measure.chunks import CHUNKS
 from davir_ray.measure.kind import Measurer, SwitchingMeasurer, shared
-from davir_ray.measure.loading import deaths_while_loading, load_watched, why_died
+from davir_ray.measure.loading import deaths_while_loading, load_watched
 from davir_ray.measure.measurement import Measurement, model_of
 from davir_ray.measure.trial import Journal, try_ranges
 from davir_ray.measure.watchdog import Watchdog, end_process
@@ -126,7 +126,7 @@ class HeldEngine:
         deaths, why = 0, ""
         if self._ready_for is not one:
             mark = _mark(one)
-            deaths, why = deaths_while_loading(mark), why_died(mark)
+            deaths, why = deaths_while_loading(mark)
             make = self._load if self._ready_for is None else self._switched
             self._measurer = load_watched(mark, partial(make, one), one.engine.stall_seconds)
             self._ready_for, self.watchdog = one, Watchdog(one.engine.stall_seconds)

@@ -245,11 +245,9 @@ def _check_files(folder: Path) -> None:
         raise ModelError(f"{folder}: has no config.json; expected a model as `save_pretrained` writes it")
     if (folder / ADAPTER_CONFIG).exists():
         raise ModelError(f"{folder}: holds a model and an adapter; give each a folder of its own")
-    index = folder / INDEX
-    shards = set(read_json(index)["weight_map"].values()) if index.exists() else set()
-    missing = sorted(name for name in shards if not (folder / name).is_file())
+    missing = sorted(name for name in indexed_files(folder) or () if not (folder / name).is_file())
     if missing:
-        raise ModelError(f"{folder}: lacks {missing[0]}, which {index.name} names")
+        raise ModelError(f"{folder}: lacks {missing[0]}, which {INDEX} names")
 
 
 def _other_weights(folder: Path) -> str:
@@ -288,6 +286,12 @@ def _identity(folder: Path, adapter: Path | None) -> str:
 def weight_shapes(folder: Path) -> Shapes:
     """Return the tensors of a model folder by name, with their shapes."""
     return {name: shape for path in weight_files(folder) for name, shape in tensor_shapes(path).items()}
+
+
+def indexed_files(folder: Path) -> set[str] | None:
+    """Return the names of the safetensors that a model's index names; None where it has no index."""
+    index = folder / INDEX
+    return set(read_json(index)["weight_map"].values()) if index.exists() else None
 
 
 def weight_files(folder: Path) -> list[Path]:

@@ -20,7 +20,8 @@ from davir_ray.runs.record import TrainingRecord
 from davir_ray.tokens.tokenizer import load_tokenizer, tokenizer_identity
 from davir_ray.train import steps as training
 from tests import trainings
-from tests.real.test_vllm_engine import TOLERANCE, in_child, plain, worst
+from tests.real.test_vllm_engine import TOLERANCE, plain, worst
+from tests.real.vllm_process import in_child
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(900)]
 
@@ -100,7 +101,7 @@ def by_vllm(trained, smollm2, rows, tmp_path_factory) -> dict[str, list[np.ndarr
     for kind, record in trained.items():
         model, adapter = parts(kind, record, smollm2)
         jobs.append({"model": model, "adapter": adapter, "calls": {str(out / kind): rows}})
-    in_child([job | {"max_length": 128, "refused": None} for job in jobs], out, {})
+    in_child("vllm_child", [job | {"max_length": 128, "refused": None} for job in jobs], out, {})
     return {kind: list(np.load(out / f"{kind}.npz").values()) for kind in trained}
 
 

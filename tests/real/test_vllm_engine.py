@@ -1,16 +1,12 @@
 """vLLM's CPU build against plain transformers: float32, one row at a time, no padding."""
 
 import importlib.util
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.conftest import ROOT
+from tests.real.vllm_process import in_child
 
 pytestmark = [
     pytest.mark.real,
@@ -89,20 +85,11 @@ def measured(smollm2, rows, tmp_path_factory) -> dict[str, list[np.ndarray]]:
         "calls": {str(folder / name): sequences for name, sequences in calls.items()},
         "refused": str(folder / "refused"),
     }
-    in_child([job], folder, {"VLLM_DP_SIZE": "2"})
+    in_child("vllm_child", [job], folder, {"VLLM_DP_SIZE": "2"})
     names = [*calls, *(f"{name}.ranks" for name in calls)]
     found = {name: list(np.load(folder / f"{name}.npz").values()) for name in names}
     found["refused"] = (folder / "refused").read_text()
     return found
-
-
-def in_child(jobs: list[dict], folder: Path, environment: dict[str, str]) -> None:
-    """Do jobs (vllm_child.py) in a process of its own."""
-    (folder / "jobs.json").write_text(json.dumps(jobs))
-    environment = os.environ | {"PYTHONPATH": str(ROOT)} | environment
-    command = [sys.executable, "-m", "tests.real.vllm_child", str(folder / "jobs.json")]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
 
 
 def worst(found: list[np.ndarray], expected: list[np.ndarray]) -> float:

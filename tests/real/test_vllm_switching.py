@@ -1,10 +1,6 @@
 """A vLLM engine that was switched gives the numbers of one that was started for the model, to the bit."""
 
 import importlib.util
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +10,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
 from davir_ray.logprobs.switching import RELOADED
-from tests.conftest import ROOT
+from tests.real.vllm_process import in_child
 from tests.unit.logprobs.hf.random_models import save
 
 pytestmark = [
@@ -25,15 +21,6 @@ pytestmark = [
 OFTEN = ("llama", "qwen2")
 SIZES = {"hidden_size": 128, "intermediate_size": 256, "head_dim": 32, "n_embd": 128, "sliding_window": 4096}
 CANNOT_BE_UNTIED = ("gemma2",)
-
-
-def in_child(families: list[dict], folder: Path) -> None:
-    """Measure families of models (vllm_switches.py) in a process of its own."""
-    (folder / "families.json").write_text(json.dumps(families))
-    command = [sys.executable, "-m", "tests.real.vllm_switches", str(folder / "families.json")]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
 
 
 def family(folder: Path, models: list[tuple[str, str | None]], dtype: str = "float32") -> dict:
@@ -102,7 +89,7 @@ def test_adapters_are_put_on_and_off_and_weights_read_in_place(tmp_path):
     folders = {name: tmp_path / name for name in ("adapters", *OFTEN)}
     made = [base_with_adapters(folders["adapters"]), *(two_of(name, folders[name]) for name in OFTEN)]
     made += [one | {"dtype": "bfloat16", "out": in_half(one)} for one in made[:2]]
-    in_child(made, tmp_path)
+    in_child("vllm_switches", made, tmp_path)
     for one in made:
         check(one)
 
@@ -111,6 +98,6 @@ def test_adapters_are_put_on_and_off_and_weights_read_in_place(tmp_path):
 @pytest.mark.timeout(1200)
 def test_weights_of_every_architecture_that_is_listed_are_read_in_place(tmp_path):
     made = {name: two_of(name, tmp_path / name) for name in sorted(RELOADED)}
-    in_child(list(made.values()), tmp_path)
+    in_child("vllm_switches", list(made.values()), tmp_path)
     for one in made.values():
         check(one)

@@ -13,8 +13,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from davir_ray.models.adapter import read_json
-from davir_ray.models.resolve import INDEX, weight_files
+from davir_ray.models.resolve import indexed_files, weight_files
 
 NO_WEIGHTS = (
     *("rotary_emb.inv_freq", "rotary_emb.cos_cached", "rotary_emb.sin_cached"),
@@ -50,6 +49,5 @@ def _weights(folder: str, device: str, tied: bool) -> Iterable[Tensor]:
 
 def _files(folder: Path) -> list[Path]:
     """Return the files that a model is read from: those of its index, where it has one."""
-    index = folder / INDEX
-    named = set(read_json(index)["weight_map"].values()) if index.exists() else None
+    named = indexed_files(folder)
     return [path for path in weight_files(folder) if named is None or path.name in named]

@@ -3,7 +3,7 @@
 import pytest
 
 from davir_ray.errors import EngineDied, EngineError, ModelError
-from davir_ray.measure.loading import LOADS, deaths_while_loading, load_watched, why_died
+from davir_ray.measure.loading import LOADS, deaths_while_loading, load_watched
 
 
 class Killed(BaseException):
@@ -55,6 +55,6 @@ def test_an_engine_that_cannot_go_on_counts_as_dead_and_leaves_its_reason(tmp_pa
     for deaths in (1, 2):
         with pytest.raises(EngineDied):
             load_watched(str(mark), load, 60.0)
-        assert (deaths_while_loading(str(mark)), why_died(str(mark))) == (deaths, "half overwritten, twice")
+        assert deaths_while_loading(str(mark)) == (deaths, "half overwritten, twice")
     assert load_watched(str(mark), lambda: "engine", 60.0) == "engine"
-    assert (deaths_while_loading(str(mark)), why_died(str(mark))) == (0, "")
+    assert deaths_while_loading(str(mark)) == (0, "")
